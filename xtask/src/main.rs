@@ -1,0 +1,2 @@
+//! Placeholder until the gate lands.
+fn main() {}
