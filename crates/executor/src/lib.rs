@@ -1,1 +1,8 @@
-//! Placeholder until the crate's first module lands.
+//! Containers on this node: images, an OCI runtime under `skep monitor`, logs, exec and stats.
+//!
+//! Design: `docs/design/executor.md`. Knows nothing of the cluster beyond the task it is given.
+
+pub mod engine;
+pub mod image;
+pub mod monitor;
+pub mod runtime;

@@ -1,0 +1,1 @@
+//! The node's containers as the Engine API and tasks see them.

@@ -1,0 +1,1 @@
+//! The image store: content, layers, names, pull and load.

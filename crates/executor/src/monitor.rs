@@ -1,0 +1,1 @@
+//! `skep monitor`: the small process that owns one container.
