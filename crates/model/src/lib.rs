@@ -1,1 +1,29 @@
-//! Placeholder until the crate's first module lands.
+//! Skep's vocabulary: ids, specs, stored objects, task states, validation and constraint expressions.
+//!
+//! Pure: no IO, no clock, no randomness. Every other crate speaks in these types; wire and Docker
+//! JSON forms are converted at the edges. Field-for-field the objects follow `docker.swarmkit.v1`,
+//! so that stored state can move between Swarm and Skep. What is deliberately absent: objects no
+//! part of Skep acts on yet (networks, secrets, configs, cluster volumes).
+
+pub mod id;
+pub mod object;
+pub mod redact;
+pub mod rng;
+pub mod spec;
+pub mod state;
+pub mod time;
+
+pub use crate::{
+    id::{ClusterId, Id, NodeId, ServiceId, SessionId, SpecVersion, TaskId, Version},
+    object::{
+        Certificate, CertificateState, Cluster, ContainerStatus, EncryptionKey, Endpoint,
+        EngineDescription, JobStatus, JoinTokens, ManagerStatus, Meta, Node, NodeDescription,
+        NodeState, NodeStatus, NodeTlsInfo, Plugin, Reachability, RootCa, Service, Slot, Task,
+        TaskStatus, UpdateState, UpdateStatus, VirtualIp,
+    },
+    redact::Redacted,
+    rng::Rng,
+    spec::*,
+    state::TaskState,
+    time::Timestamp,
+};

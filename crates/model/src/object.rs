@@ -1,0 +1,29 @@
+//! Stored objects: what the control plane knows. Replicated whole through the raft log.
+
+mod cluster;
+mod node;
+mod service;
+mod task;
+
+pub use self::{
+    cluster::{Cluster, EncryptionKey, JoinTokens, RootCa, RootRotation},
+    node::{
+        Certificate, CertificateState, EngineDescription, ManagerStatus, Node, NodeDescription,
+        NodeState, NodeStatus, NodeTlsInfo, Plugin, Reachability,
+    },
+    service::{Endpoint, JobStatus, Service, UpdateState, UpdateStatus, VirtualIp},
+    task::{ContainerStatus, Slot, Task, TaskStatus},
+};
+
+use crate::{id::Version, time::Timestamp};
+
+/// Bookkeeping of a stored object.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Meta {
+    /// Commit index at the start of the transaction that last wrote the object.
+    pub version: Version,
+    /// When it was created, by the leader's clock.
+    pub created_at: Timestamp,
+    /// When it was last written, by the leader's clock.
+    pub updated_at: Timestamp,
+}

@@ -1,0 +1,91 @@
+//! The cluster object: settings, root CA, keys. Exactly one exists, named `default`.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+
+use crate::{
+    id::ClusterId,
+    object::Meta,
+    redact::Redacted,
+    spec::ClusterSpec,
+    time::Timestamp,
+};
+
+/// The cluster as stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cluster {
+    /// Its id; the organisation of all certificates.
+    pub id: ClusterId,
+    /// Bookkeeping.
+    pub meta: Meta,
+    /// What is wanted.
+    pub spec: ClusterSpec,
+    /// Certificate authority.
+    pub root_ca: RootCa,
+    /// Keys of the data plane.
+    pub network_bootstrap_keys: Vec<EncryptionKey>,
+    /// Clock of those keys.
+    pub encryption_key_lamport_clock: u64,
+    /// Common names of removed nodes, until their certificates expire.
+    pub blacklisted_certificates: BTreeMap<String, Timestamp>,
+    /// Keys that unlock managers.
+    pub unlock_keys: Vec<EncryptionKey>,
+    /// FIPS mode; carried.
+    pub is_fips: bool,
+    /// Pools that network subnets are cut from.
+    pub default_address_pool: Vec<IpNet>,
+    /// Prefix length of those subnets.
+    pub subnet_size: u32,
+    /// UDP port of the data path; 0 means 4789.
+    pub vxlan_udp_port: u16,
+}
+
+/// The cluster's certificate authority.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RootCa {
+    /// Key (PEM). A secret.
+    pub ca_key: Redacted<Vec<u8>>,
+    /// Certificates (PEM).
+    pub ca_cert: Vec<u8>,
+    /// `sha256:` and the hex digest of `ca_cert`.
+    pub ca_cert_hash: String,
+    /// Tokens that admit nodes. Secrets.
+    pub join_tokens: JoinTokens,
+    /// A rotation under way.
+    pub root_rotation: Option<RootRotation>,
+    /// `CaConfig::force_rotate` last acted on.
+    pub last_forced_rotation: u64,
+}
+
+/// A root rotation under way.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RootRotation {
+    /// New root (PEM).
+    pub ca_cert: Vec<u8>,
+    /// Its key (PEM). A secret.
+    pub ca_key: Redacted<Vec<u8>>,
+    /// New root signed by the old key (PEM).
+    pub cross_signed_ca_cert: Vec<u8>,
+}
+
+/// Tokens that admit nodes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JoinTokens {
+    /// Admits workers.
+    pub worker: Redacted<String>,
+    /// Admits managers.
+    pub manager: Redacted<String>,
+}
+
+/// A symmetric key with its purpose. The only algorithm is AES-128-GCM (number 0).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EncryptionKey {
+    /// Purpose, e.g. `networking:gossip`.
+    pub subsystem: String,
+    /// The key. A secret.
+    pub key: Redacted<Vec<u8>>,
+    /// Order of keys of one purpose.
+    pub lamport_time: u64,
+}
+

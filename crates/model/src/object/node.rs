@@ -1,0 +1,172 @@
+//! A node as stored.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    id::NodeId,
+    object::Meta,
+    spec::{NodeSpec, Platform, Resources, Role},
+};
+
+/// A node as stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// Its id.
+    pub id: NodeId,
+    /// Bookkeeping.
+    pub meta: Meta,
+    /// What is wanted.
+    pub spec: NodeSpec,
+    /// What the node said of itself.
+    pub description: Option<NodeDescription>,
+    /// What is.
+    pub status: NodeStatus,
+    /// Only for managers.
+    pub manager_status: Option<ManagerStatus>,
+    /// Its certificate.
+    pub certificate: Certificate,
+    /// Role in force.
+    pub role: Role,
+    /// UDP port of the data path.
+    pub vxlan_udp_port: u16,
+}
+
+impl Node {
+    /// The node's host name, empty while unknown.
+    pub fn hostname(&self) -> &str {
+        self.description.as_ref().map_or("", |description| &description.hostname)
+    }
+}
+
+/// What a node says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeDescription {
+    /// Host name.
+    pub hostname: String,
+    /// Platform; architecture in `uname -m` style.
+    pub platform: Platform,
+    /// Capacity.
+    pub resources: Resources,
+    /// Engine.
+    pub engine: EngineDescription,
+    /// Issuer of its certificate.
+    pub tls_info: Option<NodeTlsInfo>,
+    /// FIPS mode; carried.
+    pub is_fips: bool,
+}
+
+/// The engine of a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EngineDescription {
+    /// Engine version.
+    pub engine_version: String,
+    /// Engine labels (`engine.labels.*` in constraints).
+    pub labels: BTreeMap<String, String>,
+    /// Drivers it has.
+    pub plugins: Vec<Plugin>,
+}
+
+/// One driver of an engine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Plugin {
+    /// `Volume`, `Network`, `Log` or `Authorization`.
+    pub kind: String,
+    /// Driver name.
+    pub name: String,
+}
+
+/// Issuer of a node's certificate.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeTlsInfo {
+    /// Root certificates the node trusts (PEM).
+    pub trust_root: Vec<u8>,
+    /// Raw DER of the issuer's subject.
+    pub cert_issuer_subject: Vec<u8>,
+    /// DER of the issuer's public key.
+    pub cert_issuer_public_key: Vec<u8>,
+}
+
+/// What is known of a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// Reachability of its agent.
+    pub state: NodeState,
+    /// Why, for people.
+    pub message: String,
+    /// Address seen by the manager.
+    pub addr: String,
+}
+
+/// Reachability of a node's agent, with Swarm's numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum NodeState {
+    /// Not known yet, e.g. after a change of leader.
+    #[default]
+    Unknown,
+    /// Missed its heartbeats.
+    Down,
+    /// Has a session.
+    Ready,
+    /// Left in good order.
+    Disconnected,
+}
+
+/// Manager part of a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ManagerStatus {
+    /// Its raft id.
+    pub raft_id: u64,
+    /// Its address.
+    pub addr: String,
+    /// Whether it leads.
+    pub is_leader: bool,
+    /// Whether the leader reaches it.
+    pub reachability: Reachability,
+}
+
+/// Whether the leader reaches a manager.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Reachability {
+    /// Not known.
+    #[default]
+    Unknown,
+    /// No.
+    Unreachable,
+    /// Yes.
+    Reachable,
+}
+
+/// A node's certificate and the state of its issuance.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Certificate {
+    /// Role in it.
+    pub role: Role,
+    /// The request it answers.
+    pub csr: Vec<u8>,
+    /// State.
+    pub state: CertificateState,
+    /// Why issuance failed.
+    pub err: String,
+    /// PEM chain.
+    pub certificate: Vec<u8>,
+    /// Common name.
+    pub cn: String,
+}
+
+/// State of issuance, with Swarm's numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CertificateState {
+    /// None.
+    #[default]
+    Unknown,
+    /// Wants renewal.
+    Renew,
+    /// Waits for approval.
+    Pending,
+    /// Issued.
+    Issued,
+    /// Failed.
+    Failed,
+    /// Must be renewed under a new root.
+    Rotate,
+}

@@ -1,0 +1,58 @@
+//! What users ask for: specs of services, tasks, containers, nodes and the cluster.
+//!
+//! A spec is the user's wish and is never modified by Skep. Fields mirror `docker.swarmkit.v1`;
+//! fields Skep does not act on yet are still carried, and refused at the API edge.
+
+mod cluster;
+mod container;
+mod mount;
+mod node;
+mod resources;
+mod service;
+mod task;
+
+pub use self::{
+    cluster::{
+        CaConfig, ClusterSpec, DEFAULT_CERT_EXPIRY, DEFAULT_HEARTBEAT_PERIOD,
+        DEFAULT_TASK_HISTORY_LIMIT, ExternalCa, RaftSettings,
+    },
+    container::{
+        AppArmorMode, ConfigReference, ConfigTarget, ContainerSpec, CredentialSpec,
+        DEFAULT_STOP_GRACE_PERIOD, DnsConfig, FileTarget, HealthConfig, Isolation, Privileges,
+        SeLinuxContext, SeccompMode, SeccompOptions, SecretReference, Ulimit,
+    },
+    mount::{
+        BindOptions, Consistency, Mount, MountKind, Propagation, TmpfsOptions, VolumeOptions,
+    },
+    node::{Availability, Membership, NodeSpec, Role},
+    resources::{GenericResource, Platform, ResourceRequirements, Resources},
+    service::{
+        DEFAULT_UPDATE_MONITOR, DEFAULT_UPDATE_PARALLELISM, EndpointSpec, FailureAction,
+        PortConfig, Protocol, PublishMode, ResolutionMode, ServiceMode, ServiceSpec, UpdateConfig,
+        UpdateOrder,
+    },
+    task::{
+        DEFAULT_RESTART_DELAY, NetworkAttachmentConfig, Placement, RestartCondition,
+        RestartPolicy, TaskSpec,
+    },
+};
+
+use std::collections::BTreeMap;
+
+/// Name and labels of an object.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Annotations {
+    /// Unique among objects of its kind, compared without regard to case; empty for tasks.
+    pub name: String,
+    /// The user's labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A driver with its options (log, volume, network, template drivers).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Driver {
+    /// Driver name, e.g. `json-file`.
+    pub name: String,
+    /// Options as given.
+    pub options: BTreeMap<String, String>,
+}
