@@ -19,6 +19,11 @@ pub struct Id([u8; ID_LENGTH]);
 pub struct InvalidId(pub String);
 
 impl Id {
+    /// Sorts before or with every id; a bound for range look-ups.
+    pub const LOWEST: Self = Self([b'0'; ID_LENGTH]);
+    /// Sorts after or with every id; a bound for range look-ups.
+    pub const HIGHEST: Self = Self([b'z'; ID_LENGTH]);
+
     /// A fresh id from `rng`. 25 base-36 digits hold 129 bits; the generator supplies all of them.
     pub fn random(rng: &mut Rng) -> Self {
         let mut value = u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64());
@@ -43,7 +48,10 @@ impl FromStr for Id {
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         let invalid = || InvalidId(text.chars().take(64).collect());
         let bytes: [u8; ID_LENGTH] = text.as_bytes().try_into().map_err(|_| invalid())?;
-        if bytes.iter().all(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase()) {
+        if bytes
+            .iter()
+            .all(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase())
+        {
             Ok(Self(bytes))
         } else {
             Err(invalid())
@@ -155,7 +163,12 @@ mod tests {
 
     #[test]
     fn malformed_ids_are_refused() {
-        for text in ["", "short", "ABCDEFGHIJKLMNOPQRSTUVWXY", "0123456789012345678901234é"] {
+        for text in [
+            "",
+            "short",
+            "ABCDEFGHIJKLMNOPQRSTUVWXY",
+            "0123456789012345678901234é",
+        ] {
             assert!(text.parse::<Id>().is_err(), "{text}");
         }
     }

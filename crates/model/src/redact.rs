@@ -8,7 +8,11 @@ pub struct Redacted<T>(pub T);
 
 impl<T: Default + PartialEq> fmt::Debug for Redacted<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0 == T::default() { "<unset>" } else { "<redacted>" })
+        f.write_str(if self.0 == T::default() {
+            "<unset>"
+        } else {
+            "<redacted>"
+        })
     }
 }
 
@@ -18,7 +22,10 @@ mod tests {
 
     #[test]
     fn debug_never_shows_the_value() {
-        assert_eq!(format!("{:?}", Redacted("hunter2".to_owned())), "<redacted>");
+        assert_eq!(
+            format!("{:?}", Redacted("hunter2".to_owned())),
+            "<redacted>"
+        );
         assert_eq!(format!("{:?}", Redacted(String::new())), "<unset>");
     }
 }

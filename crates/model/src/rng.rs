@@ -28,7 +28,11 @@ impl Rng {
 
     /// A number in `0..bound`; `bound` of zero gives zero.
     pub fn below(&mut self, bound: u64) -> u64 {
-        if bound == 0 { 0 } else { self.next_u64() % bound }
+        if bound == 0 {
+            0
+        } else {
+            self.next_u64() % bound
+        }
     }
 
     /// True `percent` times in a hundred.

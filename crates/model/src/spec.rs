@@ -21,9 +21,7 @@ pub use self::{
         DEFAULT_STOP_GRACE_PERIOD, DnsConfig, FileTarget, HealthConfig, Isolation, Privileges,
         SeLinuxContext, SeccompMode, SeccompOptions, SecretReference, Ulimit,
     },
-    mount::{
-        BindOptions, Consistency, Mount, MountKind, Propagation, TmpfsOptions, VolumeOptions,
-    },
+    mount::{BindOptions, Consistency, Mount, MountKind, Propagation, TmpfsOptions, VolumeOptions},
     node::{Availability, Membership, NodeSpec, Role},
     resources::{GenericResource, Platform, ResourceRequirements, Resources},
     service::{
@@ -32,8 +30,8 @@ pub use self::{
         UpdateOrder,
     },
     task::{
-        DEFAULT_RESTART_DELAY, NetworkAttachmentConfig, Placement, RestartCondition,
-        RestartPolicy, TaskSpec,
+        DEFAULT_RESTART_DELAY, NetworkAttachmentConfig, Placement, RestartCondition, RestartPolicy,
+        TaskSpec,
     },
 };
 

@@ -104,7 +104,11 @@ mod tests {
 
     #[test]
     fn numbers_are_unique_and_ordered_as_declared() {
-        assert!(TaskState::ALL.windows(2).all(|pair| pair[0].number() < pair[1].number()));
+        assert!(
+            TaskState::ALL
+                .windows(2)
+                .all(|pair| pair[0].number() < pair[1].number())
+        );
         for state in TaskState::ALL {
             assert_eq!(TaskState::from_number(state.number()), Some(state));
         }

@@ -36,7 +36,11 @@ impl Timestamp {
 
     /// From whole seconds and nanoseconds; saturates outside the representable range.
     pub fn from_parts(seconds: i64, nanos: i32) -> Self {
-        Self(seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(nanos)))
+        Self(
+            seconds
+                .saturating_mul(1_000_000_000)
+                .saturating_add(i64::from(nanos)),
+        )
     }
 }
 

@@ -1,1 +1,16 @@
-//! Placeholder until the crate's first module lands.
+//! The replicated state in memory: indexed tables of whole objects on persistent maps.
+//!
+//! A [`Store`] is cheap to clone (O(1)), so a snapshot for readers or for a plan costs nothing.
+//! [`Transaction`] is an overlay on one: it checks rules, collects [`Action`]s and is thrown away
+//! or proposed. Only [`Store::apply`] of committed actions changes the authoritative copy; see
+//! `docs/design/store.md`. Knows nothing of consensus, encoding or time beyond what it is told.
+
+mod action;
+mod store;
+mod transaction;
+
+pub use crate::{
+    action::{Action, ActionKind, Change, Object, ObjectId},
+    store::{ApplyError, Store},
+    transaction::{Error, Transaction},
+};

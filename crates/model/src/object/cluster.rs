@@ -4,13 +4,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use crate::{
-    id::ClusterId,
-    object::Meta,
-    redact::Redacted,
-    spec::ClusterSpec,
-    time::Timestamp,
-};
+use crate::{id::ClusterId, object::Meta, redact::Redacted, spec::ClusterSpec, time::Timestamp};
 
 /// The cluster as stored.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,4 +82,3 @@ pub struct EncryptionKey {
     /// Order of keys of one purpose.
     pub lamport_time: u64,
 }
-

@@ -34,7 +34,9 @@ pub struct Node {
 impl Node {
     /// The node's host name, empty while unknown.
     pub fn hostname(&self) -> &str {
-        self.description.as_ref().map_or("", |description| &description.hostname)
+        self.description
+            .as_ref()
+            .map_or("", |description| &description.hostname)
     }
 }
 

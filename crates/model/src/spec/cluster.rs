@@ -36,7 +36,10 @@ pub struct ClusterSpec {
 impl Default for ClusterSpec {
     fn default() -> Self {
         Self {
-            annotations: Annotations { name: "default".to_owned(), ..Annotations::default() },
+            annotations: Annotations {
+                name: "default".to_owned(),
+                ..Annotations::default()
+            },
             task_history_limit: DEFAULT_TASK_HISTORY_LIMIT,
             raft: RaftSettings::default(),
             heartbeat_period: DEFAULT_HEARTBEAT_PERIOD,

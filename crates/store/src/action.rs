@@ -1,0 +1,92 @@
+//! The unit of replication: a whole object created, updated or removed.
+
+use std::sync::Arc;
+
+use skep_model::{Cluster, ClusterId, Meta, Node, NodeId, Service, ServiceId, Task, TaskId};
+
+/// What happens to an object, as SwarmKit's `StoreAction` says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActionKind {
+    /// It comes into being.
+    Create,
+    /// It replaces the object with its id.
+    Update,
+    /// It goes. The action carries the object as it was.
+    Remove,
+}
+
+/// One stored object, whole.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Object {
+    /// A node.
+    Node(Arc<Node>),
+    /// A service.
+    Service(Arc<Service>),
+    /// A task.
+    Task(Arc<Task>),
+    /// The cluster.
+    Cluster(Arc<Cluster>),
+}
+
+/// Names one object of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ObjectId {
+    /// A node.
+    Node(NodeId),
+    /// A service.
+    Service(ServiceId),
+    /// A task.
+    Task(TaskId),
+    /// The cluster.
+    Cluster(ClusterId),
+}
+
+impl Object {
+    /// The object's id.
+    pub fn id(&self) -> ObjectId {
+        match self {
+            Self::Node(node) => ObjectId::Node(node.id),
+            Self::Service(service) => ObjectId::Service(service.id),
+            Self::Task(task) => ObjectId::Task(task.id),
+            Self::Cluster(cluster) => ObjectId::Cluster(cluster.id),
+        }
+    }
+
+    /// The object's bookkeeping.
+    pub fn meta(&self) -> &Meta {
+        match self {
+            Self::Node(node) => &node.meta,
+            Self::Service(service) => &service.meta,
+            Self::Task(task) => &task.meta,
+            Self::Cluster(cluster) => &cluster.meta,
+        }
+    }
+}
+
+/// One step of a transaction; a list of these is a raft entry.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Action {
+    /// What happens.
+    pub kind: ActionKind,
+    /// To what.
+    pub object: Object,
+}
+
+/// What applying one action did: the change feed's element.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// The object before; `None` when it was created.
+    pub old: Option<Object>,
+    /// The object after; `None` when it was removed.
+    pub new: Option<Object>,
+}
+
+impl Change {
+    /// The object after, or before when it was removed.
+    pub fn subject(&self) -> &Object {
+        self.new
+            .as_ref()
+            .or(self.old.as_ref())
+            .expect("a change has an object on one side")
+    }
+}

@@ -1,0 +1,316 @@
+//! The tables and their indexes.
+//!
+//! Above 300 lines with its accessors because every index must be kept next to the one place
+//! that writes it.
+
+use std::{ops::RangeInclusive, sync::Arc};
+
+use imbl::{OrdMap, OrdSet};
+use skep_model::{Cluster, Id, Node, NodeId, Service, ServiceId, Slot, Task, TaskId};
+
+use crate::action::{Action, ActionKind, Change, Object, ObjectId};
+
+/// Position of a task within its service: numbered slots first, then nodes, then neither.
+type SlotKey = (u64, Option<NodeId>);
+
+/// The state machine replicated by raft. `clone` is O(1) and gives an immutable snapshot.
+#[derive(Debug, Clone, Default)]
+pub struct Store {
+    nodes: OrdMap<NodeId, Arc<Node>>,
+    services: OrdMap<ServiceId, Arc<Service>>,
+    tasks: OrdMap<TaskId, Arc<Task>>,
+    cluster: Option<Arc<Cluster>>,
+    /// Lower-case name → service: names are unique without regard to case.
+    services_by_name: OrdMap<String, ServiceId>,
+    tasks_by_service: OrdSet<(ServiceId, SlotKey, TaskId)>,
+    tasks_by_node: OrdSet<(NodeId, TaskId)>,
+}
+
+/// An action that the tables cannot take. On the leader it is a bug; a follower that sees one has
+/// diverged and must stop.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// Create of an id that exists.
+    #[error("{0:?} exists already")]
+    Exists(ObjectId),
+    /// Update or removal of an id that does not exist.
+    #[error("{0:?} does not exist")]
+    Missing(ObjectId),
+    /// Another object has the name.
+    #[error("name `{0}` is in use")]
+    NameInUse(String),
+}
+
+impl Store {
+    /// Applies one committed action.
+    pub fn apply(&mut self, action: &Action) -> Result<Change, ApplyError> {
+        let id = action.object.id();
+        let old = self.object(id);
+        match (action.kind, &old) {
+            (ActionKind::Create, Some(_)) => return Err(ApplyError::Exists(id)),
+            (ActionKind::Update | ActionKind::Remove, None) => {
+                return Err(ApplyError::Missing(id));
+            }
+            (ActionKind::Create, None) | (ActionKind::Update | ActionKind::Remove, Some(_)) => {}
+        }
+        if action.kind == ActionKind::Remove {
+            let old = old.expect("checked above");
+            self.remove(&old);
+            return Ok(Change {
+                old: Some(old),
+                new: None,
+            });
+        }
+        self.check_name(&action.object)?;
+        if let Some(old) = &old {
+            self.unindex(old, Some(&action.object));
+        }
+        self.insert(&action.object, old.as_ref());
+        Ok(Change {
+            old,
+            new: Some(action.object.clone()),
+        })
+    }
+
+    /// The object with `id`.
+    pub fn object(&self, id: ObjectId) -> Option<Object> {
+        match id {
+            ObjectId::Node(id) => self.nodes.get(&id).cloned().map(Object::Node),
+            ObjectId::Service(id) => self.services.get(&id).cloned().map(Object::Service),
+            ObjectId::Task(id) => self.tasks.get(&id).cloned().map(Object::Task),
+            ObjectId::Cluster(id) => self
+                .cluster
+                .clone()
+                .filter(|cluster| cluster.id == id)
+                .map(Object::Cluster),
+        }
+    }
+
+    /// The cluster object; absent only before bootstrap.
+    pub fn cluster(&self) -> Option<&Arc<Cluster>> {
+        self.cluster.as_ref()
+    }
+
+    /// The node with `id`.
+    pub fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
+        self.nodes.get(&id)
+    }
+
+    /// All nodes, by id.
+    pub fn nodes(&self) -> impl DoubleEndedIterator<Item = &Arc<Node>> {
+        self.nodes.values()
+    }
+
+    /// Number of nodes.
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The service with `id`.
+    pub fn service(&self, id: ServiceId) -> Option<&Arc<Service>> {
+        self.services.get(&id)
+    }
+
+    /// The service whose name is `name`, without regard to case.
+    pub fn service_by_name(&self, name: &str) -> Option<&Arc<Service>> {
+        self.services_by_name
+            .get(&name.to_lowercase())
+            .and_then(|id| self.services.get(id))
+    }
+
+    /// All services, by id.
+    pub fn services(&self) -> impl DoubleEndedIterator<Item = &Arc<Service>> {
+        self.services.values()
+    }
+
+    /// Number of services.
+    pub fn service_count(&self) -> usize {
+        self.services.len()
+    }
+
+    /// The task with `id`.
+    pub fn task(&self, id: TaskId) -> Option<&Arc<Task>> {
+        self.tasks.get(&id)
+    }
+
+    /// All tasks, by id.
+    pub fn tasks(&self) -> impl DoubleEndedIterator<Item = &Arc<Task>> {
+        self.tasks.values()
+    }
+
+    /// Number of tasks.
+    pub fn task_count(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Tasks of a service, by slot, then by id.
+    pub fn tasks_of_service(&self, service: ServiceId) -> impl Iterator<Item = &Arc<Task>> {
+        let range = (service, (0, None), LOWEST_TASK)..=(service, HIGHEST_SLOT, HIGHEST_TASK);
+        self.range_of_service(range)
+    }
+
+    /// Tasks of one slot of a service, by id.
+    pub fn tasks_in_slot(
+        &self,
+        service: ServiceId,
+        slot: Slot,
+    ) -> impl Iterator<Item = &Arc<Task>> {
+        let key = match slot {
+            Slot::Number(number) => (number, None),
+            Slot::Node(node) => (0, Some(node)),
+        };
+        self.range_of_service((service, key, LOWEST_TASK)..=(service, key, HIGHEST_TASK))
+    }
+
+    /// Tasks placed on a node, ended ones included, by id.
+    pub fn tasks_on_node(&self, node: NodeId) -> impl Iterator<Item = &Arc<Task>> {
+        self.tasks_by_node
+            .range((node, LOWEST_TASK)..=(node, HIGHEST_TASK))
+            .map(|(_, task)| self.tasks.get(task).expect("an indexed task exists"))
+    }
+
+    /// Every object, in an order in which they can be created one after the other.
+    pub fn objects(&self) -> impl Iterator<Item = Object> + '_ {
+        let cluster = self.cluster.iter().cloned().map(Object::Cluster);
+        let nodes = self.nodes.values().cloned().map(Object::Node);
+        let services = self.services.values().cloned().map(Object::Service);
+        cluster
+            .chain(nodes)
+            .chain(services)
+            .chain(self.tasks.values().cloned().map(Object::Task))
+    }
+
+    /// Rebuilds a store from a snapshot's objects.
+    pub fn from_objects(objects: impl IntoIterator<Item = Object>) -> Result<Self, ApplyError> {
+        let mut store = Self::default();
+        for object in objects {
+            store.apply(&Action {
+                kind: ActionKind::Create,
+                object,
+            })?;
+        }
+        Ok(store)
+    }
+
+    fn range_of_service(
+        &self,
+        range: RangeInclusive<(ServiceId, SlotKey, TaskId)>,
+    ) -> impl Iterator<Item = &Arc<Task>> {
+        self.tasks_by_service
+            .range(range)
+            .map(|(_, _, task)| self.tasks.get(task).expect("an indexed task exists"))
+    }
+
+    fn check_name(&self, object: &Object) -> Result<(), ApplyError> {
+        let Object::Service(service) = object else {
+            return Ok(());
+        };
+        match self.service_by_name(service.name()) {
+            Some(holder) if holder.id != service.id => {
+                Err(ApplyError::NameInUse(service.name().to_owned()))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Writes the object and those of its index entries that `old` did not have already.
+    fn insert(&mut self, object: &Object, old: Option<&Object>) {
+        match object {
+            Object::Node(node) => {
+                self.nodes.insert(node.id, Arc::clone(node));
+            }
+            Object::Service(service) => {
+                self.services_by_name
+                    .insert(service.name().to_lowercase(), service.id);
+                self.services.insert(service.id, Arc::clone(service));
+            }
+            Object::Task(task) => {
+                let old_keys = match old {
+                    Some(Object::Task(old)) => keys(old),
+                    _ => (None, None),
+                };
+                let (by_service, by_node) = keys(task);
+                if by_service != old_keys.0 {
+                    self.tasks_by_service.extend(by_service);
+                }
+                if by_node != old_keys.1 {
+                    self.tasks_by_node.extend(by_node);
+                }
+                self.tasks.insert(task.id, Arc::clone(task));
+            }
+            Object::Cluster(cluster) => self.cluster = Some(Arc::clone(cluster)),
+        }
+    }
+
+    /// Drops the index entries of `old` that `new` does not have.
+    fn unindex(&mut self, old: &Object, new: Option<&Object>) {
+        match (old, new) {
+            (Object::Service(old), Some(Object::Service(new))) if old.name() == new.name() => {}
+            (Object::Service(old), _) => {
+                self.services_by_name.remove(&old.name().to_lowercase());
+            }
+            (Object::Task(old), new) => {
+                let new_keys = match new {
+                    Some(Object::Task(new)) => keys(new),
+                    _ => (None, None),
+                };
+                let (by_service, by_node) = keys(old);
+                if let Some(key) = by_service.filter(|_| by_service != new_keys.0) {
+                    self.tasks_by_service.remove(&key);
+                }
+                if let Some(key) = by_node.filter(|_| by_node != new_keys.1) {
+                    self.tasks_by_node.remove(&key);
+                }
+            }
+            (Object::Node(_) | Object::Cluster(_), _) => {}
+        }
+    }
+
+    fn remove(&mut self, old: &Object) {
+        self.unindex(old, None);
+        match old {
+            Object::Node(node) => {
+                self.nodes.remove(&node.id);
+            }
+            Object::Service(service) => {
+                self.services.remove(&service.id);
+            }
+            Object::Task(task) => {
+                self.tasks.remove(&task.id);
+            }
+            Object::Cluster(_) => self.cluster = None,
+        }
+    }
+}
+
+impl PartialEq for Store {
+    /// Equal when the objects are; indexes follow from them.
+    fn eq(&self, other: &Self) -> bool {
+        self.cluster == other.cluster
+            && self.nodes == other.nodes
+            && self.services == other.services
+            && self.tasks == other.tasks
+    }
+}
+
+const LOWEST_TASK: TaskId = TaskId(Id::LOWEST);
+const HIGHEST_TASK: TaskId = TaskId(Id::HIGHEST);
+const HIGHEST_SLOT: SlotKey = (u64::MAX, Some(NodeId(Id::HIGHEST)));
+
+type TaskKeys = (
+    Option<(ServiceId, SlotKey, TaskId)>,
+    Option<(NodeId, TaskId)>,
+);
+
+/// The index entries of a task. A global task is indexed by its node, a numbered one is not.
+fn keys(task: &Task) -> TaskKeys {
+    let by_service = task.service_id.map(|service| {
+        let slot = if task.slot == 0 {
+            (0, task.node_id)
+        } else {
+            (task.slot, None)
+        };
+        (service, slot, task.id)
+    });
+    (by_service, task.node_id.map(|node| (node, task.id)))
+}

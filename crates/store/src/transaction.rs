@@ -1,0 +1,204 @@
+//! An overlay on a store: checks Swarm's rules, stamps versions, collects actions.
+
+use std::sync::Arc;
+
+use skep_model::{
+    Cluster, ClusterId, Meta, Node, NodeId, Service, ServiceId, Task, TaskId, Timestamp, Version,
+};
+
+use crate::{
+    action::{Action, ActionKind, Change, Object},
+    store::{ApplyError, Store},
+};
+
+/// Changes against a snapshot, in order, not yet proposed.
+///
+/// Every object written gets the same version: the commit index the transaction started from,
+/// as in SwarmKit. The overlay sees its own writes.
+#[derive(Debug)]
+pub struct Transaction {
+    head: Store,
+    version: Version,
+    now: Timestamp,
+    actions: Vec<Action>,
+    changes: Vec<Change>,
+}
+
+/// Why a write was refused. The overlay is unchanged by a refused write.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The object was written since the caller read it.
+    #[error("update out of sequence")]
+    OutOfSequence,
+    /// The tables cannot take it.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+}
+
+impl Transaction {
+    /// Starts on `base`; objects written get `version` and `now`.
+    pub fn new(base: &Store, version: Version, now: Timestamp) -> Self {
+        Self {
+            head: base.clone(),
+            version,
+            now,
+            actions: Vec::new(),
+            changes: Vec::new(),
+        }
+    }
+
+    /// The state as it would be after this transaction.
+    pub fn view(&self) -> &Store {
+        &self.head
+    }
+
+    /// The leader's time this transaction is stamped with.
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// What was written so far.
+    pub fn actions(&self) -> &[Action] {
+        &self.actions
+    }
+
+    /// True when nothing was written.
+    pub fn is_empty(&self) -> bool {
+        self.actions.is_empty()
+    }
+
+    /// Ends the transaction: the state after it, what to propose, and the change feed.
+    pub fn finish(self) -> (Store, Vec<Action>, Vec<Change>) {
+        (self.head, self.actions, self.changes)
+    }
+
+    /// Creates a node.
+    pub fn create_node(&mut self, mut node: Node) -> Result<(), Error> {
+        node.meta = self.fresh_meta();
+        self.write(ActionKind::Create, Object::Node(Arc::new(node)))
+    }
+
+    /// Creates a service.
+    pub fn create_service(&mut self, mut service: Service) -> Result<(), Error> {
+        service.meta = self.fresh_meta();
+        self.write(ActionKind::Create, Object::Service(Arc::new(service)))
+    }
+
+    /// Creates a task.
+    pub fn create_task(&mut self, mut task: Task) -> Result<(), Error> {
+        task.meta = self.fresh_meta();
+        self.write(ActionKind::Create, Object::Task(Arc::new(task)))
+    }
+
+    /// Creates the cluster object.
+    pub fn create_cluster(&mut self, mut cluster: Cluster) -> Result<(), Error> {
+        cluster.meta = self.fresh_meta();
+        self.write(ActionKind::Create, Object::Cluster(Arc::new(cluster)))
+    }
+
+    /// Replaces a node; `node.meta.version` must be the stored one.
+    pub fn update_node(&mut self, mut node: Node) -> Result<(), Error> {
+        let stored = self.head.node(node.id).map(|stored| stored.meta);
+        node.meta = self.next_meta(stored, node.meta)?;
+        self.write(ActionKind::Update, Object::Node(Arc::new(node)))
+    }
+
+    /// Replaces a service; `service.meta.version` must be the stored one.
+    pub fn update_service(&mut self, mut service: Service) -> Result<(), Error> {
+        let stored = self.head.service(service.id).map(|stored| stored.meta);
+        service.meta = self.next_meta(stored, service.meta)?;
+        self.write(ActionKind::Update, Object::Service(Arc::new(service)))
+    }
+
+    /// Replaces a task; `task.meta.version` must be the stored one.
+    ///
+    /// # Panics
+    /// When the observed or desired state would go back: that is a bug of the caller.
+    pub fn update_task(&mut self, mut task: Task) -> Result<(), Error> {
+        let stored = self.head.task(task.id);
+        if let Some(stored) = stored {
+            assert!(
+                stored.status.state <= task.status.state,
+                "a task's state only grows"
+            );
+            assert!(
+                stored.desired_state <= task.desired_state,
+                "a desired state only grows"
+            );
+        }
+        let stored = stored.map(|stored| stored.meta);
+        task.meta = self.next_meta(stored, task.meta)?;
+        self.write(ActionKind::Update, Object::Task(Arc::new(task)))
+    }
+
+    /// Replaces the cluster object; `cluster.meta.version` must be the stored one.
+    pub fn update_cluster(&mut self, mut cluster: Cluster) -> Result<(), Error> {
+        let stored = self.head.cluster().filter(|stored| stored.id == cluster.id);
+        let stored = stored.map(|stored| stored.meta);
+        cluster.meta = self.next_meta(stored, cluster.meta)?;
+        self.write(ActionKind::Update, Object::Cluster(Arc::new(cluster)))
+    }
+
+    /// Removes a node; false when there is none.
+    pub fn remove_node(&mut self, id: NodeId) -> bool {
+        let object = self.head.node(id).cloned().map(Object::Node);
+        self.remove(object)
+    }
+
+    /// Removes a service; false when there is none. Its tasks are the orchestrator's business.
+    pub fn remove_service(&mut self, id: ServiceId) -> bool {
+        let object = self.head.service(id).cloned().map(Object::Service);
+        self.remove(object)
+    }
+
+    /// Removes a task; false when there is none.
+    pub fn remove_task(&mut self, id: TaskId) -> bool {
+        let object = self.head.task(id).cloned().map(Object::Task);
+        self.remove(object)
+    }
+
+    /// Removes the cluster object; false when there is none.
+    pub fn remove_cluster(&mut self, id: ClusterId) -> bool {
+        let stored = self.head.cluster().filter(|stored| stored.id == id);
+        let object = stored.cloned().map(Object::Cluster);
+        self.remove(object)
+    }
+
+    fn remove(&mut self, object: Option<Object>) -> bool {
+        let Some(object) = object else { return false };
+        self.write(ActionKind::Remove, object)
+            .expect("a stored object can be removed");
+        true
+    }
+
+    fn fresh_meta(&self) -> Meta {
+        Meta {
+            version: self.version,
+            created_at: self.now,
+            updated_at: self.now,
+        }
+    }
+
+    fn next_meta(&self, stored: Option<Meta>, given: Meta) -> Result<Meta, Error> {
+        // A missing object is reported by `apply`; any meta will do until then.
+        let Some(stored) = stored else {
+            return Ok(given);
+        };
+        if stored.version != given.version {
+            return Err(Error::OutOfSequence);
+        }
+        Ok(Meta {
+            version: self.version,
+            created_at: stored.created_at,
+            updated_at: self.now,
+        })
+    }
+
+    fn write(&mut self, kind: ActionKind, object: Object) -> Result<(), Error> {
+        let action = Action { kind, object };
+        let change = self.head.apply(&action)?;
+        self.actions.push(action);
+        self.changes.push(change);
+        Ok(())
+    }
+}
