@@ -62,6 +62,11 @@ impl Transaction {
         &self.actions
     }
 
+    /// What was written so far, as the change feed will tell it.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
     /// True when nothing was written.
     pub fn is_empty(&self) -> bool {
         self.actions.is_empty()
