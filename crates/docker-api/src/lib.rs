@@ -1,1 +1,16 @@
-//! Placeholder until the crate's first module lands.
+//! The Docker Engine API over HTTP, for `docker` and every other client of it.
+//!
+//! Role: decode a request, call a [`backend`] trait, encode the answer byte-compatibly with
+//! Docker. What clients parse is exact: statuses, texts, `null` against absent, order. The traits
+//! belong to this crate; the daemon implements them over manager and executor. No state but
+//! caches. Design: `docs/design/engine-api.md`.
+
+pub mod backend;
+pub mod error;
+pub mod event;
+
+pub use crate::{
+    backend::Backends,
+    error::{ApiError, ErrorKind},
+    event::{Event, EventHub, EventScope},
+};

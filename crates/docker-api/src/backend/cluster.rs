@@ -1,0 +1,251 @@
+//! The cluster as the API needs it: a consistent view to read, commands to write.
+
+use std::{net::IpAddr, sync::Arc};
+
+use async_trait::async_trait;
+use skep_model::{
+    Availability, Cluster, ClusterSpec, Node, NodeId, NodeSpec, NodeTlsInfo, Service, ServiceId,
+    ServiceSpec, Task, TaskId, Version,
+};
+
+use crate::{
+    backend::{BoxStream, LogMessage, LogOptions},
+    error::Result,
+};
+
+/// Cluster side of the API. Only [`status`](Self::status) is called while the node is not an
+/// active manager; the API answers everything else itself with Docker's texts.
+#[async_trait]
+pub trait ClusterBackend: Send + Sync + 'static {
+    /// Where this node stands. Called for every request that touches the cluster: from memory.
+    fn status(&self) -> ClusterStatus;
+
+    /// The committed state this manager may answer from. Must be cheap: the store is O(1) to
+    /// clone. Read-your-writes: a view taken after a command returned shows its effect.
+    async fn view(&self) -> Result<Arc<dyn ClusterView>>;
+
+    /// Makes this node the first manager of a new cluster and returns its node id. The API has
+    /// checked that the node is inactive (or `force_new_cluster` is set).
+    async fn init(&self, request: InitRequest) -> Result<NodeId>;
+
+    /// Leaves the cluster. Without `force` a manager must refuse ([`ErrorKind::Unavailable`]) with
+    /// Docker's text on what the departure means for the quorum.
+    ///
+    /// [`ErrorKind::Unavailable`]: crate::error::ErrorKind::Unavailable
+    async fn leave(&self, force: bool) -> Result<()>;
+
+    /// Replaces the cluster spec. `version` must be the stored one, else
+    /// [`out_of_sequence`](crate::error::out_of_sequence).
+    async fn update_cluster(
+        &self,
+        version: Version,
+        spec: ClusterSpec,
+        rotate: RotateFlags,
+    ) -> Result<()>;
+
+    /// The key that unlocks managers; empty while auto-lock is off.
+    async fn unlock_key(&self) -> Result<String>;
+
+    /// Creates a service. The spec is converted but not validated beyond single fields; the
+    /// backend validates (names, constraints, resources, port conflicts). A taken name:
+    /// [`ErrorKind::Conflict`] and
+    /// `rpc error: code = AlreadyExists desc = name conflicts with an existing object: service X
+    /// already exists`.
+    ///
+    /// [`ErrorKind::Conflict`]: crate::error::ErrorKind::Conflict
+    async fn create_service(&self, spec: ServiceSpec) -> Result<CreatedService>;
+
+    /// Changes a service and returns warnings.
+    async fn update_service(
+        &self,
+        id: ServiceId,
+        version: Version,
+        update: ServiceUpdate,
+    ) -> Result<Vec<String>>;
+
+    /// Removes a service and its tasks.
+    async fn remove_service(&self, id: ServiceId) -> Result<()>;
+
+    /// Replaces a node's spec.
+    async fn update_node(&self, id: NodeId, version: Version, spec: NodeSpec) -> Result<()>;
+
+    /// Removes a node; without `force` only one that is down.
+    async fn remove_node(&self, id: NodeId, force: bool) -> Result<()>;
+
+    /// Log lines of the selected tasks from all nodes, merged as they arrive. Each message names
+    /// its origin. Ends when all selected tasks have ended or, without `follow`, at their end.
+    async fn logs(
+        &self,
+        selector: LogSelector,
+        options: LogOptions,
+    ) -> Result<BoxStream<Result<LogMessage>>>;
+}
+
+/// One consistent state of the cluster; what a `skep_store::Store` offers, without the dependency.
+///
+/// Lists are in id order.
+pub trait ClusterView: Send + Sync {
+    /// Counters for caching; see [`Revision`].
+    fn revision(&self) -> Revision;
+    /// The cluster object.
+    fn cluster(&self) -> Option<Arc<Cluster>>;
+    /// Root certificate, and subject and public key of the issuer, parsed from the root CA.
+    fn tls_info(&self) -> NodeTlsInfo;
+    /// A node by its whole id.
+    fn node(&self, id: NodeId) -> Option<Arc<Node>>;
+    /// All nodes.
+    fn nodes(&self) -> Vec<Arc<Node>>;
+    /// A service by its whole id.
+    fn service(&self, id: ServiceId) -> Option<Arc<Service>>;
+    /// A service by its whole name, without regard to case.
+    fn service_by_name(&self, name: &str) -> Option<Arc<Service>>;
+    /// All services.
+    fn services(&self) -> Vec<Arc<Service>>;
+    /// A task by its whole id.
+    fn task(&self, id: TaskId) -> Option<Arc<Task>>;
+    /// All tasks.
+    fn tasks(&self) -> Vec<Arc<Task>>;
+    /// Tasks of one service.
+    fn tasks_of_service(&self, id: ServiceId) -> Vec<Arc<Task>>;
+    /// Tasks placed on one node.
+    fn tasks_on_node(&self, id: NodeId) -> Vec<Arc<Task>>;
+}
+
+/// Counters that change with every change of objects of a kind.
+///
+/// Equal counters promise equal objects for the life of the process: the API caches encoded
+/// answers by them. A counter that moves too often only costs speed; the store's commit index for
+/// all three is correct.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Revision {
+    /// Services.
+    pub services: u64,
+    /// Tasks.
+    pub tasks: u64,
+    /// Nodes.
+    pub nodes: u64,
+}
+
+/// Where this node stands in the cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClusterStatus {
+    /// State of the node's membership.
+    pub state: LocalNodeState,
+    /// Its id, once it has one.
+    pub node_id: Option<NodeId>,
+    /// The address others reach it at.
+    pub node_addr: String,
+    /// Whether this node is a manager that can answer for the cluster.
+    pub is_manager: bool,
+    /// What is wrong, for [`LocalNodeState::Error`].
+    pub error: String,
+    /// Managers this node knows.
+    pub remote_managers: Vec<Peer>,
+    /// Warnings for `docker info`.
+    pub warnings: Vec<String>,
+}
+
+/// State of a node's membership.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LocalNodeState {
+    /// Not part of a cluster.
+    #[default]
+    Inactive,
+    /// Joining.
+    Pending,
+    /// Part of one.
+    Active,
+    /// Failed to start.
+    Error,
+    /// Waits for the unlock key.
+    Locked,
+}
+
+impl LocalNodeState {
+    /// The lower-case name Docker's API shows.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Inactive => "inactive",
+            Self::Pending => "pending",
+            Self::Active => "active",
+            Self::Error => "error",
+            Self::Locked => "locked",
+        }
+    }
+}
+
+/// A manager known to a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its id.
+    pub node_id: NodeId,
+    /// Its address with port.
+    pub addr: String,
+}
+
+/// How to start a cluster.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InitRequest {
+    /// Where managers listen, as given (`0.0.0.0:2377`, an interface name, …); may be empty.
+    pub listen_addr: String,
+    /// What others shall use, as given; may be empty.
+    pub advertise_addr: String,
+    /// Address of the data path, as given; may be empty.
+    pub data_path_addr: String,
+    /// UDP port of the data path; 0 is the default.
+    pub data_path_port: u16,
+    /// Restart as a single manager from local state.
+    pub force_new_cluster: bool,
+    /// Settings, over the defaults.
+    pub spec: ClusterSpec,
+    /// Seal keys from the start.
+    pub auto_lock_managers: bool,
+    /// Whether this node takes tasks.
+    pub availability: Availability,
+    /// Pools for subnets (address and prefix length); empty: the default.
+    pub default_address_pool: Vec<(IpAddr, u8)>,
+    /// Prefix length of subnets; 0: the default.
+    pub subnet_size: u32,
+}
+
+/// What `POST /swarm/update` shall rotate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RotateFlags {
+    /// New worker token.
+    pub worker_token: bool,
+    /// New manager token.
+    pub manager_token: bool,
+    /// New unlock key.
+    pub manager_unlock_key: bool,
+}
+
+/// The result of creating a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreatedService {
+    /// Its id.
+    pub id: ServiceId,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// What an update of a service does.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "made once per request and moved")]
+pub enum ServiceUpdate {
+    /// A new spec; registry credentials have been filled in.
+    Set(ServiceSpec),
+    /// Return to the previous spec. Without one: [`ErrorKind::InvalidArgument`] and
+    /// `rpc error: code = FailedPrecondition desc = service X does not have a previous spec`.
+    ///
+    /// [`ErrorKind::InvalidArgument`]: crate::error::ErrorKind::InvalidArgument
+    RollBack,
+}
+
+/// Whose logs are wanted. Both lists: the union.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogSelector {
+    /// All tasks of these services.
+    pub services: Vec<ServiceId>,
+    /// These tasks.
+    pub tasks: Vec<TaskId>,
+}
