@@ -5,6 +5,7 @@
 //! so that stored state can move between Swarm and Skep. What is deliberately absent: objects no
 //! part of Skep acts on yet (networks, secrets, configs, cluster volumes).
 
+pub mod dispatch;
 pub mod id;
 pub mod object;
 pub mod redact;
