@@ -1,1 +1,42 @@
-//! Placeholder until the crate's first module lands.
+//! The node network: one bridge, a network namespace per container, published ports.
+//!
+//! Role: give a container an address, a way out and its published ports, and keep it so across crashes, restarts and flushed
+//! firewalls. Overlay networks, VIPs and DNS are not here yet. Design: `docs/design/node-network.md`.
+//!
+//! Entry point: [`Network::open`], then [`Network::attach`] and [`Network::detach`]. [`container_resolv_conf`] is a pure function.
+//!
+//! Threads: one owner thread per [`Network`] (`skep-network`), fed by a bounded channel; it holds the state, talks netlink and
+//! runs `nft`. It has one companion (`skep-netns`) that enters the containers' namespaces. Both inherit the network namespace of
+//! the thread that calls [`Network::open`]. Everything up to `plan` is pure; everything from `netlink` on does IO.
+
+mod config;
+mod endpoint;
+mod error;
+mod pool;
+mod ports;
+mod resolv;
+
+mod plan;
+mod rules;
+
+mod apply;
+mod conntrack;
+mod netlink;
+mod netns;
+mod nft;
+mod observe;
+mod reservation;
+mod state;
+mod sysctl;
+
+mod network;
+mod owner;
+
+pub use config::{Config, ConfigError};
+pub use endpoint::{Attachment, EndpointIdError, EndpointInfo, Mac};
+pub use error::{Error, Report};
+pub use network::Network;
+pub use plan::{Desired, DesiredEndpoint, Observed, ObservedLink, Step, plan};
+pub use pool::{Pool, PoolError};
+pub use ports::{HostPort, PortConflict, Protocol};
+pub use resolv::{DnsSettings, container_resolv_conf};

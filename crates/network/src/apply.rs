@@ -1,0 +1,186 @@
+//! Performs steps. Each is idempotent; none decides anything.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use crate::netlink::{NetlinkError, RouteSocket, VethRequest};
+use crate::netns::{self, CONTAINER_INTERFACE, Interface, NetnsError, NetnsThread};
+use crate::nft::{self, NftError};
+use crate::plan::{Step, alias};
+use crate::rules;
+use crate::sysctl::{self, SysctlError};
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApplyError {
+    /// A netlink request failed.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// A namespace cannot be made.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// nft refused.
+    #[error(transparent)]
+    Nft(#[from] NftError),
+    /// A sysctl cannot be set.
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
+    /// The namespace directory cannot be read.
+    #[error("failed to list `{}`", .path.display())]
+    List {
+        /// The directory.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A namespace cannot be opened.
+    #[error("failed to open namespace `{}`", .path.display())]
+    OpenNetns {
+        /// The mount point.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A test made the program die here.
+    #[cfg(test)]
+    #[error("killed by a test")]
+    Killed,
+}
+
+/// The hands: sockets of the node's namespace and the thread that enters others.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    pub(crate) route: RouteSocket,
+    netns: NetnsThread,
+    netns_dir: PathBuf,
+    /// Steps until a test kills the program.
+    #[cfg(test)]
+    pub(crate) steps_left: Option<u32>,
+}
+
+// === impl Kernel ===
+
+impl Kernel {
+    /// Opens sockets in the calling thread's namespace.
+    pub(crate) fn open(run_dir: &Path) -> Result<Kernel, ApplyError> {
+        let netns_dir = run_dir.join("netns");
+        let netns = NetnsThread::spawn().map_err(|source| NetnsError::System {
+            operation: "start a thread",
+            path: netns_dir.clone(),
+            source,
+        })?;
+        Ok(Kernel {
+            route: RouteSocket::open()?,
+            netns,
+            netns_dir,
+            #[cfg(test)]
+            steps_left: None,
+        })
+    }
+
+    /// The directory of mount points.
+    pub(crate) fn netns_dir(&self) -> &Path {
+        &self.netns_dir
+    }
+
+    /// The mount point of an endpoint's namespace.
+    pub(crate) fn netns_path(&self, id: &str) -> PathBuf {
+        self.netns_dir.join(id)
+    }
+
+    /// Counts a step, in tests that kill the program between two.
+    #[cfg_attr(
+        not(test),
+        expect(
+            clippy::unnecessary_wraps,
+            clippy::unused_self,
+            reason = "fails in tests only"
+        )
+    )]
+    pub(crate) fn count_step(&mut self) -> Result<(), ApplyError> {
+        #[cfg(test)]
+        match &mut self.steps_left {
+            Some(0) => return Err(ApplyError::Killed),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Performs one step.
+    pub(crate) fn perform(&mut self, step: &Step) -> Result<(), ApplyError> {
+        self.count_step()?;
+        match step {
+            Step::EnableForwarding => sysctl::turn_on(sysctl::IP_FORWARD)?,
+            Step::CreateBridge { name, mac, mtu } => self.route.create_bridge(name, *mac, *mtu)?,
+            Step::SetBridge { name, mac, mtu } => self.route.set_link(name, *mac, *mtu)?,
+            Step::RemoveBridgeAddress { bridge, address } => {
+                let index = self.route.link_index(bridge)?;
+                self.route.remove_address(index, *address)?;
+            }
+            Step::AddBridgeAddress { bridge, address } => {
+                let index = self.route.link_index(bridge)?;
+                self.route.add_address(index, *address)?;
+            }
+            Step::RouteLocalhost { bridge } => sysctl::turn_on(&sysctl::route_localnet(bridge))?,
+            Step::ReplaceRules { ruleset, ports } => nft::run(&ruleset.replace_script(ports))?,
+            Step::ChangePorts { remove, add } => nft::run(&rules::change_script(remove, add))?,
+            Step::DeleteLinks { names } => {
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                self.route.delete_links(&names)?;
+            }
+            Step::DeleteNetns { id } => netns::delete(&self.netns_path(id))?,
+            Step::CreateNetns { id } => self.netns.create(&self.netns_path(id))?,
+            Step::CreateVeth {
+                id,
+                link,
+                bridge,
+                mac,
+                mtu,
+            } => {
+                let path = self.netns_path(id);
+                let netns =
+                    File::open(&path).map_err(|source| ApplyError::OpenNetns { path, source })?;
+                let bridge_index = self.route.link_index(bridge)?;
+                self.route.create_veth(&VethRequest {
+                    link,
+                    bridge_index,
+                    peer: CONTAINER_INTERFACE,
+                    peer_mac: *mac,
+                    peer_netns: netns.as_fd(),
+                    mtu: *mtu,
+                })?;
+            }
+            Step::ConfigureNetns {
+                id,
+                address,
+                gateway,
+            } => {
+                let interface = Interface {
+                    address: *address,
+                    gateway: *gateway,
+                };
+                self.netns.configure(&self.netns_path(id), interface)?;
+            }
+            Step::ActivateLink {
+                id,
+                link,
+                enslave_to,
+            } => {
+                if let Some(bridge) = enslave_to {
+                    let bridge_index = self.route.link_index(bridge)?;
+                    self.route.enslave(link, bridge_index)?;
+                }
+                let index = self.route.link_index(link)?;
+                self.route.isolate(index)?;
+                self.route.set_alias_and_up(index, &alias(id))?;
+            }
+        }
+        Ok(())
+    }
+}

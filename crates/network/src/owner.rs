@@ -1,0 +1,334 @@
+//! The owner thread: takes commands in batches, keeps the state, performs plans.
+//!
+//! Order within a batch, which makes a crash at any point harmless (`docs/design/node-network.md`): decide, write the state
+//! file, change links and namespaces, change nft once for all, reply.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use crate::apply::{ApplyError, Kernel};
+use crate::config::Config;
+use crate::endpoint::{Attachment, EndpointInfo, Mac};
+use crate::error::{Error, ErrorChain, Report};
+use crate::plan::{Desired, DesiredEndpoint};
+use crate::pool::Pool;
+use crate::ports::HostPort;
+use crate::reservation::Reservations;
+use crate::state::{EndpointState, State, StateDir, StateError};
+
+mod repair;
+mod turn;
+
+/// Endpoints of one node network: a Linux bridge has 1024 ports (`BR_MAX_PORTS`) and one is kept free.
+pub(crate) const ENDPOINT_COUNT_MAX: usize = 1023;
+
+/// Commands handled as one batch. A batch delays its first caller by about a millisecond per attach.
+const BATCH_COUNT_MAX: usize = 64;
+
+/// How long detached endpoints wait for others before their links are deleted together. Deleting costs one RCU grace period,
+/// about 20 ms, in which no link can be made.
+const REAP_DELAY: Duration = Duration::from_millis(20);
+
+/// Detached endpoints that are removed even though commands keep coming. Each keeps its address and a bridge port.
+const DYING_COUNT_MAX: usize = 128;
+
+/// A request to the owner thread.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Attach {
+        id: String,
+        ports: Vec<HostPort>,
+        reply: Reply<Attachment>,
+    },
+    AttachNone {
+        id: String,
+        reply: Reply<PathBuf>,
+    },
+    Detach {
+        id: String,
+        reply: Reply<()>,
+    },
+    Reconcile {
+        reply: Reply<Report>,
+    },
+    Endpoints {
+        reply: Reply<BTreeMap<String, EndpointInfo>>,
+    },
+    Remove {
+        reply: Reply<()>,
+    },
+    Close {
+        reply: Reply<()>,
+    },
+}
+
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+/// The state, and the hands that change the kernel.
+#[derive(Debug)]
+pub(crate) struct Owner {
+    kernel: Kernel,
+    dir: StateDir,
+    desired: Desired,
+    pool: Pool,
+    reservations: Reservations,
+    /// Detached endpoints whose link and namespace still exist, with the address they keep.
+    dying: BTreeMap<String, Dying>,
+    /// Endpoints the last repair could not complete.
+    failures: BTreeMap<String, Arc<ApplyError>>,
+    /// Obstacles already logged.
+    known_obstacles: Vec<String>,
+}
+
+/// Attaches and detaches of different endpoints, done together.
+#[derive(Debug, Default)]
+struct Turn {
+    ids: BTreeSet<String>,
+    attaches: Vec<Attach>,
+    detaches: Vec<(String, Reply<()>)>,
+}
+
+#[derive(Debug)]
+struct Attach {
+    id: String,
+    mode: Mode,
+}
+
+#[derive(Debug)]
+enum Mode {
+    Node(Vec<HostPort>, Reply<Attachment>),
+    None(Reply<PathBuf>),
+}
+
+/// A detached endpoint that has not been removed yet.
+#[derive(Debug)]
+struct Dying {
+    address: Option<IpAddr>,
+    has_ports: bool,
+}
+
+/// Tells a caller, if it still waits.
+fn answer<T>(reply: Reply<T>, outcome: Result<T, Error>) {
+    // A caller that has gone away does not need its answer.
+    let _ = reply.send(outcome);
+}
+
+// === impl Owner ===
+
+impl Owner {
+    /// The thread's body.
+    pub(crate) fn run(config: Config, commands: &Receiver<Command>, ready: Reply<()>) {
+        let mut owner = match Owner::open(&config) {
+            Ok(owner) => owner,
+            Err(error) => return answer(ready, Err(error)),
+        };
+        answer(ready, Ok(()));
+        owner.serve(commands);
+    }
+
+    fn open(config: &Config) -> Result<Owner, Error> {
+        let mistakes = config.check();
+        if !mistakes.is_empty() {
+            return Err(Error::Config(mistakes));
+        }
+        let dir = StateDir::open(&config.run_dir).map_err(Arc::new)?;
+        let state = dir.load().map_err(Arc::new)?;
+        let mut desired = Desired::new(config);
+        let mut pool = Pool::new(config.subnet).expect("a valid configuration has an IPv4 subnet");
+        for (id, endpoint) in state.endpoints {
+            if let Some(address) = endpoint.address {
+                pool.reserve(address)
+                    .map_err(|_| Error::SubnetChanged(config.subnet))?;
+            }
+            let EndpointState { address, ports } = endpoint;
+            desired
+                .endpoints
+                .insert(id, DesiredEndpoint { address, ports });
+        }
+        if let Some(cursor) = state.cursor {
+            pool.set_cursor(cursor);
+        }
+        let kernel = Kernel::open(&config.run_dir).map_err(Arc::new)?;
+        let mut owner = Owner {
+            kernel,
+            dir,
+            desired,
+            pool,
+            reservations: Reservations::default(),
+            dying: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            known_obstacles: Vec::new(),
+        };
+        owner.reserve_adopted_ports();
+        let report = owner.reconcile()?;
+        info!(
+            endpoints = owner.desired.endpoints.len(),
+            steps = report.steps.len(),
+            "Node network is open"
+        );
+        Ok(owner)
+    }
+
+    fn reserve_adopted_ports(&mut self) {
+        for (id, endpoint) in &self.desired.endpoints {
+            if let Err(error) = self.reservations.reserve(id, &endpoint.ports) {
+                warn!(endpoint.id = %id, error = %ErrorChain(&error), "Published port is used by a program of the node");
+            }
+        }
+    }
+
+    fn serve(&mut self, commands: &Receiver<Command>) {
+        loop {
+            let next = if self.dying.is_empty() {
+                commands.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                commands.recv_timeout(REAP_DELAY)
+            };
+            let flow = match next {
+                Ok(command) => {
+                    let mut batch = vec![command];
+                    batch.extend(commands.try_iter().take(BATCH_COUNT_MAX - 1));
+                    self.handle_batch(batch)
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    self.reap();
+                    ControlFlow::Continue(())
+                }
+                Err(RecvTimeoutError::Disconnected) => ControlFlow::Break(()),
+            };
+            if self.dying.len() > DYING_COUNT_MAX || flow.is_break() {
+                self.reap();
+            }
+            if flow.is_break() {
+                return;
+            }
+        }
+    }
+
+    fn handle_batch(&mut self, batch: Vec<Command>) -> ControlFlow<()> {
+        let mut turn = Turn::default();
+        for command in batch {
+            match command {
+                Command::Attach { id, ports, reply } => {
+                    self.enter(&mut turn, &id)?;
+                    turn.attaches.push(Attach {
+                        id,
+                        mode: Mode::Node(ports, reply),
+                    });
+                }
+                Command::AttachNone { id, reply } => {
+                    self.enter(&mut turn, &id)?;
+                    turn.attaches.push(Attach {
+                        id,
+                        mode: Mode::None(reply),
+                    });
+                }
+                Command::Detach { id, reply } => {
+                    self.enter(&mut turn, &id)?;
+                    turn.detaches.push((id, reply));
+                }
+                Command::Reconcile { reply } => {
+                    self.take(&mut turn)?;
+                    let outcome = self.reconcile();
+                    answer(reply, outcome.map_err(Error::from));
+                }
+                Command::Endpoints { reply } => {
+                    self.take(&mut turn)?;
+                    let endpoints = self.desired.endpoints.iter();
+                    let infos =
+                        endpoints.map(|(id, endpoint)| (id.clone(), self.info(id, endpoint)));
+                    answer(reply, Ok(infos.collect()));
+                }
+                Command::Remove { reply } => {
+                    self.take(&mut turn)?;
+                    let outcome = self.remove();
+                    answer(reply, outcome);
+                    return ControlFlow::Break(());
+                }
+                Command::Close { reply } => {
+                    self.take(&mut turn)?;
+                    self.reap();
+                    answer(reply, Ok(()));
+                    return ControlFlow::Break(());
+                }
+            }
+        }
+        self.take(&mut turn)
+    }
+
+    /// Makes room in the turn for a command on `id`: two on the same endpoint need two turns.
+    fn enter(&mut self, turn: &mut Turn, id: &str) -> ControlFlow<()> {
+        if turn.ids.contains(id) {
+            self.take(turn)?;
+        }
+        turn.ids.insert(id.to_owned());
+        ControlFlow::Continue(())
+    }
+
+    fn take(&mut self, turn: &mut Turn) -> ControlFlow<()> {
+        self.commit(std::mem::take(turn));
+        if self.is_killed() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+
+    fn info(&self, id: &str, endpoint: &DesiredEndpoint) -> EndpointInfo {
+        match endpoint.address {
+            Some(address) => EndpointInfo::Attached(Attachment {
+                netns_path: self.kernel.netns_path(id),
+                address: self.desired.in_subnet(address),
+                gateway: self.desired.gateway,
+                mac: Mac::from_ip(address),
+                ports: endpoint.ports.clone(),
+            }),
+            None => EndpointInfo::None {
+                netns_path: self.kernel.netns_path(id),
+            },
+        }
+    }
+
+    fn save(&mut self) -> Result<(), Arc<StateError>> {
+        let endpoints = self.desired.endpoints.iter().map(|(id, endpoint)| {
+            let DesiredEndpoint { address, ports } = endpoint.clone();
+            (id.clone(), EndpointState { address, ports })
+        });
+        let state = State::new(self.pool.cursor(), endpoints.collect());
+        self.dir.save(&state).map_err(Arc::new)
+    }
+
+    /// Forgets an endpoint; its link and namespace go with the next reaping, which gives its address back.
+    fn forget(&mut self, id: &str) -> Option<DesiredEndpoint> {
+        let endpoint = self.desired.endpoints.remove(id)?;
+        self.reservations.release(id);
+        let dying = Dying {
+            address: endpoint.address,
+            has_ports: !endpoint.ports.is_empty(),
+        };
+        self.dying.insert(id.to_owned(), dying);
+        Some(endpoint)
+    }
+
+    #[cfg(test)]
+    fn is_killed(&self) -> bool {
+        self.kernel.steps_left == Some(0)
+    }
+
+    #[cfg(not(test))]
+    #[expect(
+        clippy::unused_self,
+        reason = "only tests kill the owner between two steps"
+    )]
+    fn is_killed(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,317 @@
+//! One turn: a batch of attaches and detaches of different endpoints, decided, saved, performed, answered.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tracing::warn;
+
+use super::{
+    Attach, Dying, ENDPOINT_COUNT_MAX, Error, ErrorChain, Mode, Owner, Reply, Turn, answer,
+};
+use crate::apply::ApplyError;
+use crate::conntrack;
+use crate::endpoint::{EndpointInfo, check_id};
+use crate::netns;
+use crate::plan::{DesiredEndpoint, ObservedEndpoint, Step, plan_endpoint};
+use crate::pool::PoolError;
+use crate::ports::{self, HostPort};
+use crate::rules::PortRule;
+use crate::state::StateError;
+use crate::sysctl;
+
+/// Free ports tried for one request of port 0 before giving up: each attempt found a program of the node on the port.
+const EPHEMERAL_ATTEMPT_COUNT_MAX: usize = 64;
+
+/// How an attach was admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Admission {
+    New,
+    /// The same attachment exists; it is repaired if need be.
+    Existing,
+}
+
+// === impl Owner ===
+
+impl Owner {
+    /// Does a turn. Everyone who waits gets an answer, except when a test kills the owner in between.
+    pub(super) fn commit(&mut self, turn: Turn) {
+        if turn.ids.is_empty() {
+            return;
+        }
+        let mut remove = BTreeSet::new();
+        let mut forgotten = Vec::new();
+        for (id, _) in &turn.detaches {
+            if let Some(endpoint) = self.forget(id) {
+                remove.extend(endpoint.port_rules());
+                forgotten.push((id.clone(), endpoint));
+            }
+        }
+        let mut added = Vec::new();
+        let mut existing = Vec::new();
+        for attach in turn.attaches {
+            match self.admit(&attach) {
+                Ok(Admission::New) => added.push(attach),
+                Ok(Admission::Existing) => existing.push(attach),
+                Err(error) => attach.fail(error),
+            }
+        }
+        if !(added.is_empty() && forgotten.is_empty())
+            && let Err(error) = self.save()
+        {
+            self.roll_back(forgotten, added, turn.detaches, &error);
+        } else {
+            self.perform_turn(&remove, added, existing, turn.detaches);
+        }
+    }
+
+    /// The kernel's part of a turn, and the answers.
+    fn perform_turn(
+        &mut self,
+        remove: &BTreeSet<PortRule>,
+        added: Vec<Attach>,
+        existing: Vec<Attach>,
+        detaches: Vec<(String, Reply<()>)>,
+    ) {
+        let is_done = self.build(remove, &added).is_ok();
+        let outcome = if is_done && existing.is_empty() {
+            Ok(())
+        } else {
+            self.repair(&existing)
+        };
+        if self.is_killed() {
+            return;
+        }
+        for (_, reply) in detaches {
+            answer(reply, outcome.clone().map_err(Error::from));
+        }
+        let mut is_undone = false;
+        for attach in added.into_iter().chain(existing) {
+            let failure = match &outcome {
+                Ok(()) => self.failures.remove(&attach.id),
+                Err(error) => Some(Arc::clone(error)),
+            };
+            match failure {
+                None => self.succeed(attach),
+                Some(error) => {
+                    warn!(endpoint.id = %attach.id, error = %ErrorChain(&error), "Endpoint not attached");
+                    is_undone |= self.forget(&attach.id).is_some();
+                    attach.fail(Error::Apply(error));
+                }
+            }
+        }
+        if is_undone {
+            self.clean_up();
+        }
+    }
+
+    /// Saves what is left after failed attaches and removes their ports.
+    fn clean_up(&mut self) {
+        if let Err(error) = self.save() {
+            warn!(error = %ErrorChain(&error), "State file not written");
+        }
+        if let Err(error) = self.reconcile() {
+            warn!(error = %ErrorChain(&error), "Node network not repaired");
+        }
+    }
+
+    /// Checks an attach and makes it part of the desired state.
+    fn admit(&mut self, attach: &Attach) -> Result<Admission, Error> {
+        let id = &attach.id;
+        check_id(id)?;
+        if let Some(endpoint) = self.desired.endpoints.get(id) {
+            return if attach.mode.matches(endpoint) {
+                Ok(Admission::Existing)
+            } else {
+                Err(Error::AlreadyAttached(id.clone()))
+            };
+        }
+        let is_full = self.desired.endpoints.len() + self.dying.len() >= ENDPOINT_COUNT_MAX;
+        if is_full || self.dying.contains_key(id) {
+            self.reap();
+        }
+        if self.desired.endpoints.len() >= ENDPOINT_COUNT_MAX {
+            return Err(Error::EndpointLimit);
+        }
+        let endpoint = match &attach.mode {
+            Mode::None(_) => DesiredEndpoint {
+                address: None,
+                ports: Vec::new(),
+            },
+            Mode::Node(ports, _) => {
+                let ports = self.grant_ports(id, ports)?;
+                let address = self.pool.allocate().or_else(|_: PoolError| {
+                    self.reap();
+                    self.pool.allocate()
+                });
+                match address {
+                    Ok(address) => DesiredEndpoint {
+                        address: Some(address),
+                        ports,
+                    },
+                    Err(error) => {
+                        self.reservations.release(id);
+                        return Err(error.into());
+                    }
+                }
+            }
+        };
+        self.desired.endpoints.insert(id.clone(), endpoint);
+        Ok(Admission::New)
+    }
+
+    /// Chooses and reserves ports. A port chosen by us that a program of the node has is passed over.
+    fn grant_ports(&mut self, id: &str, request: &[HostPort]) -> Result<Vec<HostPort>, Error> {
+        if request.is_empty() {
+            return Ok(Vec::new());
+        }
+        let endpoints = self.desired.endpoints.values();
+        let mut taken: BTreeSet<HostPort> = endpoints
+            .flat_map(|endpoint| endpoint.ports.iter().copied())
+            .collect();
+        for _ in 0..EPHEMERAL_ATTEMPT_COUNT_MAX {
+            let granted = ports::allocate(request, &taken, sysctl::ephemeral_ports())?;
+            let Err(error) = self.reservations.reserve(id, &granted) else {
+                return Ok(granted);
+            };
+            let is_ours =
+                |(asked, got): &(&HostPort, &HostPort)| asked.published == 0 && error.is_about(got);
+            match request.iter().zip(&granted).find(is_ours) {
+                Some((_, &got)) => taken.insert(got),
+                None => return Err(error.into()),
+            };
+        }
+        Err(ports::PortConflict::Exhausted.into())
+    }
+
+    /// Builds new endpoints one after the other, then changes all ports at once.
+    fn build(&mut self, remove: &BTreeSet<PortRule>, added: &[Attach]) -> Result<(), ApplyError> {
+        let mut steps = Vec::new();
+        let mut add = BTreeSet::new();
+        for attach in added {
+            plan_endpoint(
+                &self.desired,
+                &attach.id,
+                &ObservedEndpoint::default(),
+                &mut steps,
+            );
+            let endpoint = self.desired.endpoints.get(&attach.id);
+            add.extend(endpoint.into_iter().flat_map(DesiredEndpoint::port_rules));
+        }
+        if !(remove.is_empty() && add.is_empty()) {
+            steps.push(Step::ChangePorts {
+                remove: remove.clone(),
+                add,
+            });
+        }
+        steps.iter().try_for_each(|step| self.kernel.perform(step))
+    }
+
+    /// What could not be built straight away is left to reconciliation, which also knows how to start from half an endpoint.
+    fn repair(&mut self, existing: &[Attach]) -> Result<(), Arc<ApplyError>> {
+        self.failures = self.reconcile()?.failures;
+        for attach in existing {
+            if !netns::is_mounted(&self.kernel.netns_path(&attach.id)) {
+                self.rebuild(&attach.id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes an endpoint anew whose namespace lost its mount point: whoever attaches it again has no container in it.
+    fn rebuild(&mut self, id: &str) -> Result<(), Arc<ApplyError>> {
+        let endpoint = self.desired.endpoints.get(id);
+        let address = endpoint.and_then(|endpoint| endpoint.address);
+        let names = address
+            .map(|address| self.desired.link_name(address))
+            .into_iter()
+            .collect();
+        let mut steps = vec![Step::DeleteLinks { names }];
+        plan_endpoint(&self.desired, id, &ObservedEndpoint::default(), &mut steps);
+        steps
+            .iter()
+            .try_for_each(|step| self.kernel.perform(step))
+            .map_err(Arc::new)
+    }
+
+    fn succeed(&self, attach: Attach) {
+        let endpoint = &self.desired.endpoints[&attach.id];
+        conntrack::forget_ports(&endpoint.ports);
+        match (attach.mode, self.info(&attach.id, endpoint)) {
+            (Mode::Node(_, reply), EndpointInfo::Attached(attachment)) => {
+                answer(reply, Ok(attachment));
+            }
+            (Mode::None(reply), EndpointInfo::None { netns_path }) => answer(reply, Ok(netns_path)),
+            (Mode::Node(..), EndpointInfo::None { .. })
+            | (Mode::None(_), EndpointInfo::Attached(_)) => {
+                unreachable!("an endpoint is admitted in its own mode");
+            }
+        }
+    }
+
+    /// The state file could not be written: nothing happens to the kernel, and memory goes back to what the file says.
+    fn roll_back(
+        &mut self,
+        forgotten: Vec<(String, DesiredEndpoint)>,
+        added: Vec<Attach>,
+        detaches: Vec<(String, Reply<()>)>,
+        error: &Arc<StateError>,
+    ) {
+        for attach in added {
+            if let Some(Dying {
+                address: Some(address),
+                ..
+            }) = self
+                .forget(&attach.id)
+                .and_then(|_| self.dying.remove(&attach.id))
+            {
+                self.pool.release(address);
+            }
+            attach.fail(Error::State(Arc::clone(error)));
+        }
+        for (id, endpoint) in forgotten {
+            self.dying.remove(&id);
+            if let Err(error) = self.reservations.reserve(&id, &endpoint.ports) {
+                warn!(endpoint.id = %id, error = %ErrorChain(&error), "Published port is used by a program of the node");
+            }
+            self.desired.endpoints.insert(id, endpoint);
+        }
+        for (_, reply) in detaches {
+            answer(reply, Err(Error::State(Arc::clone(error))));
+        }
+    }
+}
+
+// === impl Attach ===
+
+impl Attach {
+    fn fail(self, error: Error) {
+        match self.mode {
+            Mode::Node(_, reply) => answer(reply, Err(error)),
+            Mode::None(reply) => answer(reply, Err(error)),
+        }
+    }
+}
+
+// === impl Mode ===
+
+impl Mode {
+    /// Whether an endpoint is what this request would have made.
+    fn matches(&self, endpoint: &DesiredEndpoint) -> bool {
+        match self {
+            Mode::None(_) => endpoint.address.is_none(),
+            Mode::Node(ports, _) => {
+                let is_grant = |(asked, got): (&HostPort, &HostPort)| {
+                    asked == got
+                        || (asked.published == 0
+                            && HostPort {
+                                published: got.published,
+                                ..*asked
+                            } == *got)
+                };
+                endpoint.address.is_some()
+                    && ports.len() == endpoint.ports.len()
+                    && ports.iter().zip(&endpoint.ports).all(is_grant)
+            }
+        }
+    }
+}

@@ -1,0 +1,533 @@
+//! The decision: which steps lead from what is observed to what is desired.
+//!
+//! Pure: no IO and no clock. `observe` fills [`Observed`], `apply` performs [`Step`]s. When both sides agree the plan is empty.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::config::Config;
+use crate::endpoint::Mac;
+use crate::ports::HostPort;
+use crate::rules::{PortRule, Ruleset};
+
+/// What the node network should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Desired {
+    /// Name of the bridge.
+    pub bridge: String,
+    /// The node's addresses.
+    pub subnet: IpNet,
+    /// The bridge's address, containers' default route.
+    pub gateway: IpAddr,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Endpoints by id.
+    pub endpoints: BTreeMap<String, DesiredEndpoint>,
+}
+
+/// What one endpoint should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DesiredEndpoint {
+    /// Address on the node network; none for a namespace with a loopback interface only.
+    pub address: Option<IpAddr>,
+    /// Published ports, none of them 0; empty without an address.
+    pub ports: Vec<HostPort>,
+}
+
+/// What netlink, nft, `/proc/sys` and the run directory say.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Observed {
+    /// `net.ipv4.ip_forward`.
+    pub is_forwarding: bool,
+    /// The bridge, if it exists.
+    pub bridge: Option<ObservedBridge>,
+    /// Links called like those of our endpoints, by name.
+    pub links: BTreeMap<String, ObservedLink>,
+    /// Entries of the namespace directory, and whether a namespace is mounted there.
+    pub netns: BTreeMap<String, bool>,
+    /// Our nft table, if it exists and is whole.
+    pub rules: Option<ObservedRules>,
+}
+
+/// The state of the bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedBridge {
+    /// Whether it is up.
+    pub is_up: bool,
+    /// Its address, none if the kernel reports none.
+    pub mac: Option<Mac>,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// IP addresses of the family of the subnet.
+    pub addresses: BTreeSet<IpNet>,
+    /// `route_localnet` of the bridge.
+    pub is_localhost_routed: bool,
+}
+
+/// The state of an endpoint's link on the node's side.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ObservedLink {
+    /// The alias, which names the endpoint once it is configured.
+    pub alias: Option<String>,
+    /// Whether it is a port of the bridge.
+    pub is_in_bridge: bool,
+    /// Whether the port is isolated from other isolated ports.
+    pub is_isolated: bool,
+    /// Whether it is up.
+    pub is_up: bool,
+}
+
+/// The state of our nft table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedRules {
+    /// Digest of the rule set it was made from.
+    pub digest: String,
+    /// Elements of the port maps.
+    pub ports: BTreeSet<PortRule>,
+}
+
+/// One idempotent change of the kernel's state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Sets `net.ipv4.ip_forward`.
+    EnableForwarding,
+    /// Makes the bridge and puts it up.
+    CreateBridge {
+        /// Interface name.
+        name: String,
+        /// Ethernet address, fixed so that containers' ARP entries stay right.
+        mac: Mac,
+        /// MTU in bytes.
+        mtu: u32,
+    },
+    /// Corrects an existing bridge and puts it up.
+    SetBridge {
+        /// Interface name.
+        name: String,
+        /// Ethernet address.
+        mac: Mac,
+        /// MTU in bytes.
+        mtu: u32,
+    },
+    /// Takes an address of another subnet from the bridge.
+    RemoveBridgeAddress {
+        /// Interface name.
+        bridge: String,
+        /// The stale address.
+        address: IpNet,
+    },
+    /// Gives the bridge the gateway's address.
+    AddBridgeAddress {
+        /// Interface name.
+        bridge: String,
+        /// Gateway with the subnet's prefix length.
+        address: IpNet,
+    },
+    /// Sets `route_localnet` on the bridge, so that 127.0.0.1 reaches published ports.
+    RouteLocalhost {
+        /// Interface name.
+        bridge: String,
+    },
+    /// Replaces our nft table, atomically, with all ports.
+    ReplaceRules {
+        /// The rules.
+        ruleset: Ruleset,
+        /// The elements.
+        ports: BTreeSet<PortRule>,
+    },
+    /// Changes elements of the port maps in one transaction.
+    ChangePorts {
+        /// Elements to remove; they exist.
+        remove: BTreeSet<PortRule>,
+        /// Elements to add.
+        add: BTreeSet<PortRule>,
+    },
+    /// Deletes links, in one request.
+    DeleteLinks {
+        /// Interface names.
+        names: BTreeSet<String>,
+    },
+    /// Unmounts a namespace and removes its mount point.
+    DeleteNetns {
+        /// Endpoint id.
+        id: String,
+    },
+    /// Makes a namespace whose loopback interface is up, and mounts it.
+    CreateNetns {
+        /// Endpoint id.
+        id: String,
+    },
+    /// Makes a veth pair: a port of the bridge, and `eth0` in the endpoint's namespace.
+    CreateVeth {
+        /// Endpoint id.
+        id: String,
+        /// Interface name on the node's side.
+        link: String,
+        /// Bridge the link becomes a port of.
+        bridge: String,
+        /// Ethernet address of `eth0`.
+        mac: Mac,
+        /// MTU in bytes.
+        mtu: u32,
+    },
+    /// Gives `eth0` its address and the namespace its default route.
+    ConfigureNetns {
+        /// Endpoint id.
+        id: String,
+        /// Address with the subnet's prefix length.
+        address: IpNet,
+        /// Default route.
+        gateway: IpAddr,
+    },
+    /// Isolates the port, then names its endpoint in its alias and puts it up: the endpoint is complete.
+    ActivateLink {
+        /// Endpoint id.
+        id: String,
+        /// Interface name on the node's side.
+        link: String,
+        /// The bridge, if the link must become its port first.
+        enslave_to: Option<String>,
+    },
+}
+
+/// The steps from `observed` to `desired`, in order.
+pub fn plan(desired: &Desired, observed: &Observed) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if !observed.is_forwarding {
+        steps.push(Step::EnableForwarding);
+    }
+    plan_bridge(desired, observed.bridge.as_ref(), &mut steps);
+    plan_rules(desired, observed.rules.as_ref(), &mut steps);
+    plan_orphans(desired, observed, &mut steps);
+    for (id, endpoint) in &desired.endpoints {
+        let link = endpoint
+            .address
+            .and_then(|ip| observed.links.get(&desired.link_name(ip)));
+        let is_mounted = observed.netns.get(id).copied().unwrap_or(false);
+        plan_endpoint(
+            desired,
+            id,
+            &ObservedEndpoint { is_mounted, link },
+            &mut steps,
+        );
+    }
+    steps
+}
+
+/// What is observed of one endpoint.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ObservedEndpoint<'a> {
+    pub(crate) is_mounted: bool,
+    pub(crate) link: Option<&'a ObservedLink>,
+}
+
+/// The steps for one endpoint, without its ports. Does nothing for an id that is not desired.
+pub(crate) fn plan_endpoint(
+    desired: &Desired,
+    id: &str,
+    observed: &ObservedEndpoint<'_>,
+    steps: &mut Vec<Step>,
+) {
+    let Some(endpoint) = desired.endpoints.get(id) else {
+        return;
+    };
+    let id = id.to_owned();
+    let Some(address) = endpoint.address else {
+        if !observed.is_mounted {
+            steps.push(Step::CreateNetns { id });
+        }
+        return;
+    };
+    let link = desired.link_name(address);
+    let alias = alias(&id);
+    match observed.link {
+        // Configured: only what happens on the node's side can need repair. That holds without a mount point too: the
+        // container may still run in its namespace, which nobody can mount again.
+        Some(port) if port.alias.as_ref() == Some(&alias) => {
+            if !(port.is_in_bridge && port.is_isolated && port.is_up) {
+                let enslave_to = (!port.is_in_bridge).then(|| desired.bridge.clone());
+                steps.push(Step::ActivateLink {
+                    id,
+                    link,
+                    enslave_to,
+                });
+            }
+            return;
+        }
+        // Half made, or made for another endpoint: its peer may be anywhere.
+        Some(_) => steps.push(Step::DeleteLinks {
+            names: BTreeSet::from([link.clone()]),
+        }),
+        None => {}
+    }
+    if !observed.is_mounted {
+        steps.push(Step::CreateNetns { id: id.clone() });
+    }
+    steps.push(Step::CreateVeth {
+        id: id.clone(),
+        link: link.clone(),
+        bridge: desired.bridge.clone(),
+        mac: Mac::from_ip(address),
+        mtu: desired.mtu,
+    });
+    steps.push(Step::ConfigureNetns {
+        id: id.clone(),
+        address: desired.in_subnet(address),
+        gateway: desired.gateway,
+    });
+    steps.push(Step::ActivateLink {
+        id,
+        link,
+        enslave_to: None,
+    });
+}
+
+/// The alias of a configured endpoint's link.
+pub(crate) fn alias(id: &str) -> String {
+    format!("skep:{id}")
+}
+
+fn plan_bridge(desired: &Desired, observed: Option<&ObservedBridge>, steps: &mut Vec<Step>) {
+    let name = desired.bridge.clone();
+    let mac = Mac::from_ip(desired.gateway);
+    let mtu = desired.mtu;
+    let address = desired.in_subnet(desired.gateway);
+    match observed {
+        None => steps.push(Step::CreateBridge { name, mac, mtu }),
+        Some(bridge) if !bridge.is_up || bridge.mac != Some(mac) || bridge.mtu != mtu => {
+            steps.push(Step::SetBridge { name, mac, mtu });
+        }
+        Some(_) => {}
+    }
+    let addresses = observed.map(|bridge| &bridge.addresses);
+    for &stale in addresses
+        .into_iter()
+        .flatten()
+        .filter(|&&stale| stale != address)
+    {
+        steps.push(Step::RemoveBridgeAddress {
+            bridge: desired.bridge.clone(),
+            address: stale,
+        });
+    }
+    if !addresses.is_some_and(|addresses| addresses.contains(&address)) {
+        steps.push(Step::AddBridgeAddress {
+            bridge: desired.bridge.clone(),
+            address,
+        });
+    }
+    if !observed.is_some_and(|bridge| bridge.is_localhost_routed) {
+        steps.push(Step::RouteLocalhost {
+            bridge: desired.bridge.clone(),
+        });
+    }
+}
+
+fn plan_rules(desired: &Desired, observed: Option<&ObservedRules>, steps: &mut Vec<Step>) {
+    let ruleset = Ruleset::new(&desired.bridge, desired.subnet);
+    let ports = desired.port_rules();
+    match observed {
+        Some(rules) if rules.digest == ruleset.digest() => {
+            let remove: BTreeSet<_> = rules.ports.difference(&ports).copied().collect();
+            let add: BTreeSet<_> = ports.difference(&rules.ports).copied().collect();
+            if !(remove.is_empty() && add.is_empty()) {
+                steps.push(Step::ChangePorts { remove, add });
+            }
+        }
+        Some(_) | None => steps.push(Step::ReplaceRules { ruleset, ports }),
+    }
+}
+
+fn plan_orphans(desired: &Desired, observed: &Observed, steps: &mut Vec<Step>) {
+    let wanted: BTreeSet<String> = desired
+        .endpoints
+        .values()
+        .filter_map(|endpoint| endpoint.address)
+        .map(|address| desired.link_name(address))
+        .collect();
+    let names: BTreeSet<String> = observed
+        .links
+        .keys()
+        .filter(|name| !wanted.contains(*name))
+        .cloned()
+        .collect();
+    if !names.is_empty() {
+        steps.push(Step::DeleteLinks { names });
+    }
+    for id in observed
+        .netns
+        .keys()
+        .filter(|id| !desired.endpoints.contains_key(*id))
+    {
+        steps.push(Step::DeleteNetns { id: id.clone() });
+    }
+}
+
+// === impl Desired ===
+
+impl Desired {
+    /// A node network without endpoints.
+    pub fn new(config: &Config) -> Desired {
+        Desired {
+            bridge: config.bridge.clone(),
+            subnet: config.subnet,
+            gateway: config.gateway(),
+            mtu: config.mtu,
+            endpoints: BTreeMap::new(),
+        }
+    }
+
+    /// The name of the link of the endpoint with this address: the bridge's and the address's place in the subnet.
+    pub fn link_name(&self, address: IpAddr) -> String {
+        let offset = match (address, self.subnet.network()) {
+            (IpAddr::V4(ip), IpAddr::V4(network)) => {
+                u128::from(u32::from(ip).wrapping_sub(u32::from(network)))
+            }
+            (IpAddr::V6(ip), IpAddr::V6(network)) => {
+                u128::from(ip).wrapping_sub(u128::from(network))
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => 0,
+        };
+        format!("{}-{offset:x}", self.bridge)
+    }
+
+    /// The elements of the port maps.
+    pub fn port_rules(&self) -> BTreeSet<PortRule> {
+        self.endpoints
+            .values()
+            .flat_map(DesiredEndpoint::port_rules)
+            .collect()
+    }
+
+    /// `address` with the subnet's prefix length.
+    pub(crate) fn in_subnet(&self, address: IpAddr) -> IpNet {
+        IpNet::new(address, self.subnet.prefix_len())
+            .expect("an address of the subnet takes its prefix length")
+    }
+}
+
+// === impl DesiredEndpoint ===
+
+impl DesiredEndpoint {
+    /// The elements of the port maps for this endpoint.
+    pub(crate) fn port_rules(&self) -> impl Iterator<Item = PortRule> {
+        let ports = self.address.map(|address| (address, &self.ports));
+        ports
+            .into_iter()
+            .flat_map(|(address, ports)| ports.iter().map(move |port| PortRule::new(address, port)))
+    }
+}
+
+// === impl Step ===
+
+impl Step {
+    /// The endpoint a step belongs to, if it builds one.
+    pub(crate) fn endpoint(&self) -> Option<&str> {
+        match self {
+            Step::CreateNetns { id }
+            | Step::CreateVeth { id, .. }
+            | Step::ConfigureNetns { id, .. }
+            | Step::ActivateLink { id, .. } => Some(id),
+            Step::EnableForwarding
+            | Step::CreateBridge { .. }
+            | Step::SetBridge { .. }
+            | Step::RemoveBridgeAddress { .. }
+            | Step::AddBridgeAddress { .. }
+            | Step::RouteLocalhost { .. }
+            | Step::ReplaceRules { .. }
+            | Step::ChangePorts { .. }
+            | Step::DeleteLinks { .. }
+            | Step::DeleteNetns { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::EnableForwarding => write!(f, "enable IP forwarding"),
+            Step::CreateBridge { name, mac, mtu } => {
+                write!(f, "create bridge {name} mac {mac} mtu {mtu}")
+            }
+            Step::SetBridge { name, mac, mtu } => {
+                write!(f, "set bridge {name} mac {mac} mtu {mtu}")
+            }
+            Step::RemoveBridgeAddress { bridge, address } => {
+                write!(f, "remove address {address} from {bridge}")
+            }
+            Step::AddBridgeAddress { bridge, address } => {
+                write!(f, "add address {address} to {bridge}")
+            }
+            Step::RouteLocalhost { bridge } => write!(f, "route localhost on {bridge}"),
+            Step::ReplaceRules { ruleset, ports } => {
+                write!(
+                    f,
+                    "replace rules by {} with ports [{}]",
+                    ruleset.digest(),
+                    Listed(ports)
+                )
+            }
+            Step::ChangePorts { remove, add } => {
+                write!(
+                    f,
+                    "change ports: remove [{}], add [{}]",
+                    Listed(remove),
+                    Listed(add)
+                )
+            }
+            Step::DeleteLinks { names } => write!(f, "delete links [{}]", Listed(names)),
+            Step::DeleteNetns { id } => write!(f, "delete namespace {id}"),
+            Step::CreateNetns { id } => write!(f, "create namespace {id}"),
+            Step::CreateVeth {
+                id,
+                link,
+                bridge,
+                mac,
+                mtu,
+            } => write!(
+                f,
+                "create link {link} in {bridge}, peer eth0 in namespace {id} mac {mac} mtu {mtu}"
+            ),
+            Step::ConfigureNetns {
+                id,
+                address,
+                gateway,
+            } => {
+                write!(f, "configure namespace {id} with {address} via {gateway}")
+            }
+            Step::ActivateLink {
+                id,
+                link,
+                enslave_to: None,
+            } => {
+                write!(f, "activate link {link} for {id}")
+            }
+            Step::ActivateLink {
+                id,
+                link,
+                enslave_to: Some(bridge),
+            } => {
+                write!(f, "activate link {link} for {id} in {bridge}")
+            }
+        }
+    }
+}
+
+/// Prints a set with commas.
+struct Listed<'a, T>(&'a BTreeSet<T>);
+
+impl<T: fmt::Display> fmt::Display for Listed<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, item) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(f, "{separator}{item}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+//! Holds published ports by sockets that are bound and never listen.
+//!
+//! nft takes packets before any program of the node sees them. Without a reservation such a program would lose its traffic
+//! silently when a container publishes its port; with it, whoever comes second gets an error.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+use rustix::net::{AddressFamily, SocketType, bind, ipproto, socket, sockopt};
+
+use crate::ports::{HostPort, Protocol};
+
+/// A program of the node has the port, or its address is not the node's.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to bind host port {host_ip}:{published}/{protocol}")]
+pub struct ReservationError {
+    host_ip: IpAddr,
+    published: u16,
+    protocol: Protocol,
+    source: io::Error,
+}
+
+/// The sockets by endpoint.
+#[derive(Debug, Default)]
+pub(crate) struct Reservations {
+    by_endpoint: BTreeMap<String, Vec<OwnedFd>>,
+}
+
+// === impl ReservationError ===
+
+impl ReservationError {
+    /// Whether `port` is the one that could not be had.
+    pub(crate) fn is_about(&self, port: &HostPort) -> bool {
+        self.published == port.published && self.protocol == port.protocol
+    }
+}
+
+// === impl Reservations ===
+
+impl Reservations {
+    /// Binds all ports of an endpoint, or none.
+    pub(crate) fn reserve(&mut self, id: &str, ports: &[HostPort]) -> Result<(), ReservationError> {
+        let sockets = ports.iter().filter_map(|port| reserve(port).transpose());
+        let sockets = sockets.collect::<Result<Vec<_>, _>>()?;
+        if !sockets.is_empty() {
+            self.by_endpoint.insert(id.to_owned(), sockets);
+        }
+        Ok(())
+    }
+
+    /// Lets go of an endpoint's ports.
+    pub(crate) fn release(&mut self, id: &str) {
+        self.by_endpoint.remove(id);
+    }
+}
+
+fn reserve(port: &HostPort) -> Result<Option<OwnedFd>, ReservationError> {
+    let kind = match port.protocol {
+        Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
+        Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
+        // A kernel may not have SCTP sockets, and yet forward SCTP.
+        Protocol::Sctp => return Ok(None),
+    };
+    let host_ip = if port.host_ip.is_unspecified() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+    } else {
+        port.host_ip
+    };
+    let address = SocketAddr::new(host_ip, port.published);
+    let family = if host_ip.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    // Connections in TIME_WAIT of a program that has ended also refuse a plain bind; the second attempt tolerates those, but
+    // no listening socket. Then the permission is withdrawn, so that nobody else can bind beside us.
+    let attempt = |reuse: bool| -> rustix::io::Result<OwnedFd> {
+        let socket = socket(family, kind.0, Some(kind.1))?;
+        sockopt::set_socket_reuseaddr(&socket, reuse)?;
+        bind(&socket, &address)?;
+        sockopt::set_socket_reuseaddr(&socket, false)?;
+        Ok(socket)
+    };
+    let is_tcp = port.protocol == Protocol::Tcp;
+    let bound = attempt(false).or_else(|error| if is_tcp { attempt(true) } else { Err(error) });
+    bound.map(Some).map_err(|error| ReservationError {
+        host_ip,
+        published: port.published,
+        protocol: port.protocol,
+        source: error.into(),
+    })
+}

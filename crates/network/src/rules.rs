@@ -1,0 +1,242 @@
+//! The nft table as data: its rules, its elements, and the text of transactions. Pure; `nft` runs the text.
+//!
+//! Published ports are elements of two maps; there is no rule per container. The table is `ip skep`, and nothing else is written.
+
+use std::collections::BTreeSet;
+use std::fmt::{self, Write as _};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::ports::{HostPort, Protocol};
+
+/// Our table. IPv6 will have one of the same name in its family.
+pub(crate) const TABLE: &str = "ip skep";
+
+/// Map of ports open on all of the node's addresses.
+pub(crate) const MAP_ANY: &str = "ports_any";
+
+/// Map of ports open on one address.
+pub(crate) const MAP_ADDR: &str = "ports_addr";
+
+/// Prefix of the empty chain that carries the digest.
+pub(crate) const DIGEST_PREFIX: &str = "base_";
+
+/// The rules that do not depend on endpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ruleset {
+    chains: Vec<Chain>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Chain {
+    name: &'static str,
+    /// The hook of a base chain.
+    hook: Option<&'static str>,
+    rules: Vec<String>,
+}
+
+/// One element of a port map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PortRule {
+    /// Address of the node; none for all.
+    pub host_ip: Option<IpAddr>,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Port on the node.
+    pub published: u16,
+    /// Address of the container.
+    pub address: IpAddr,
+    /// Port of the container.
+    pub target: u16,
+}
+
+/// A transaction that changes elements; `remove` must exist.
+pub(crate) fn change_script(remove: &BTreeSet<PortRule>, add: &BTreeSet<PortRule>) -> String {
+    let mut script = String::new();
+    for (verb, rules) in [("delete", remove), ("add", add)] {
+        for map in [MAP_ANY, MAP_ADDR] {
+            let elements = elements(map, rules, verb == "add");
+            if !elements.is_empty() {
+                writeln!(script, "{verb} element {TABLE} {map} {{ {elements} }}")
+                    .expect("writing to a string succeeds");
+            }
+        }
+    }
+    script
+}
+
+/// A transaction that removes the table, if there is one.
+pub(crate) fn remove_script() -> String {
+    format!("add table {TABLE}\ndelete table {TABLE}\n")
+}
+
+fn elements(map: &str, rules: &BTreeSet<PortRule>, with_data: bool) -> String {
+    let mut text = String::new();
+    for rule in rules.iter().filter(|rule| rule.map() == map) {
+        let separator = if text.is_empty() { "" } else { ", " };
+        write!(text, "{separator}{}", rule.key()).expect("writing to a string succeeds");
+        if with_data {
+            write!(text, " : {} . {}", rule.address, rule.target)
+                .expect("writing to a string succeeds");
+        }
+    }
+    text
+}
+
+// === impl Ruleset ===
+
+impl Ruleset {
+    /// The rules for a bridge and its subnet.
+    pub fn new(bridge: &str, subnet: IpNet) -> Ruleset {
+        let inside = format!("iifname \"{bridge}\"");
+        let outside = format!("oifname \"{bridge}\"");
+        let chain = |name, hook, rules| Chain { name, hook, rules };
+        let chains = vec![
+            chain(
+                "raw_pre",
+                Some("type filter hook prerouting priority raw; policy accept;"),
+                vec![
+                    // `route_localnet` would let containers reach services bound to 127.0.0.1.
+                    format!("{inside} ip daddr 127.0.0.0/8 drop"),
+                    format!("{inside} ip saddr != {subnet} drop"),
+                ],
+            ),
+            chain(
+                "nat_pre",
+                Some("type nat hook prerouting priority dstnat; policy accept;"),
+                vec!["fib daddr type local jump publish".to_owned()],
+            ),
+            chain(
+                "nat_out",
+                Some("type nat hook output priority -100; policy accept;"),
+                vec!["fib daddr type local jump publish".to_owned()],
+            ),
+            chain(
+                "nat_post",
+                Some("type nat hook postrouting priority srcnat; policy accept;"),
+                vec![
+                    // The node to its own 127.0.0.1:port.
+                    format!("{outside} ip saddr 127.0.0.0/8 masquerade"),
+                    // A container to a port of the node that leads to a container.
+                    format!("{outside} ip saddr {subnet} ct status dnat masquerade"),
+                    // Containers to the world.
+                    format!("oifname != {{ \"{bridge}\", \"lo\" }} ip saddr {subnet} masquerade"),
+                ],
+            ),
+            chain(
+                "forward",
+                Some("type filter hook forward priority filter; policy accept;"),
+                vec![
+                    format!("{outside} ct state established,related accept"),
+                    format!("{outside} ct status dnat accept"),
+                    // Containers to one another, and the world to addresses of containers.
+                    format!("{outside} drop"),
+                ],
+            ),
+            chain(
+                "publish",
+                None,
+                vec![
+                    format!("dnat ip to ip daddr . meta l4proto . th dport map @{MAP_ADDR}"),
+                    format!("dnat ip to meta l4proto . th dport map @{MAP_ANY}"),
+                ],
+            ),
+        ];
+        Ruleset { chains }
+    }
+
+    /// Names the rules: equal for equal rules, on every version of Skep that makes the same.
+    pub fn digest(&self) -> String {
+        format!("{:016x}", fnv1a(self.body().as_bytes()))
+    }
+
+    /// How many rules the table has when nobody has taken any away.
+    pub(crate) fn rule_count(&self) -> usize {
+        self.chains.iter().map(|chain| chain.rules.len()).sum()
+    }
+
+    /// A transaction that replaces the table, whatever it was.
+    pub(crate) fn replace_script(&self, ports: &BTreeSet<PortRule>) -> String {
+        let digest = self.digest();
+        format!(
+            "add table {TABLE}\ndelete table {TABLE}\ntable {TABLE} {{\n  chain {DIGEST_PREFIX}{digest} {{ }}\n{}}}\n{}",
+            self.body(),
+            change_script(&BTreeSet::new(), ports)
+        )
+    }
+
+    fn body(&self) -> String {
+        let mut text = String::new();
+        let data = "ip daddr . th dport";
+        for (map, key) in [
+            (MAP_ANY, "meta l4proto . th dport"),
+            (MAP_ADDR, "ip daddr . meta l4proto . th dport"),
+        ] {
+            writeln!(text, "  map {map} {{\n    typeof {key} : {data}\n  }}")
+                .expect("writing to a string succeeds");
+        }
+        // Chains are jumped to, so the ones without a hook come first.
+        let (inner, base): (Vec<_>, Vec<_>) =
+            self.chains.iter().partition(|chain| chain.hook.is_none());
+        for chain in inner.into_iter().chain(base) {
+            writeln!(text, "  chain {} {{", chain.name).expect("writing to a string succeeds");
+            for line in chain
+                .hook
+                .iter()
+                .copied()
+                .chain(chain.rules.iter().map(String::as_str))
+            {
+                writeln!(text, "    {line}").expect("writing to a string succeeds");
+            }
+            text.push_str("  }\n");
+        }
+        text
+    }
+}
+
+/// FNV-1a, 64 bits: names a text, promises nothing against an adversary.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+// === impl PortRule ===
+
+impl PortRule {
+    /// The element that leads `port` to a container's address.
+    pub fn new(address: IpAddr, port: &HostPort) -> PortRule {
+        PortRule {
+            host_ip: (!port.host_ip.is_unspecified()).then_some(port.host_ip),
+            protocol: port.protocol,
+            published: port.published,
+            address,
+            target: port.target,
+        }
+    }
+
+    fn map(&self) -> &'static str {
+        if self.host_ip.is_some() {
+            MAP_ADDR
+        } else {
+            MAP_ANY
+        }
+    }
+
+    fn key(&self) -> String {
+        match self.host_ip {
+            Some(ip) => format!("{ip} . {} . {}", self.protocol, self.published),
+            None => format!("{} . {}", self.protocol, self.published),
+        }
+    }
+}
+
+impl fmt::Display for PortRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} : {} . {}", self.key(), self.address, self.target)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+//! Reads and sets network sysctls. `/proc/sys/net` shows the namespace of the reading thread, whoever mounted it.
+
+use std::io;
+use std::path::PathBuf;
+
+/// A sysctl that cannot be set.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to set `{}`", .path.display())]
+pub struct SysctlError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// `net.ipv4.ip_forward`.
+pub(crate) const IP_FORWARD: &str = "ipv4/ip_forward";
+
+/// `net.ipv4.conf.<interface>.route_localnet`.
+pub(crate) fn route_localnet(interface: &str) -> String {
+    format!("ipv4/conf/{interface}/route_localnet")
+}
+
+/// Whether a switch is on; one that does not exist is off.
+pub(crate) fn is_on(key: &str) -> bool {
+    std::fs::read_to_string(path(key)).is_ok_and(|value| value.trim() != "0")
+}
+
+/// Turns a switch on. A switch that is on is not written, so a read-only `/proc/sys` is fine when it is set up well.
+pub(crate) fn turn_on(key: &str) -> Result<(), SysctlError> {
+    if is_on(key) {
+        return Ok(());
+    }
+    std::fs::write(path(key), "1").map_err(|source| SysctlError {
+        path: path(key),
+        source,
+    })
+}
+
+/// The lowest and highest port the kernel picks by itself.
+pub(crate) fn ephemeral_ports() -> std::ops::RangeInclusive<u16> {
+    let range = std::fs::read_to_string(path("ipv4/ip_local_port_range")).unwrap_or_default();
+    let mut bounds = range.split_whitespace().map(str::parse);
+    match (bounds.next(), bounds.next()) {
+        (Some(Ok(low)), Some(Ok(high))) => low..=high,
+        _ => 32_768..=60_999,
+    }
+}
+
+fn path(key: &str) -> PathBuf {
+    PathBuf::from("/proc/sys/net").join(key)
+}
