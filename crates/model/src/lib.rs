@@ -5,6 +5,7 @@
 //! so that stored state can move between Swarm and Skep. What is deliberately absent: objects no
 //! part of Skep acts on yet (networks, secrets, configs, cluster volumes).
 
+pub mod constraint;
 pub mod dispatch;
 pub mod id;
 pub mod object;
@@ -13,6 +14,7 @@ pub mod rng;
 pub mod spec;
 pub mod state;
 pub mod time;
+pub mod validate;
 
 pub use crate::{
     id::{ClusterId, Id, NodeId, ServiceId, SessionId, SpecVersion, TaskId, Version},
