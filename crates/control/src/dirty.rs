@@ -1,0 +1,187 @@
+//! Which keys a change of the store dirties.
+
+use std::collections::BTreeSet;
+
+use skep_model::{Node, Service, Slot, Task, TaskState};
+use skep_store::{Change, Object, Store};
+
+use crate::key::Key;
+
+/// Keys to reconcile. Bounded by the number of objects: a key is in it once.
+#[derive(Debug, Clone, Default)]
+pub struct Dirty {
+    keys: BTreeSet<Key>,
+    /// Everything must be looked at; filled in by the next `drive`, which has a view.
+    is_all: bool,
+}
+
+impl Dirty {
+    /// Marks what a change of the store makes worth looking at.
+    pub fn mark(&mut self, change: &Change) {
+        match (&change.old, &change.new) {
+            (None, None) => {}
+            (old, Some(Object::Node(new))) => self.mark_node(node_of(old.as_ref()), Some(new)),
+            (Some(Object::Node(old)), _) => self.mark_node(Some(old), None),
+            (old, Some(Object::Service(new))) => self.mark_service(service_of(old.as_ref()), new),
+            (Some(Object::Service(old)), _) => self.insert(Key::Service(old.id)),
+            (old, Some(Object::Task(new))) => self.mark_task(task_of(old.as_ref()), new),
+            (Some(Object::Task(old)), _) => self.mark_removed_task(old),
+            (Some(Object::Cluster(old)), Some(Object::Cluster(new))) => {
+                if old.spec.task_history_limit != new.spec.task_history_limit {
+                    self.is_all = true;
+                }
+            }
+            (_, Some(Object::Cluster(_))) | (Some(Object::Cluster(_)), _) => {}
+        }
+    }
+
+    /// Marks every key of `view`; on winning leadership and now and then, as a safety net.
+    pub fn mark_all(&mut self, view: &Store) {
+        self.is_all = false;
+        for node in view.nodes() {
+            self.insert(Key::Node(node.id));
+        }
+        for service in view.services() {
+            self.insert(Key::Service(service.id));
+            self.insert(Key::History(service.id, None));
+        }
+        for task in view.tasks() {
+            if needs_own_look(task) {
+                self.insert(Key::Task(task.id));
+            }
+            // Also finds tasks whose service or node is gone.
+            if let Some(service) = task.service_id.filter(|id| view.service(*id).is_none()) {
+                self.insert(Key::Service(service));
+            }
+            if let Some(node) = task.node_id.filter(|id| view.node(*id).is_none()) {
+                self.insert(Key::Node(node));
+            }
+        }
+        self.insert(Key::Scheduler);
+    }
+
+    /// Marks one key.
+    pub fn insert(&mut self, key: Key) {
+        self.keys.insert(key);
+    }
+
+    /// True when there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty() && !self.is_all
+    }
+
+    /// Number of marked keys.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Takes the key to work on next.
+    pub(crate) fn pop(&mut self, view: &Store) -> Option<Key> {
+        if self.is_all {
+            self.mark_all(view);
+        }
+        self.keys.pop_first()
+    }
+
+    fn mark_node(&mut self, old: Option<&Node>, new: Option<&Node>) {
+        if let (Some(old), Some(new)) = (old, new)
+            && old.spec == new.spec
+            && old.description == new.description
+            && old.status.state == new.status.state
+            && old.status.addr == new.status.addr
+            && old.role == new.role
+        {
+            return;
+        }
+        if let Some(node) = new.or(old) {
+            self.insert(Key::Node(node.id));
+            self.insert(Key::Scheduler);
+        }
+    }
+
+    fn mark_service(&mut self, old: Option<&Service>, new: &Service) {
+        self.insert(Key::Service(new.id));
+        // Placement reads constraints from the tasks, but explains itself by the service.
+        if let Some(old) = old {
+            if old.spec_version != new.spec_version {
+                self.insert(Key::Scheduler);
+            }
+            let state = |service: &Service| service.update_status.as_ref().map(|s| s.state);
+            if state(old) != state(new) {
+                self.insert(Key::History(new.id, None));
+            }
+        }
+    }
+
+    fn mark_task(&mut self, old: Option<&Task>, new: &Task) {
+        let is_new = old.is_none();
+        let state_changed = old.is_none_or(|old| old.status.state != new.status.state);
+        let desire_changed = old.is_none_or(|old| old.desired_state != new.desired_state);
+        if (state_changed || desire_changed) && needs_own_look(new) {
+            self.insert(Key::Task(new.id));
+        }
+        if state_changed && new.status.state == TaskState::Pending {
+            self.insert(Key::Scheduler);
+        }
+        // A task that ended frees what it held; one that shall end no longer counts.
+        if !is_new && (desire_changed || (state_changed && new.status.state.is_terminal())) {
+            self.insert(Key::Scheduler);
+        }
+        let Some(service) = new.service_id else {
+            return;
+        };
+        let came_up_or_ended = state_changed && new.status.state >= TaskState::Running;
+        let starts_later = is_new && new.desired_state < TaskState::Running;
+        if came_up_or_ended || starts_later || (desire_changed && !is_new) {
+            self.mark_slot(service, new.slot(), false);
+        }
+        if is_new || came_up_or_ended {
+            self.insert(Key::History(service, new.slot()));
+        }
+    }
+
+    fn mark_removed_task(&mut self, old: &Task) {
+        if old.holds_resources() {
+            self.insert(Key::Scheduler);
+        }
+        if let Some(service) = old.service_id {
+            self.mark_slot(service, old.slot(), old.desired_state <= TaskState::Running);
+        }
+    }
+
+    fn mark_slot(&mut self, service: skep_model::ServiceId, slot: Option<Slot>, is_gone: bool) {
+        match slot {
+            Some(slot) if !is_gone => self.insert(Key::Slot(service, slot)),
+            Some(_) | None => self.insert(Key::Service(service)),
+        }
+    }
+}
+
+/// Whether `Key::Task` has something to do for a task in this state.
+fn needs_own_look(task: &Task) -> bool {
+    task.status.state == TaskState::New
+        || task.desired_state >= TaskState::Shutdown && task.status.state < TaskState::Assigned
+        || task.desired_state >= TaskState::Remove && task.status.state.is_terminal()
+        || task.service_id.is_none() && task.status.state == TaskState::Orphaned
+}
+
+fn node_of(object: Option<&Object>) -> Option<&Node> {
+    match object {
+        Some(Object::Node(node)) => Some(node),
+        Some(Object::Service(_) | Object::Task(_) | Object::Cluster(_)) | None => None,
+    }
+}
+
+fn service_of(object: Option<&Object>) -> Option<&Service> {
+    match object {
+        Some(Object::Service(service)) => Some(service),
+        Some(Object::Node(_) | Object::Task(_) | Object::Cluster(_)) | None => None,
+    }
+}
+
+fn task_of(object: Option<&Object>) -> Option<&Task> {
+    match object {
+        Some(Object::Task(task)) => Some(task),
+        Some(Object::Node(_) | Object::Service(_) | Object::Cluster(_)) | None => None,
+    }
+}

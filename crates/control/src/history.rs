@@ -1,0 +1,11 @@
+//! History.
+
+#[allow(unused_imports, reason = "stub")]
+use skep_model::{NodeId, Rng, ServiceId, Slot, TaskId, Timestamp};
+use skep_store::Store;
+
+use crate::plan::Plan;
+
+pub(crate) fn reconcile(_view: &Store, _id: ServiceId, _slot: Option<Slot>) -> Plan {
+    Plan::default()
+}

@@ -1,0 +1,39 @@
+//! What can be reconciled on its own: the unit of dirtiness.
+
+use std::fmt;
+
+use skep_model::{NodeId, ServiceId, Slot, TaskId};
+
+/// One thing a reconciler recomputes from the store alone.
+///
+/// The order of the variants is the order of work: facts about nodes first, then slots, services
+/// and single tasks, and the scheduler last, when all tasks to place are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// A node: evict what no longer fits, orphan what is lost, tell global services.
+    Node(NodeId),
+    /// One slot of a service: restart, delayed start.
+    Slot(ServiceId, Slot),
+    /// A service: number of slots, updates, removal, endpoint.
+    Service(ServiceId),
+    /// A task: allocation, and its end once it shall be removed.
+    Task(TaskId),
+    /// Ended tasks of one slot, or of every slot, beyond what is kept.
+    History(ServiceId, Option<Slot>),
+    /// All tasks that wait for a node.
+    Scheduler,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(id) => write!(f, "node {id}"),
+            Self::Slot(id, Slot::Number(number)) => write!(f, "slot {number} of service {id}"),
+            Self::Slot(id, Slot::Node(node)) => write!(f, "node {node} of service {id}"),
+            Self::Service(id) => write!(f, "service {id}"),
+            Self::Task(id) => write!(f, "task {id}"),
+            Self::History(id, _) => write!(f, "history of service {id}"),
+            Self::Scheduler => f.write_str("scheduler"),
+        }
+    }
+}

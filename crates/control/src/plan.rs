@@ -1,0 +1,167 @@
+//! What a reconciler proposes, and why it waits.
+
+use std::fmt;
+
+use skep_model::{Service, Task, TaskId, Timestamp, Version};
+
+use crate::key::Key;
+
+/// One step of a plan. Each carries the version of the object it was computed from and is refused
+/// when the object was written since.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// Creates a task.
+    CreateTask(Box<Task>),
+    /// Replaces a task; `meta.version` is the one it was computed from.
+    UpdateTask(Box<Task>),
+    /// Removes a task that still has the version.
+    RemoveTask(TaskId, Version),
+    /// Replaces a service; `meta.version` is the one it was computed from.
+    UpdateService(Box<Service>),
+    /// All or none, in one entry: between two of them the store would tell another story.
+    Together(Vec<Self>),
+}
+
+/// The outcome of one activation.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    /// What to write, in order.
+    pub changes: Vec<Change>,
+    /// When to look again even if nothing changes.
+    pub wake_at: Option<Timestamp>,
+    /// Other keys that must be looked at because of what this one saw.
+    pub follow_up: Vec<Key>,
+    /// What is being waited for.
+    pub report: Report,
+}
+
+/// Why a key is not as wished and nothing is done about it right now. Empty: all is well.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// In the order they were found; at most [`Report::WAITS_MAX`].
+    pub waits: Vec<Wait>,
+}
+
+/// One thing waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wait {
+    /// A replacement starts when the restart delay is over.
+    RestartDelay {
+        /// The replacement.
+        task: TaskId,
+        /// When.
+        until: Timestamp,
+    },
+    /// A replacement starts when the task before it has stopped.
+    OldTask {
+        /// The replacement.
+        task: TaskId,
+        /// The task before it.
+        old: TaskId,
+        /// When it starts regardless.
+        until: Timestamp,
+    },
+    /// The restart policy is exhausted or does not ask for a restart.
+    RestartPolicy {
+        /// The task that stays ended.
+        task: TaskId,
+    },
+    /// An updated task has not come up yet.
+    UpdatedTask {
+        /// The task.
+        task: TaskId,
+    },
+    /// The configured pause between two updated tasks.
+    UpdateDelay {
+        /// When it is over.
+        until: Timestamp,
+    },
+    /// All tasks are updated and watched for failure.
+    UpdateMonitor {
+        /// When the update is complete.
+        until: Timestamp,
+    },
+    /// The update is paused until the next one.
+    UpdatePaused,
+    /// No node takes the task.
+    NoNode {
+        /// The task.
+        task: TaskId,
+        /// What `service ps` shows.
+        explanation: String,
+    },
+    /// The mode of the service is not supported.
+    Mode,
+}
+
+// === impl Plan ===
+
+impl Plan {
+    /// Lowers the deadline to `at`.
+    pub(crate) fn wake_by(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |old| old.min(at)));
+    }
+
+    /// Appends all of another plan for the same key.
+    pub(crate) fn absorb(&mut self, other: Self) {
+        self.changes.extend(other.changes);
+        self.follow_up.extend(other.follow_up);
+        if let Some(at) = other.wake_at {
+            self.wake_by(at);
+        }
+        for wait in other.report.waits {
+            self.report.push(wait);
+        }
+    }
+}
+
+// === impl Report ===
+
+impl Report {
+    /// Reports are for people; more lines than this help nobody, so the rest is dropped.
+    pub const WAITS_MAX: usize = 100;
+
+    pub(crate) fn push(&mut self, wait: Wait) {
+        if self.waits.len() < Self::WAITS_MAX {
+            self.waits.push(wait);
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.waits.is_empty() {
+            return f.write_str("nothing to do");
+        }
+        for (index, wait) in self.waits.iter().enumerate() {
+            if index > 0 {
+                f.write_str("; ")?;
+            }
+            wait.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RestartDelay { task, until } => {
+                write!(f, "task {task} starts after the restart delay at {until:?}")
+            }
+            Self::OldTask { task, old, until } => write!(
+                f,
+                "task {task} starts when task {old} has stopped, at the latest at {until:?}"
+            ),
+            Self::RestartPolicy { task } => {
+                write!(f, "restart policy leaves task {task} stopped")
+            }
+            Self::UpdatedTask { task } => write!(f, "updated task {task} is not running yet"),
+            Self::UpdateDelay { until } => write!(f, "update delay lasts until {until:?}"),
+            Self::UpdateMonitor { until } => write!(f, "updated tasks are watched until {until:?}"),
+            Self::UpdatePaused => f.write_str("update is paused"),
+            Self::NoNode { task, explanation } => write!(f, "task {task}: {explanation}"),
+            Self::Mode => f.write_str("service mode is not supported"),
+        }
+    }
+}
