@@ -1,0 +1,628 @@
+//! One member of a raft group, without IO: raft-rs behind our own types. The loop around it is drawn in
+//! `docs/design/raft.md`.
+
+mod config;
+mod error;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use bytes::Bytes;
+use prost::Message as _;
+use raft::{RawNode, SnapshotStatus, StateRole, Storage as _, eraftpb};
+
+pub use self::{
+    config::Config,
+    error::{LeadershipError, ProposeError, SnapshotError, StepError},
+};
+use crate::{
+    admission::{Receiver, admit},
+    conf_change::{ConfChange, ConfChangeKind},
+    convert,
+    election_timer::ElectionTimer,
+    entry::{Entry, HardState},
+    log_bridge,
+    memory_log::MemoryLog,
+    message::Message,
+    ready::Ready,
+    restored::{RestoreError, Restored},
+    snapshot::{ConfState, Snapshot, SnapshotMetadata},
+};
+
+/// What a member is at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// Follows a leader, or waits for one.
+    Follower,
+    /// Asks whether an election would succeed.
+    PreCandidate,
+    /// Stands for election.
+    Candidate,
+    /// Leads.
+    Leader,
+}
+
+/// Where a proposal will be in the log. It is committed if an entry with both is handed out; if another term is at the
+/// index, it was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Proposed {
+    /// The leader's term.
+    pub term: u64,
+    /// The entry's index.
+    pub index: u64,
+}
+
+/// What a leader knows of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerProgress {
+    /// Its raft id.
+    pub id: u64,
+    /// Last entry it is known to have stored.
+    pub matched_index: u64,
+    /// Whether it answered within the last election timeout.
+    pub is_active: bool,
+    /// Whether it is being sent a snapshot.
+    pub is_in_snapshot: bool,
+}
+
+/// One member of a raft group.
+pub struct Node {
+    id: u64,
+    raft: RawNode<MemoryLog>,
+    timer: ElectionTimer,
+    /// The ready that `persisted` is waited for.
+    outstanding: Option<Outstanding>,
+    /// Term and vote last handed out for writing.
+    written_vote: (u64, u64),
+    conf_state: ConfState,
+    /// Last index handed out (or in the snapshot started from).
+    applied: u64,
+    is_stopped: bool,
+}
+
+#[derive(Debug)]
+struct Outstanding {
+    number: u64,
+    messages: Vec<Message>,
+    has_snapshot: bool,
+}
+
+// === impl Node ===
+
+impl Node {
+    /// Largest proposal, 1.5 MiB as in `SwarmKit`: it must fit a gRPC message of 4 MiB with room to spare.
+    pub const ENTRY_BYTES_MAX: usize = 3 << 19;
+
+    /// A member continuing from what its disk holds (nothing, for one that will join).
+    ///
+    /// # Errors
+    /// The stored state is inconsistent or the configuration impossible.
+    pub fn new(config: Config, restored: &Restored) -> Result<Self, RestoreError> {
+        restored.check()?;
+        if config.id == 0 || config.election_tick == 0 {
+            return Err(RestoreError::Config);
+        }
+        let metadata = restored
+            .snapshot
+            .as_ref()
+            .map(|at| at.metadata.clone())
+            .unwrap_or_default();
+        let mut hard_state = restored.hard_state;
+        hard_state.commit = hard_state.commit.max(metadata.index);
+        hard_state.term = hard_state.term.max(metadata.term);
+        let log = restored_log(restored, hard_state, &metadata);
+        let raft_config = config.to_raft(metadata.index)?;
+        let raft = RawNode::new(&raft_config, log, &log_bridge::logger())
+            .map_err(|_| RestoreError::Config)?;
+        let mut node = Self {
+            id: config.id,
+            raft,
+            timer: ElectionTimer::new(config.seed, config.id, config.election_tick),
+            outstanding: None,
+            written_vote: (hard_state.term, hard_state.vote),
+            conf_state: metadata.conf_state,
+            applied: metadata.index,
+            is_stopped: false,
+        };
+        node.timer.settle(&mut node.raft);
+        Ok(node)
+    }
+
+    /// One tick of the clock.
+    pub fn tick(&mut self) {
+        if !self.is_stopped {
+            self.raft.tick();
+            self.timer.settle(&mut self.raft);
+        }
+    }
+
+    /// A message of a peer.
+    ///
+    /// # Errors
+    /// The message was refused; the node is unchanged.
+    pub fn step(&mut self, mut message: Message) -> Result<(), StepError> {
+        if self.is_stopped {
+            return Err(StepError::Stopped);
+        }
+        let receiver = Receiver {
+            id: self.id,
+            term: self.term(),
+            last_index: self.last_index(),
+        };
+        let kind = admit(&message, receiver)?;
+        if let Some(snapshot) = &mut message.snapshot {
+            add_receiver(&mut snapshot.metadata.conf_state, self.id);
+        }
+        let from = message.from;
+        let stepped = self.raft.step(convert::message_to_raft(message, kind));
+        self.timer.settle(&mut self.raft);
+        stepped.map_err(|_| StepError::UnknownPeer(from))
+    }
+
+    /// Appends a command. Many may be proposed before one `ready`.
+    ///
+    /// # Errors
+    /// Nothing was appended.
+    pub fn propose(&mut self, data: Vec<u8>) -> Result<Proposed, ProposeError> {
+        if data.is_empty() {
+            return Err(ProposeError::Empty);
+        }
+        self.propose_entry(eraftpb::EntryType::EntryNormal, data.into())
+    }
+
+    /// Appends a membership change; one at a time.
+    ///
+    /// # Errors
+    /// Nothing was appended.
+    pub fn propose_conf_change(&mut self, change: &ConfChange) -> Result<Proposed, ProposeError> {
+        let id = change.node_id;
+        let data = Bytes::from(change.encode_to_vec());
+        let kind = ConfChange::parse(&data)
+            .ok_or(ProposeError::UnknownMember(id))?
+            .kind();
+        if self.is_leader() && self.raft.raft.has_pending_conf() {
+            return Err(ProposeError::ConfChangePending);
+        }
+        match kind {
+            ConfChangeKind::AddNode | ConfChangeKind::AddLearnerNode => {}
+            ConfChangeKind::RemoveNode if self.is_leader() && id == self.id => {
+                return Err(ProposeError::RemovesLeader);
+            }
+            ConfChangeKind::RemoveNode | ConfChangeKind::UpdateNode => {
+                if !self.conf_state.contains(id) {
+                    return Err(ProposeError::UnknownMember(id));
+                }
+            }
+        }
+        self.propose_entry(eraftpb::EntryType::EntryConfChange, data)
+    }
+
+    fn propose_entry(
+        &mut self,
+        kind: eraftpb::EntryType,
+        data: Bytes,
+    ) -> Result<Proposed, ProposeError> {
+        if self.is_stopped {
+            return Err(ProposeError::Stopped);
+        }
+        if !self.is_leader() {
+            return Err(ProposeError::NotLeader {
+                leader: self.leader(),
+            });
+        }
+        if data.len() > Self::ENTRY_BYTES_MAX {
+            return Err(ProposeError::TooLarge {
+                bytes: data.len(),
+                max: Self::ENTRY_BYTES_MAX,
+            });
+        }
+        if self.transferring().is_some() {
+            return Err(ProposeError::Transferring);
+        }
+        let mut entry = eraftpb::Entry::default();
+        entry.set_entry_type(kind);
+        entry.data = data;
+        // Not through raft-rs's own proposal: that parses membership changes, and does not know etcd's AddLearner.
+        let raft = &mut self.raft.raft;
+        if !raft.append_entry(&mut [entry]) {
+            return Err(ProposeError::Backlog);
+        }
+        if kind == eraftpb::EntryType::EntryConfChange {
+            raft.pending_conf_index = raft.raft_log.last_index();
+        }
+        raft.bcast_append();
+        Ok(Proposed {
+            term: self.term(),
+            index: self.last_index(),
+        })
+    }
+
+    /// Starts an election now. A group of one is led after the next `ready`s.
+    ///
+    /// # Errors
+    /// This member cannot lead.
+    pub fn campaign(&mut self) -> Result<(), LeadershipError> {
+        if self.is_stopped {
+            return Err(LeadershipError::Stopped);
+        }
+        if !self.conf_state.voters.contains(&self.id) {
+            return Err(LeadershipError::NotVoter(self.id));
+        }
+        // The only error is of a leader that campaigns, which has nothing to do.
+        let _ = self.raft.campaign();
+        self.timer.settle(&mut self.raft);
+        Ok(())
+    }
+
+    /// Starts handing leadership to `to`; given up after an election timeout. Proposals are refused meanwhile.
+    ///
+    /// # Errors
+    /// This member does not lead, or `to` cannot.
+    pub fn transfer(&mut self, to: u64) -> Result<(), LeadershipError> {
+        if self.is_stopped {
+            return Err(LeadershipError::Stopped);
+        }
+        if !self.is_leader() {
+            return Err(LeadershipError::NotLeader);
+        }
+        if to == self.id || !self.conf_state.voters.contains(&to) {
+            return Err(LeadershipError::NotVoter(to));
+        }
+        self.raft.transfer_leader(to);
+        self.timer.settle(&mut self.raft);
+        Ok(())
+    }
+
+    /// A message to `id` could not be delivered.
+    pub fn report_unreachable(&mut self, id: u64) {
+        if !self.is_stopped {
+            self.raft.report_unreachable(id);
+        }
+    }
+
+    /// How sending a snapshot to `id` ended. Without it the leader sends that member nothing more.
+    pub fn report_snapshot(&mut self, id: u64, is_delivered: bool) {
+        if !self.is_stopped {
+            let status = if is_delivered {
+                SnapshotStatus::Finish
+            } else {
+                SnapshotStatus::Failure
+            };
+            self.raft.report_snapshot(id, status);
+        }
+    }
+
+    // --- What to do next ---
+
+    /// Whether `ready` would give work.
+    #[must_use]
+    pub fn has_ready(&self) -> bool {
+        !self.is_stopped && self.outstanding.is_none() && self.raft.has_ready()
+    }
+
+    /// The next round of work; `None` if there is none, or the previous one is not `persisted`.
+    pub fn ready(&mut self) -> Option<Ready> {
+        if !self.has_ready() {
+            return None;
+        }
+        let mut ready = self.raft.ready();
+        let mut out = Ready {
+            number: ready.number(),
+            ..Ready::default()
+        };
+        out.messages = ready
+            .take_messages()
+            .iter()
+            .map(convert::message_from_raft)
+            .collect();
+        let held = ready.take_persisted_messages();
+        if !ready.snapshot().is_empty() {
+            out.snapshot = Some(self.accept_snapshot(ready.snapshot()));
+        }
+        self.raft.mut_store().append(ready.entries());
+        out.entries = ready
+            .entries()
+            .iter()
+            .map(convert::entry_from_raft)
+            .collect();
+        let hard_state = convert::hard_state_from_raft(&self.raft.raft.hard_state());
+        let vote = (hard_state.term, hard_state.vote);
+        if vote != self.written_vote || !out.entries.is_empty() || out.snapshot.is_some() {
+            self.written_vote = vote;
+            out.hard_state = Some(hard_state);
+        }
+        let committed = ready.take_committed_entries();
+        self.raft.advance_append_async(ready);
+        self.outstanding = Some(Outstanding {
+            number: out.number,
+            messages: held.iter().map(convert::message_from_raft).collect(),
+            has_snapshot: out.snapshot.is_some(),
+        });
+        out.committed = committed.iter().map(convert::entry_from_raft).collect();
+        self.hand_out(&out.committed);
+        Some(out)
+    }
+
+    fn accept_snapshot(&mut self, snapshot: &eraftpb::Snapshot) -> Snapshot {
+        self.raft.mut_store().reset(snapshot.get_metadata());
+        let snapshot = convert::snapshot_from_raft(snapshot);
+        assert!(
+            snapshot.index() >= self.applied,
+            "a snapshot does not go back"
+        );
+        self.applied = snapshot.index();
+        self.conf_state = snapshot.metadata.conf_state.clone();
+        snapshot
+    }
+
+    /// Counts entries as applied and lets membership changes take effect.
+    fn hand_out(&mut self, committed: &[Entry]) {
+        for entry in committed {
+            assert_eq!(
+                entry.index,
+                self.applied + 1,
+                "committed entries are handed out in order"
+            );
+            self.applied = entry.index;
+            if let Some(change) = entry.conf_change() {
+                self.apply_conf_change(&change);
+            }
+            if self.is_stopped {
+                return;
+            }
+        }
+        if !committed.is_empty() {
+            self.raft.advance_apply_to(self.applied);
+            self.timer.settle(&mut self.raft);
+        }
+    }
+
+    fn apply_conf_change(&mut self, change: &ConfChange) {
+        if change.kind() == ConfChangeKind::RemoveNode && change.node_id == self.id {
+            // raft-rs would panic, or lead for ever, if it saw this.
+            self.is_stopped = true;
+            self.conf_state.voters.retain(|&id| id != self.id);
+            self.conf_state.learners.retain(|&id| id != self.id);
+            return;
+        }
+        let Some(change) = convert::conf_change_to_raft(change) else {
+            return;
+        };
+        match self.raft.apply_conf_change(&change) {
+            Ok(state) => self.conf_state = convert::conf_state_from_raft(&state),
+            // The same entry fails the same way on every member, so ignoring it keeps them equal.
+            Err(error) => {
+                tracing::error!(%error, raft.peer = change.node_id, "Membership change failed")
+            }
+        }
+    }
+
+    /// The ready of that number is on disk (or needed nothing there). Gives the messages that promise so: send them.
+    ///
+    /// # Panics
+    /// If it is not the number of the ready last given.
+    pub fn persisted(&mut self, number: u64) -> Vec<Message> {
+        let outstanding = self.outstanding.take().expect("a ready was given");
+        assert_eq!(
+            outstanding.number, number,
+            "the ready last given is persisted"
+        );
+        if !self.is_stopped {
+            self.raft.on_persist_ready(number);
+            if outstanding.has_snapshot {
+                self.raft.advance_apply_to(self.applied);
+            }
+            self.timer.settle(&mut self.raft);
+        }
+        outstanding.messages
+    }
+
+    // --- Snapshots ---
+
+    /// The record of a snapshot holding `data`, the application's state as of `index`.
+    ///
+    /// # Errors
+    /// `index` is not applied, or already in a snapshot.
+    pub fn snapshot_at(&self, index: u64, data: Bytes) -> Result<Snapshot, SnapshotError> {
+        if index > self.applied {
+            return Err(SnapshotError::NotApplied {
+                index,
+                applied: self.applied,
+            });
+        }
+        let log = self.raft.store();
+        if index <= log.snapshot_metadata().index {
+            return Err(SnapshotError::Outdated(index));
+        }
+        let term = log
+            .term(index)
+            .map_err(|_| SnapshotError::Outdated(index))?;
+        let conf_state = self.conf_state.clone();
+        Ok(Snapshot {
+            data,
+            metadata: SnapshotMetadata {
+                conf_state,
+                index,
+                term,
+            },
+        })
+    }
+
+    /// The snapshot is on disk: it may be announced to followers, and entries up to `compact_to` (inclusive) forgotten.
+    ///
+    /// # Panics
+    /// If entries that are not in the snapshot would be forgotten.
+    pub fn snapshot_saved(&mut self, metadata: &SnapshotMetadata, compact_to: u64) {
+        assert!(
+            compact_to <= metadata.index,
+            "only entries in the snapshot are forgotten"
+        );
+        let mut record = eraftpb::SnapshotMetadata::default();
+        (record.index, record.term) = (metadata.index, metadata.term);
+        record.set_conf_state(convert::conf_state_to_raft(&metadata.conf_state));
+        let log = self.raft.mut_store();
+        if record.index > log.snapshot_metadata().index {
+            log.set_snapshot(record);
+        }
+        log.compact(compact_to);
+    }
+
+    // --- State ---
+
+    /// This member's raft id.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// What this member is.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        match self.raft.raft.state {
+            StateRole::Leader if !self.is_stopped => Role::Leader,
+            StateRole::Candidate => Role::Candidate,
+            StateRole::PreCandidate => Role::PreCandidate,
+            StateRole::Leader | StateRole::Follower => Role::Follower,
+        }
+    }
+
+    /// Whether this member leads.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.role() == Role::Leader
+    }
+
+    /// Whether this leader has applied an entry of its own term: from then on its state holds everything committed before.
+    #[must_use]
+    pub fn is_leader_ready(&self) -> bool {
+        self.is_leader()
+            && self
+                .raft
+                .store()
+                .term(self.applied)
+                .is_ok_and(|term| term == self.term())
+    }
+
+    /// The leader's id, as far as known.
+    #[must_use]
+    pub fn leader(&self) -> Option<u64> {
+        let leader = self.raft.raft.leader_id;
+        (leader != 0 && !self.is_stopped).then_some(leader)
+    }
+
+    /// To whom leadership is being handed.
+    #[must_use]
+    pub fn transferring(&self) -> Option<u64> {
+        self.raft.raft.lead_transferee
+    }
+
+    /// Current term.
+    #[must_use]
+    pub fn term(&self) -> u64 {
+        self.raft.raft.term
+    }
+
+    /// Last index known to be committed.
+    #[must_use]
+    pub fn commit_index(&self) -> u64 {
+        self.raft.raft.raft_log.committed
+    }
+
+    /// Last index handed out by `ready`.
+    #[must_use]
+    pub fn applied_index(&self) -> u64 {
+        self.applied
+    }
+
+    /// Last index in the log, on disk or not.
+    #[must_use]
+    pub fn last_index(&self) -> u64 {
+        self.raft.raft.raft_log.last_index()
+    }
+
+    /// Index of the newest snapshot; 0 is none.
+    #[must_use]
+    pub fn snapshot_index(&self) -> u64 {
+        self.raft.store().snapshot_metadata().index
+    }
+
+    /// Bytes of data in the log held in memory: a reason to snapshot before the usual number of entries.
+    #[must_use]
+    pub fn log_bytes(&self) -> u64 {
+        self.raft.store().data_bytes()
+    }
+
+    /// The members, as of the last entry handed out.
+    #[must_use]
+    pub fn members(&self) -> &ConfState {
+        &self.conf_state
+    }
+
+    /// Whether this member applied its own removal. It will do nothing more.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.is_stopped
+    }
+
+    /// What a leader knows of each member, itself included, by id; empty at others.
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerProgress> {
+        if !self.is_leader() {
+            return Vec::new();
+        }
+        let progress = |(&id, peer): (&u64, &raft::Progress)| PeerProgress {
+            id,
+            matched_index: peer.matched,
+            is_active: peer.recent_active || id == self.id,
+            is_in_snapshot: peer.state == raft::ProgressState::Snapshot,
+        };
+        let mut peers: Vec<_> = self.raft.raft.prs().iter().map(progress).collect();
+        peers.sort_unstable_by_key(|peer| peer.id);
+        peers
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("id", &self.id)
+            .field("role", &self.role())
+            .field("term", &self.term())
+            .field("commit", &self.commit_index())
+            .field("applied", &self.applied)
+            .field("last", &self.last_index())
+            .field("members", &self.conf_state)
+            .field("is_stopped", &self.is_stopped)
+            .finish_non_exhaustive()
+    }
+}
+
+fn restored_log(restored: &Restored, hard_state: HardState, at: &SnapshotMetadata) -> MemoryLog {
+    let snapshot = convert::snapshot_to_raft(Snapshot {
+        data: Bytes::new(),
+        metadata: at.clone(),
+    });
+    let mut log = MemoryLog::new(
+        convert::hard_state_to_raft(hard_state),
+        convert::conf_state_to_raft(&at.conf_state),
+    );
+    let (index, term, skipped) = restored.compaction_point();
+    log.set_compacted(index, term);
+    log.set_snapshot(snapshot.get_metadata().clone());
+    let entries: Vec<_> = restored.entries[skipped..]
+        .iter()
+        .cloned()
+        .map(convert::entry_to_raft)
+        .collect();
+    log.append(&entries);
+    log
+}
+
+/// Leaders of Docker before 23 send a snapshot's membership as of its index, which may lack the receiver; raft-rs would
+/// ignore it for ever. A leader sends snapshots to members only, so the receiver is one.
+fn add_receiver(state: &mut ConfState, id: u64) {
+    if !state.contains(id) {
+        state.voters.push(id);
+    }
+}

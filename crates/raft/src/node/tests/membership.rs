@@ -1,0 +1,228 @@
+//! Joining by log and by snapshot, removal, and etcd's kinds of changes.
+
+use super::*;
+
+fn change(kind: ConfChangeKind, id: u64) -> ConfChange {
+    ConfChange::new(kind, id, "context")
+}
+
+#[test]
+fn member_joins_by_snapshot() {
+    let mut group = Group::new(1, 3);
+    for command in ["a", "b", "c"] {
+        group.propose(command);
+    }
+    group.members.get_mut(&1).unwrap().take_snapshot(0);
+    group.propose("d");
+    group.join(2);
+    group.check_applied(2, &["a", "b", "c", "d"]);
+    assert_eq!(group.node(2).members().voters, [1, 2]);
+    assert!(group.members[&2].node.snapshot_index() > 0);
+    group.restart(2);
+    group.run(3);
+    group.check_applied(2, &["a", "b", "c", "d"]);
+}
+
+#[test]
+fn member_missing_from_the_snapshots_membership_is_added() {
+    let mut group = Group::new(1, 3);
+    group.propose("a");
+    group.members.get_mut(&1).unwrap().take_snapshot(0);
+    let stored = group.members.get_mut(&1).unwrap().disk.snapshot().unwrap();
+    let mut newcomer = Member::start(2, 3, MemoryDisk::new());
+    let message = Message {
+        kind: crate::MessageKind::Snapshot as i32,
+        to: 2,
+        from: 1,
+        term: 2,
+        snapshot: stored,
+        ..Message::default()
+    };
+    newcomer.node.step(message).unwrap();
+    newcomer.pump();
+    assert_eq!(newcomer.node.members().voters, [1, 2]);
+    assert_eq!(newcomer.applied, [b"a"]);
+}
+
+#[test]
+fn leader_does_not_remove_itself() {
+    let mut group = Group::new(3, 3);
+    let remove = change(ConfChangeKind::RemoveNode, 1);
+    assert_eq!(
+        group.node(1).propose_conf_change(&remove),
+        Err(ProposeError::RemovesLeader)
+    );
+    group.node(1).transfer(2).unwrap();
+    group.settle();
+    group.run(1);
+    group.node(2).propose_conf_change(&remove).unwrap();
+    group.settle();
+    group.propose("after");
+    assert_eq!(group.node(2).members().voters, [2, 3]);
+    group.check_applied(3, &["after"]);
+}
+
+#[test]
+fn removed_member_stops() {
+    let mut group = Group::new(3, 3);
+    group
+        .node(1)
+        .propose_conf_change(&change(ConfChangeKind::RemoveNode, 3))
+        .unwrap();
+    // Member 3 learns of the commit only if told so before the leader drops it: feed it by hand.
+    let mut member = group.members.remove(&3).unwrap();
+    group.settle();
+    let entry = group.members[&1]
+        .disk
+        .clone()
+        .restored()
+        .unwrap()
+        .entries
+        .pop()
+        .unwrap();
+    let append = Message {
+        kind: crate::MessageKind::Append as i32,
+        to: 3,
+        from: 1,
+        term: 2,
+        log_term: entry.term,
+        index: entry.index - 1,
+        commit: entry.index,
+        entries: vec![entry],
+        ..Message::default()
+    };
+    member.node.step(append.clone()).unwrap();
+    member.pump();
+    assert!(member.node.is_stopped());
+    assert_eq!(member.node.members().voters, [1, 2]);
+    assert_eq!(member.node.step(append), Err(StepError::Stopped));
+    assert_eq!(member.node.campaign(), Err(LeadershipError::Stopped));
+    for _ in 0..50 {
+        member.node.tick();
+    }
+    assert!(member.node.ready().is_none());
+    let mut again = Member::start(3, 3, member.disk);
+    again.pump();
+    assert!(
+        again.node.is_stopped(),
+        "the removal is found again after a restart"
+    );
+}
+
+/// The reproduction of raft-rs's panic: the leader applies its own removal with entries in flight. It can still come to
+/// that when leadership moves to a member whose removal is in the log.
+#[test]
+fn leader_that_finds_itself_removed_stops_with_entries_in_flight() {
+    let mut group = Group::new(3, 3);
+    group
+        .node(1)
+        .propose_conf_change(&change(ConfChangeKind::RemoveNode, 2))
+        .unwrap();
+    // The entry reaches member 2 and is not committed; then 2 is made leader.
+    let sent = group.members.get_mut(&1).unwrap().pump();
+    for message in sent.into_iter().filter(|message| message.to == 2) {
+        group.node(2).step(message).unwrap();
+    }
+    group.members.get_mut(&2).unwrap().pump();
+    let timeout = Message {
+        kind: crate::MessageKind::TimeoutNow as i32,
+        to: 2,
+        from: 1,
+        term: 2,
+        ..Message::default()
+    };
+    group.node(2).step(timeout).unwrap();
+    group.isolated.insert(1);
+    for _ in 0..200 {
+        let sent = group.members.get_mut(&2).unwrap().pump();
+        group.wire.extend(sent);
+        if group.node(2).is_leader() {
+            break;
+        }
+        let message = group.wire.pop_front().unwrap();
+        group.deliver(message);
+        let sent = group.members.get_mut(&3).unwrap().pump();
+        group.wire.extend(sent);
+    }
+    assert!(group.node(2).is_leader());
+    for number in 0..5 {
+        group.node(2).propose(vec![number]).unwrap();
+    }
+    group.settle();
+    assert!(group.node(2).is_stopped());
+    assert!(!group.node(2).is_leader());
+    assert_eq!(
+        group.node(2).propose(b"x".into()),
+        Err(ProposeError::Stopped)
+    );
+    group.isolated = BTreeSet::from([2]);
+    group.run(40);
+    group.elect();
+    group.propose("after");
+    assert_eq!(group.node(3).members().voters, [1, 3]);
+}
+
+#[test]
+fn update_changes_nothing_in_raft() {
+    let mut group = Group::new(2, 3);
+    let update = change(ConfChangeKind::UpdateNode, 2);
+    let at = group.node(1).propose_conf_change(&update).unwrap();
+    group.settle();
+    group.run(2);
+    for id in 1..=2 {
+        assert_eq!(group.node(id).applied_index(), at.index);
+        assert_eq!(group.node(id).members().voters, [1, 2]);
+        assert!(group.node(id).members().learners.is_empty());
+    }
+    let stored = group.members[&2]
+        .disk
+        .clone()
+        .restored()
+        .unwrap()
+        .entries
+        .pop()
+        .unwrap();
+    assert_eq!(stored.conf_change().unwrap(), update);
+}
+
+#[test]
+fn learner_receives_and_does_not_vote() {
+    let mut group = Group::new(1, 3);
+    group
+        .node(1)
+        .propose_conf_change(&change(ConfChangeKind::AddLearnerNode, 2))
+        .unwrap();
+    group
+        .members
+        .insert(2, Member::start(2, 3, MemoryDisk::new()));
+    group.settle();
+    group.run(3);
+    group.propose("a");
+    group.run(2);
+    group.check_applied(2, &["a"]);
+    assert_eq!(group.node(2).members().learners, [2]);
+    assert_eq!(group.node(2).campaign(), Err(LeadershipError::NotVoter(2)));
+}
+
+#[test]
+fn one_change_at_a_time_of_known_members() {
+    let mut group = Group::new(2, 3);
+    let unknown = change(ConfChangeKind::RemoveNode, 9);
+    assert_eq!(
+        group.node(1).propose_conf_change(&unknown),
+        Err(ProposeError::UnknownMember(9))
+    );
+    let nobody = change(ConfChangeKind::AddNode, 0);
+    assert_eq!(
+        group.node(1).propose_conf_change(&nobody),
+        Err(ProposeError::UnknownMember(0))
+    );
+    group
+        .node(1)
+        .propose_conf_change(&change(ConfChangeKind::AddNode, 3))
+        .unwrap();
+    let second = group
+        .node(1)
+        .propose_conf_change(&change(ConfChangeKind::AddNode, 4));
+    assert_eq!(second, Err(ProposeError::ConfChangePending));
+}
