@@ -1,1 +1,7 @@
-//! Placeholder until the crate's first module lands.
+//! The worker: holds a session with a dispatcher, runs the tasks it is assigned, reports on them.
+//!
+//! Entry point is `Agent`; `AgentCore` and `TaskMachine` are the pure cores that it and the
+//! simulator drive. The node itself is behind [`exec::Executor`], implemented elsewhere.
+//! Design: `docs/design/agent.md`.
+
+pub mod exec;
