@@ -1,1 +1,24 @@
-//! Placeholder until the crate's first module lands.
+//! `docker.swarmkit.v1` on the wire and on disk: messages, and conversions to and from `model`.
+//!
+//! [`proto`] holds the messages, compiled from our own `.proto` files with SwarmKit's names and
+//! numbers. Conversions live in `convert`, one file per object; [`log`], [`snapshot`],
+//! [`member`] and [`record`] are the formats made of them: raft entries, snapshots, members of the
+//! raft group and the worker's records.
+//! Decisions are left out, and so are gRPC services. Design: `docs/design/wire.md`.
+
+mod convert;
+mod error;
+mod framing;
+pub mod log;
+pub mod member;
+mod object_codec;
+pub mod proto;
+pub mod record;
+mod secret;
+pub mod snapshot;
+mod spec_cache;
+
+pub use crate::{
+    error::{Error, FieldPath, Problem},
+    spec_cache::SpecCache,
+};

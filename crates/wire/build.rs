@@ -1,0 +1,57 @@
+//! Compiles `proto/` to Rust with protox: no protoc is needed. Services get no code here.
+
+use std::{error::Error, fs, path::PathBuf};
+
+use prost_build::Config;
+
+/// Every file of the package, relative to `proto/`.
+const FILES: [&str; 12] = [
+    "docker/swarmkit/v1/ca.proto",
+    "docker/swarmkit/v1/control.proto",
+    "docker/swarmkit/v1/dispatcher.proto",
+    "docker/swarmkit/v1/health.proto",
+    "docker/swarmkit/v1/logbroker.proto",
+    "docker/swarmkit/v1/objects.proto",
+    "docker/swarmkit/v1/raft.proto",
+    "docker/swarmkit/v1/resource.proto",
+    "docker/swarmkit/v1/snapshot.proto",
+    "docker/swarmkit/v1/specs.proto",
+    "docker/swarmkit/v1/types.proto",
+    "docker/swarmkit/v1/watch.proto",
+];
+
+/// Messages that hold a secret; `src/secret.rs` gives them a `Debug` that does not show it.
+const SECRETS: [&str; 11] = [
+    ".docker.swarmkit.v1.AcceptancePolicy.RoleAdmissionPolicy.Secret",
+    ".docker.swarmkit.v1.CAConfig",
+    ".docker.swarmkit.v1.ContainerSpec.PullOptions",
+    ".docker.swarmkit.v1.EncryptionKey",
+    ".docker.swarmkit.v1.GetUnlockKeyResponse",
+    ".docker.swarmkit.v1.IssueNodeCertificateRequest",
+    ".docker.swarmkit.v1.JoinTokens",
+    ".docker.swarmkit.v1.RootCA",
+    ".docker.swarmkit.v1.RootRotation",
+    ".docker.swarmkit.v1.SecretSpec",
+    ".docker.swarmkit.v1.VolumeSecret",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_imports(true).open_files(FILES)?;
+
+    // The tests compare these descriptors with the recorded facts.
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
+    fs::write(
+        out.join("descriptors.bin"),
+        compiler.encode_file_descriptor_set(),
+    )?;
+
+    Config::new()
+        .btree_map(["."])
+        .skip_debug(SECRETS)
+        // The path above takes the enum inside with it.
+        .enum_attribute(".docker.swarmkit.v1.EncryptionKey.Algorithm", "#[derive(Debug)]")
+        .compile_fds(compiler.file_descriptor_set())?;
+    Ok(())
+}

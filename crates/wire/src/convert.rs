@@ -1,0 +1,27 @@
+//! Conversions between `model` and [`crate::proto`], one file per object or family of values.
+//!
+//! Towards the wire they are infallible (`From<&model>`); from the wire they are `TryFrom` with an
+//! [`Error`] that names the field. What the model cannot hold is refused, never dropped. A field
+//! whose absence means a default in Swarm reads as that default.
+
+mod annotations;
+mod cluster;
+mod cluster_spec;
+mod container;
+mod endpoint;
+mod field;
+mod mount;
+mod node;
+mod node_spec;
+mod privileges;
+mod resources;
+mod service;
+mod service_spec;
+mod task;
+mod task_spec;
+mod time;
+
+pub(crate) use self::{
+    field::{At, id},
+    task::TaskParts,
+};
