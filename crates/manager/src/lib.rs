@@ -1,1 +1,21 @@
-//! Placeholder until the crate's first module lands.
+//! The control plane's shell: leader core, raft driver, handles for the API and for agents.
+//!
+//! Entry points: [`Core`] (sans-IO, stepped by the simulator too), [`Manager`] (the tokio shell that
+//! owns it: one task, plus one thread that waits for the disk) and [`Handle`] (what the rest of the
+//! daemon holds). Leaves out containers and HTTP. Design: `docs/design/leader-core.md`.
+
+pub mod bootstrap;
+pub mod command;
+pub mod core;
+pub mod event;
+
+mod disk;
+mod entry;
+mod handle;
+mod manager;
+
+pub use crate::{
+    core::Core,
+    handle::{AgentConnection, Feed, Handle, Published},
+    manager::{Config, Manager, StartError},
+};

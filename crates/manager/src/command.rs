@@ -1,0 +1,129 @@
+//! What a client can ask of the control plane, and what it answers.
+
+use skep_model::{ClusterSpec, NodeId, NodeSpec, Redacted, ServiceId, ServiceSpec, Version};
+
+/// A request to change the cluster's wish. Executed by the leader, answered after its commit.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Adds a service; answered with [`Answer::Service`].
+    CreateService {
+        /// What is wanted; validated by the core.
+        spec: Box<ServiceSpec>,
+    },
+    /// Replaces a service's spec.
+    UpdateService {
+        /// Which.
+        id: ServiceId,
+        /// The version the client read.
+        version: Version,
+        /// What to do with its spec.
+        change: ServiceChange,
+    },
+    /// Removes a service and, in time, its tasks.
+    RemoveService {
+        /// Which.
+        id: ServiceId,
+    },
+    /// Replaces a node's spec.
+    UpdateNode {
+        /// Which.
+        id: NodeId,
+        /// The version the client read.
+        version: Version,
+        /// What is wanted.
+        spec: Box<NodeSpec>,
+    },
+    /// Forgets a node.
+    RemoveNode {
+        /// Which.
+        id: NodeId,
+        /// Also when it is not down.
+        is_forced: bool,
+    },
+    /// Replaces the cluster's spec.
+    UpdateCluster {
+        /// The version the client read.
+        version: Version,
+        /// What is wanted.
+        spec: Box<ClusterSpec>,
+        /// A new worker token, when it is to be rotated.
+        worker_token: Option<Redacted<String>>,
+        /// A new manager token, when it is to be rotated.
+        manager_token: Option<Redacted<String>>,
+    },
+}
+
+/// How an update changes a service's spec.
+#[derive(Debug, Clone)]
+pub enum ServiceChange {
+    /// To this one.
+    Spec(Box<ServiceSpec>),
+    /// Back to the previous one.
+    Rollback,
+}
+
+/// The answer to a command that was carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// Done.
+    Done,
+    /// The id of the service created.
+    Service(ServiceId),
+}
+
+/// Why a command was refused, as gRPC classifies it; Docker shows code and text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("rpc error: code = {} desc = {message}", code.name())]
+pub struct CommandError {
+    /// Class of the error.
+    pub code: Code,
+    /// Text for the client.
+    pub message: String,
+}
+
+impl CommandError {
+    /// An error of class `code`.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+}
+
+/// The gRPC status codes in use here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// 2: anything else.
+    Unknown,
+    /// 3: the request is wrong in itself.
+    InvalidArgument,
+    /// 5: no such object.
+    NotFound,
+    /// 6: the name is taken.
+    AlreadyExists,
+    /// 8: a queue or quota is full.
+    ResourceExhausted,
+    /// 9: the cluster is not in the state this needs.
+    FailedPrecondition,
+    /// 12: not supported.
+    Unimplemented,
+    /// 14: no leader; try again.
+    Unavailable,
+}
+
+impl Code {
+    /// The name gRPC's Go implementation prints.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "Unknown",
+            Self::InvalidArgument => "InvalidArgument",
+            Self::NotFound => "NotFound",
+            Self::AlreadyExists => "AlreadyExists",
+            Self::ResourceExhausted => "ResourceExhausted",
+            Self::FailedPrecondition => "FailedPrecondition",
+            Self::Unimplemented => "Unimplemented",
+            Self::Unavailable => "Unavailable",
+        }
+    }
+}

@@ -1,0 +1,613 @@
+//! The leader core: one single-threaded state machine that owns the cluster on the leader.
+//!
+//! Sans-IO: [`Core::handle`] takes what happened, [`Core::turn`] turns all of it into at most one
+//! proposal, [`Core::next_deadline`] says when to call again. It never waits, reads no clock and
+//! draws randomness only from its seed, so the simulator steps the very code the daemon runs.
+//! Followers use the same core: it then only applies what was committed.
+//! Design: `docs/design/leader-core.md`.
+
+mod dispatcher;
+mod nodes;
+mod services;
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use skep_control::{Dirty, WRITES_PER_ENTRY_MAX, Wakes, drive};
+use skep_model::{
+    NodeId, Rng, Task, TaskId, TaskState, TaskStatus, Timestamp, dispatch::DispatchError,
+};
+use skep_store::{Change, Store, Transaction};
+
+use self::{
+    dispatcher::{Dispatcher, Registration, not_leader},
+    nodes::NewTokens,
+};
+use crate::{
+    command::{Answer, Code, Command, CommandError},
+    event::{
+        Bootstrap, CommittedEntry, ConnectionId, Effect, Event, FromAgent, ReplyTo, RequestId,
+    },
+};
+
+/// Commands taken into one batch: enough that one disk write serves every waiting client, few
+/// enough that a batch stays well below SwarmKit's 1.5 MiB transaction limit.
+const BATCH_COMMANDS_MAX: usize = 256;
+/// Commands that may wait for the next batch; more means the disk has stalled, so clients are told.
+const QUEUED_COMMANDS_MAX: usize = 10_000;
+/// Status reports (one per message of an agent) taken into one batch.
+const BATCH_REPORTS_MAX: usize = 256;
+/// Status reports that may wait; an agent whose report is refused repeats it.
+const QUEUED_REPORTS_MAX: usize = 50_000;
+/// Period of the full sweep that makes up for any missed change mark.
+const SWEEP_PERIOD: Duration = Duration::from_secs(60);
+
+/// Settings of a core.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// This manager's node.
+    pub node_id: NodeId,
+    /// Seed of ids and choices. Ids must differ between lives: the shell takes it from the system.
+    pub seed: u64,
+    /// Upper 16 bits of request ids, non-zero and different for each manager.
+    pub request_prefix: u16,
+    /// Objects of a new cluster; used only when leading an empty store.
+    pub bootstrap: Option<Bootstrap>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Core {
+    config: Config,
+    store: Store,
+    /// Index of the last entry in `store`.
+    index: u64,
+    /// Index covered by the last snapshot asked for.
+    snapshot_index: u64,
+    rng: Rng,
+    next_request: u64,
+    lead: Option<Lead>,
+}
+
+/// What exists only while leading.
+#[derive(Debug, Default)]
+struct Lead {
+    has_begun: bool,
+    commands: VecDeque<(ReplyTo, Command)>,
+    registrations: VecDeque<Registration>,
+    reports: VecDeque<Report>,
+    dirty: Dirty,
+    wakes: Wakes,
+    next_sweep: Timestamp,
+    dispatcher: Dispatcher,
+    in_flight: Option<InFlight>,
+}
+
+#[derive(Debug)]
+struct Report {
+    reply_to: ReplyTo,
+    node_id: NodeId,
+    updates: Vec<(TaskId, TaskStatus)>,
+}
+
+/// A batch proposed and not yet committed, with all that waits for its commit.
+#[derive(Debug)]
+struct InFlight {
+    request_id: RequestId,
+    head: Store,
+    changes: Vec<Change>,
+    outcome: Outcome,
+}
+
+/// What becomes true with a batch's commit.
+#[derive(Debug, Default)]
+struct Outcome {
+    replies: Vec<(ReplyTo, Result<Answer, CommandError>)>,
+    reported: Vec<ReplyTo>,
+    registered: Vec<Registration>,
+}
+
+impl Core {
+    /// A core whose store holds the entries up to `index`.
+    pub fn new(config: Config, store: Store, index: u64, snapshot_index: u64) -> Self {
+        let rng = Rng::from_seed(config.seed);
+        Self {
+            config,
+            store,
+            index,
+            snapshot_index,
+            rng,
+            next_request: 0,
+            lead: None,
+        }
+    }
+
+    /// The committed state.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Index of the last entry applied.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// Whether this core leads and its first batch may be proposed.
+    pub fn is_leading(&self) -> bool {
+        self.lead.is_some()
+    }
+
+    /// Whether the batch proposed as `request_id` waits for its commit here, so that its entry need
+    /// not be decoded.
+    pub fn awaits(&self, request_id: RequestId) -> bool {
+        let batch = self.lead.as_ref().and_then(|lead| lead.in_flight.as_ref());
+        batch.is_some_and(|batch| batch.request_id == request_id)
+    }
+
+    /// When [`Self::turn`] must run even if nothing happens.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        let lead = self.lead.as_ref().filter(|lead| lead.in_flight.is_none())?;
+        if lead.has_work() {
+            return Some(Timestamp::ZERO);
+        }
+        let deadlines = [
+            lead.wakes.next_deadline(),
+            lead.dispatcher.next_deadline(),
+            Some(lead.next_sweep),
+        ];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// Takes in one event. Proposals come only from [`Self::turn`].
+    pub fn handle(&mut self, now: Timestamp, event: Event, out: &mut Vec<Effect>) {
+        match event {
+            Event::Led { term: _ } => self.lead(now),
+            Event::Deposed => self.depose(out),
+            Event::Committed { index, entry } => self.committed(now, index, entry, out),
+            Event::Refused { request_id, reason } => self.refused(request_id, &reason, out),
+            Event::Restored { index, store } => self.restored(index, store, out),
+            Event::Command { reply_to, command } => self.enqueue(reply_to, command, out),
+            Event::Agent {
+                connection,
+                message,
+            } => {
+                self.agent_message(now, connection, message, out);
+            }
+            Event::AgentGone { connection } => {
+                if let Some(lead) = &mut self.lead {
+                    lead.registrations
+                        .retain(|waiting| waiting.connection != connection);
+                    lead.dispatcher.disconnect(connection);
+                }
+            }
+        }
+    }
+
+    /// Turns everything that waits into at most one proposal, unless one is under way.
+    pub fn turn(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+        let Some(lead) = self.lead.as_mut().filter(|lead| lead.in_flight.is_none()) else {
+            return;
+        };
+        let mut tx = Transaction::new(&self.store, skep_model::Version(self.index), now);
+        lead.begin(&mut tx, self.config.bootstrap.as_ref());
+        lead.dispatcher.expire(&mut tx, out);
+        let outcome = lead.take_in(&mut tx, &mut self.rng, self.config.node_id);
+        lead.reconcile(&mut tx, &mut self.rng);
+        if tx.is_empty() {
+            self.settle(now, outcome, out);
+            return;
+        }
+        let request_id = self.next_request_id();
+        let (head, actions, changes) = tx.finish();
+        out.push(Effect::Propose {
+            request_id,
+            actions,
+        });
+        if let Some(lead) = &mut self.lead {
+            lead.in_flight = Some(InFlight {
+                request_id,
+                head,
+                changes,
+                outcome,
+            });
+        }
+    }
+
+    fn lead(&mut self, now: Timestamp) {
+        let mut lead = Lead {
+            next_sweep: now + SWEEP_PERIOD,
+            ..Lead::default()
+        };
+        lead.dirty.mark_all(&self.store);
+        self.lead = Some(lead);
+    }
+
+    fn depose(&mut self, out: &mut Vec<Effect>) {
+        let Some(mut lead) = self.lead.take() else {
+            return;
+        };
+        lead.dispatcher.close_all(out);
+        for waiting in lead.registrations {
+            let connection = waiting.connection;
+            out.push(Effect::Close {
+                connection,
+                reason: not_leader(),
+            });
+        }
+        for report in lead.reports {
+            out.push(Effect::StatusReply {
+                to: report.reply_to,
+                result: Err(not_leader()),
+            });
+        }
+        for (to, _) in lead.commands {
+            out.push(Effect::Reply {
+                to,
+                result: Err(lost_leadership()),
+            });
+        }
+        let Some(batch) = lead.in_flight else { return };
+        for (to, _) in batch.outcome.replies {
+            out.push(Effect::Reply {
+                to,
+                result: Err(lost_leadership()),
+            });
+        }
+        for to in batch.outcome.reported {
+            out.push(Effect::StatusReply {
+                to,
+                result: Err(not_leader()),
+            });
+        }
+        for waiting in batch.outcome.registered {
+            let connection = waiting.connection;
+            out.push(Effect::Close {
+                connection,
+                reason: not_leader(),
+            });
+        }
+    }
+
+    fn committed(
+        &mut self,
+        now: Timestamp,
+        index: u64,
+        entry: Option<CommittedEntry>,
+        out: &mut Vec<Effect>,
+    ) {
+        assert!(index > self.index, "entries are committed in order");
+        self.index = index;
+        let Some(entry) = entry else { return };
+        let own = self.lead.as_mut().and_then(|lead| {
+            lead.in_flight
+                .take_if(|batch| batch.request_id == entry.request_id)
+        });
+        let (changes, outcome) = match own {
+            Some(batch) => {
+                self.store = batch.head;
+                (batch.changes, batch.outcome)
+            }
+            None => (self.apply(&entry), Outcome::default()),
+        };
+        if let Some(lead) = &mut self.lead {
+            lead.dispatcher.send_changes(&self.store, &changes, out);
+        }
+        let changes = Arc::new(changes);
+        out.push(Effect::Publish {
+            index,
+            store: self.store.clone(),
+            changes,
+        });
+        self.settle(now, outcome, out);
+        self.snapshot_if_due(out);
+    }
+
+    /// A batch did not reach the log: its waiters are told, and all of it is thought over again.
+    fn refused(&mut self, request_id: RequestId, reason: &str, out: &mut Vec<Effect>) {
+        let Some(lead) = &mut self.lead else { return };
+        let Some(batch) = lead
+            .in_flight
+            .take_if(|batch| batch.request_id == request_id)
+        else {
+            return;
+        };
+        for (to, _) in batch.outcome.replies {
+            let result = Err(CommandError::new(Code::ResourceExhausted, reason));
+            out.push(Effect::Reply { to, result });
+        }
+        for to in batch.outcome.reported {
+            out.push(Effect::StatusReply {
+                to,
+                result: Err(unavailable()),
+            });
+        }
+        for waiting in batch.outcome.registered {
+            let connection = waiting.connection;
+            out.push(Effect::Close {
+                connection,
+                reason: unavailable(),
+            });
+        }
+        lead.dirty.mark_all(&self.store);
+    }
+
+    /// Applies an entry of another leader, or of an earlier life.
+    ///
+    /// # Panics
+    /// When the entry contradicts the store: this replica has diverged and must not go on.
+    fn apply(&mut self, entry: &CommittedEntry) -> Vec<Change> {
+        let apply = |action| match self.store.apply(action) {
+            Ok(change) => change,
+            Err(error) => panic!("committed entry does not fit the store: {error}"),
+        };
+        let changes: Vec<Change> = entry.actions.iter().map(apply).collect();
+        if let Some(lead) = &mut self.lead {
+            changes.iter().for_each(|change| lead.dirty.mark(change));
+        }
+        changes
+    }
+
+    fn restored(&mut self, index: u64, store: Store, out: &mut Vec<Effect>) {
+        assert!(self.lead.is_none(), "a leader never restores a snapshot");
+        self.index = index;
+        self.snapshot_index = index;
+        self.store = store.clone();
+        out.push(Effect::Publish {
+            index,
+            store,
+            changes: Arc::default(),
+        });
+    }
+
+    /// Gives out what has become true.
+    fn settle(&mut self, now: Timestamp, outcome: Outcome, out: &mut Vec<Effect>) {
+        for (to, result) in outcome.replies {
+            out.push(Effect::Reply { to, result });
+        }
+        for to in outcome.reported {
+            out.push(Effect::StatusReply { to, result: Ok(()) });
+        }
+        let Some(lead) = &mut self.lead else { return };
+        for registration in outcome.registered {
+            lead.dispatcher
+                .open(&self.store, &registration, now, &mut self.rng, out);
+        }
+    }
+
+    fn snapshot_if_due(&mut self, out: &mut Vec<Effect>) {
+        let interval = self
+            .store
+            .cluster()
+            .map_or(0, |cluster| cluster.spec.raft.snapshot_interval);
+        if interval == 0 || self.index - self.snapshot_index < interval {
+            return;
+        }
+        self.snapshot_index = self.index;
+        out.push(Effect::Snapshot {
+            index: self.index,
+            store: self.store.clone(),
+        });
+    }
+
+    fn enqueue(&mut self, to: ReplyTo, command: Command, out: &mut Vec<Effect>) {
+        match &mut self.lead {
+            None => out.push(Effect::Reply {
+                to,
+                result: Err(lost_leadership()),
+            }),
+            Some(lead) if lead.commands.len() >= QUEUED_COMMANDS_MAX => {
+                let message = "too many requests are waiting for the raft log";
+                let result = Err(CommandError::new(Code::ResourceExhausted, message));
+                out.push(Effect::Reply { to, result });
+            }
+            Some(lead) => lead.commands.push_back((to, command)),
+        }
+    }
+
+    fn agent_message(
+        &mut self,
+        now: Timestamp,
+        connection: ConnectionId,
+        message: FromAgent,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(lead) = &mut self.lead else {
+            if let FromAgent::Statuses { reply_to: to, .. } = message {
+                out.push(Effect::StatusReply {
+                    to,
+                    result: Err(not_leader()),
+                });
+            }
+            out.push(Effect::Close {
+                connection,
+                reason: not_leader(),
+            });
+            return;
+        };
+        match message {
+            FromAgent::Register {
+                node_id,
+                addr,
+                request,
+            } => match lead.dispatcher.admit(&self.store, node_id, now) {
+                Ok(()) => lead.registrations.push_back(Registration {
+                    connection,
+                    node_id,
+                    addr,
+                    request,
+                }),
+                Err(reason) => out.push(Effect::Close { connection, reason }),
+            },
+            FromAgent::Heartbeat => {
+                lead.dispatcher.heartbeat(&self.store, connection, now, out);
+            }
+            FromAgent::Statuses { reply_to, updates } => {
+                let refusal = match lead.dispatcher.node_of(connection) {
+                    None => DispatchError::SessionInvalid,
+                    Some(_) if lead.reports.len() >= QUEUED_REPORTS_MAX => unavailable(),
+                    Some(node_id) => {
+                        lead.reports.push_back(Report {
+                            reply_to,
+                            node_id,
+                            updates,
+                        });
+                        return;
+                    }
+                };
+                out.push(Effect::StatusReply {
+                    to: reply_to,
+                    result: Err(refusal),
+                });
+            }
+        }
+    }
+
+    fn next_request_id(&mut self) -> RequestId {
+        self.next_request += 1;
+        RequestId(u64::from(self.config.request_prefix) << 48 | self.next_request)
+    }
+}
+
+impl Lead {
+    fn has_work(&self) -> bool {
+        !self.has_begun
+            || !self.commands.is_empty()
+            || !self.registrations.is_empty()
+            || !self.reports.is_empty()
+            || !self.dirty.is_empty()
+    }
+
+    /// First batch of a term: creates a new cluster, forgets what is known of agents.
+    fn begin(&mut self, tx: &mut Transaction, bootstrap: Option<&Bootstrap>) {
+        if self.has_begun {
+            return;
+        }
+        self.has_begun = true;
+        if tx.view().cluster().is_none()
+            && let Some(bootstrap) = bootstrap
+        {
+            let cluster = (*bootstrap.cluster).clone();
+            tx.create_cluster(cluster)
+                .expect("an empty store takes a cluster");
+            let node = (*bootstrap.node).clone();
+            tx.create_node(node).expect("an empty store takes a node");
+        }
+        self.dispatcher.begin(tx);
+    }
+
+    /// Carries out commands and agents' messages in the order they came.
+    fn take_in(&mut self, tx: &mut Transaction, rng: &mut Rng, own_node: NodeId) -> Outcome {
+        let mut outcome = Outcome::default();
+        for _ in 0..BATCH_COMMANDS_MAX {
+            let Some((to, command)) = self.commands.pop_front() else {
+                break;
+            };
+            outcome.replies.push((to, execute(tx, rng, command)));
+        }
+        for registration in self.registrations.drain(..) {
+            Dispatcher::record(tx, &registration);
+            outcome.registered.push(registration);
+        }
+        for _ in 0..BATCH_REPORTS_MAX {
+            let Some(report) = self.reports.pop_front() else {
+                break;
+            };
+            for (task_id, status) in report.updates {
+                store_status(tx, report.node_id, own_node, task_id, status);
+            }
+            outcome.reported.push(report.reply_to);
+        }
+        outcome
+    }
+
+    /// Lets the reconcilers answer to what changed, and to time.
+    fn reconcile(&mut self, tx: &mut Transaction, rng: &mut Rng) {
+        if tx.now() >= self.next_sweep {
+            self.next_sweep = tx.now() + SWEEP_PERIOD;
+            self.dirty.mark_all(tx.view());
+        }
+        for change in tx.changes() {
+            self.dirty.mark(change);
+        }
+        drive(
+            tx,
+            &mut self.dirty,
+            &mut self.wakes,
+            rng,
+            WRITES_PER_ENTRY_MAX,
+        );
+    }
+}
+
+fn execute(tx: &mut Transaction, rng: &mut Rng, command: Command) -> Result<Answer, CommandError> {
+    match command {
+        Command::CreateService { spec } => services::create(tx, rng, *spec),
+        Command::UpdateService {
+            id,
+            version,
+            change,
+        } => services::update(tx, id, version, change),
+        Command::RemoveService { id } => services::remove(tx, id),
+        Command::UpdateNode { id, version, spec } => nodes::update(tx, id, version, *spec),
+        Command::RemoveNode { id, is_forced } => nodes::remove(tx, id, is_forced),
+        Command::UpdateCluster {
+            version,
+            spec,
+            worker_token,
+            manager_token,
+        } => {
+            let tokens = NewTokens {
+                worker: worker_token,
+                manager: manager_token,
+            };
+            nodes::update_cluster(tx, version, *spec, tokens)
+        }
+    }
+}
+
+/// Stores what an agent reports of a task. Reports about tasks that are gone, belong to another
+/// node or would go back in state are dropped: the agent repeats itself on every session.
+fn store_status(
+    tx: &mut Transaction,
+    node_id: NodeId,
+    own_node: NodeId,
+    task_id: TaskId,
+    mut status: TaskStatus,
+) {
+    let Some(stored) = tx.view().task(task_id) else {
+        return;
+    };
+    let is_agents_state = status.state >= TaskState::Assigned
+        && status.state != TaskState::Remove
+        && status.state != TaskState::Orphaned;
+    if stored.node_id != Some(node_id) || status.state < stored.status.state || !is_agents_state {
+        return;
+    }
+    status.applied_by = stored.status.applied_by;
+    status.applied_at = stored.status.applied_at;
+    if status == stored.status {
+        return;
+    }
+    status.applied_by = Some(own_node);
+    status.applied_at = Some(tx.now());
+    let mut task = Task::clone(stored);
+    task.status = status;
+    tx.update_task(task)
+        .expect("a task just read can be written");
+}
+
+fn refuse_store_error(error: &skep_store::Error) -> CommandError {
+    CommandError::new(Code::Unknown, error.to_string())
+}
+
+fn lost_leadership() -> CommandError {
+    CommandError::new(
+        Code::Unavailable,
+        "The swarm does not have a leader. It's possible that too few managers are online. \
+         Make sure more than half of the managers are online.",
+    )
+}
+
+/// A queue of this manager is full; the agent tries again.
+fn unavailable() -> DispatchError {
+    DispatchError::Unavailable("the manager has too much to do".to_owned())
+}

@@ -1,0 +1,431 @@
+//! Sessions of agents: registration, heartbeats, assignment sets.
+//!
+//! Part of the leader core: all state here is about connections and dies with leadership. What an
+//! agent was sent follows from the committed store alone; see `docs/design/dispatcher.md`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use skep_model::{
+    Node, NodeId, NodeState, Rng, SessionId, Task, TaskId, TaskState, Timestamp,
+    dispatch::{
+        AssignmentChange, AssignmentSequence, AssignmentsKind, AssignmentsMessage, DispatchError,
+        HeartbeatResponse, SessionMessage, SessionRequest, WeightedPeer,
+    },
+};
+use skep_store::{Change, Object, Store, Transaction};
+
+use crate::event::{ConnectionId, Effect, ToAgent};
+
+/// Missed heartbeats until a node counts as down (SwarmKit's grace period).
+const GRACE_HEARTBEATS: u32 = 3;
+/// After a change of leader agents get twice the grace to find the new one (SwarmKit).
+const GRACE_AFTER_ELECTION: u32 = 2 * GRACE_HEARTBEATS;
+/// Registrations one node may make within [`RATE_WINDOW`] (SwarmKit): more is a broken agent.
+const REGISTRATIONS_MAX: usize = 3;
+/// See [`REGISTRATIONS_MAX`].
+const RATE_WINDOW: Duration = Duration::from_secs(8);
+/// Sessions kept; one more than the largest cluster aimed at (10,000 nodes) would need.
+const SESSIONS_MAX: usize = 20_000;
+
+/// Preference SwarmKit gives every manager.
+const PEER_WEIGHT: i64 = 10;
+
+/// Message of a node whose state a new leader does not know (Swarm's text).
+pub(super) const UNKNOWN_MESSAGE: &str =
+    "Node moved to \"unknown\" state due to leadership change in cluster";
+const DOWN_MESSAGE: &str = "heartbeat failure";
+const DOWN_FROM_UNKNOWN_MESSAGE: &str = "heartbeat failure for node in \"unknown\" state";
+
+/// A registration waiting for its node record to be written.
+#[derive(Debug)]
+pub(super) struct Registration {
+    pub(super) connection: ConnectionId,
+    pub(super) node_id: NodeId,
+    pub(super) addr: String,
+    pub(super) request: SessionRequest,
+}
+
+#[derive(Debug)]
+struct Session {
+    id: SessionId,
+    connection: ConnectionId,
+    /// The task as last sent; compared to decide whether an update says anything new.
+    sent: BTreeMap<TaskId, Arc<Task>>,
+    sent_node: Arc<Node>,
+    sequence: AssignmentSequence,
+}
+
+/// All sessions and the deadlines of all nodes.
+#[derive(Debug, Default)]
+pub(super) struct Dispatcher {
+    sessions: BTreeMap<NodeId, Session>,
+    nodes_by_connection: BTreeMap<ConnectionId, NodeId>,
+    /// When a node counts as down unless heard of, and the same by time.
+    deadlines: BTreeMap<NodeId, Timestamp>,
+    by_deadline: BTreeSet<(Timestamp, NodeId)>,
+    registrations: BTreeMap<NodeId, Vec<Timestamp>>,
+}
+
+impl Dispatcher {
+    /// The earliest moment at which a node may have to be marked down.
+    pub(super) fn next_deadline(&self) -> Option<Timestamp> {
+        self.by_deadline.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Begins a term: nodes thought ready become unknown until they are heard of.
+    pub(super) fn begin(&mut self, tx: &mut Transaction) {
+        let now = tx.now();
+        let grace = heartbeat_period(tx.view()) * GRACE_AFTER_ELECTION;
+        let nodes: Vec<Arc<Node>> = tx.view().nodes().cloned().collect();
+        for node in nodes {
+            if node.status.state == NodeState::Down {
+                continue;
+            }
+            self.set_deadline(node.id, Some(now + grace));
+            if node.status.state != NodeState::Unknown {
+                let mut node = Node::clone(&node);
+                node.status.state = NodeState::Unknown;
+                UNKNOWN_MESSAGE.clone_into(&mut node.status.message);
+                tx.update_node(node)
+                    .expect("a node just read can be written");
+            }
+        }
+    }
+
+    /// Checks a registration against limits; refused ones must be closed.
+    pub(super) fn admit(
+        &mut self,
+        store: &Store,
+        node_id: NodeId,
+        now: Timestamp,
+    ) -> Result<(), DispatchError> {
+        if store.node(node_id).is_none() {
+            return Err(DispatchError::NodeNotFound);
+        }
+        if self.sessions.len() >= SESSIONS_MAX && !self.sessions.contains_key(&node_id) {
+            return Err(DispatchError::Unavailable("too many sessions".to_owned()));
+        }
+        let recent = self.registrations.entry(node_id).or_default();
+        recent.retain(|at| now.since(*at) < RATE_WINDOW);
+        if recent.len() >= REGISTRATIONS_MAX {
+            return Err(DispatchError::RegisteredTooOften);
+        }
+        recent.push(now);
+        Ok(())
+    }
+
+    /// Writes what a registering node says of itself, as far as it is new.
+    pub(super) fn record(tx: &mut Transaction, registration: &Registration) {
+        let Some(stored) = tx.view().node(registration.node_id) else {
+            return;
+        };
+        let mut node = Node::clone(stored);
+        node.status.state = NodeState::Ready;
+        node.status.message.clear();
+        node.status.addr.clone_from(&registration.addr);
+        node.description = Some(registration.request.description.clone());
+        if node != **stored {
+            tx.update_node(node)
+                .expect("a node just read can be written");
+        }
+    }
+
+    /// Opens the session of a registration whose record is committed.
+    pub(super) fn open(
+        &mut self,
+        store: &Store,
+        registration: &Registration,
+        now: Timestamp,
+        rng: &mut Rng,
+        out: &mut Vec<Effect>,
+    ) {
+        let node_id = registration.node_id;
+        let Some(node) = store.node(node_id) else {
+            let connection = registration.connection;
+            out.push(Effect::Close {
+                connection,
+                reason: DispatchError::NodeNotFound,
+            });
+            return;
+        };
+        self.close(node_id, DispatchError::SessionInvalid, out);
+        let mut session = Session {
+            id: SessionId::random(rng),
+            connection: registration.connection,
+            sent: BTreeMap::new(),
+            sent_node: Arc::clone(node),
+            sequence: AssignmentSequence::NONE,
+        };
+        out.push(session_message(&session, store));
+        let tasks = store
+            .tasks_on_node(node_id)
+            .filter(|task| is_sent(task))
+            .cloned();
+        session.sent = tasks.map(|task| (task.id, task)).collect();
+        let changes = session
+            .sent
+            .values()
+            .cloned()
+            .map(AssignmentChange::UpdateTask)
+            .collect();
+        out.push(session.assignments(AssignmentsKind::Complete, changes));
+        self.nodes_by_connection.insert(session.connection, node_id);
+        self.sessions.insert(node_id, session);
+        self.set_deadline(
+            node_id,
+            Some(now + heartbeat_period(store) * GRACE_HEARTBEATS),
+        );
+    }
+
+    /// A heartbeat came in.
+    pub(super) fn heartbeat(
+        &mut self,
+        store: &Store,
+        connection: ConnectionId,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(node_id) = self.nodes_by_connection.get(&connection).copied() else {
+            out.push(Effect::Close {
+                connection,
+                reason: DispatchError::SessionInvalid,
+            });
+            return;
+        };
+        self.set_deadline(
+            node_id,
+            Some(now + heartbeat_period(store) * GRACE_HEARTBEATS),
+        );
+        let response = HeartbeatResponse {
+            period: heartbeat_period(store),
+        };
+        out.push(Effect::Send {
+            connection,
+            message: ToAgent::Heartbeat(response),
+        });
+    }
+
+    /// The node whose session runs over `connection`.
+    pub(super) fn node_of(&self, connection: ConnectionId) -> Option<NodeId> {
+        self.nodes_by_connection.get(&connection).copied()
+    }
+
+    /// A connection broke. The node keeps its deadline: it may come back.
+    pub(super) fn disconnect(&mut self, connection: ConnectionId) {
+        if let Some(node_id) = self.nodes_by_connection.remove(&connection) {
+            self.sessions.remove(&node_id);
+        }
+    }
+
+    /// Marks nodes down whose deadline has passed.
+    pub(super) fn expire(&mut self, tx: &mut Transaction, out: &mut Vec<Effect>) {
+        while let Some((deadline, node_id)) = self.by_deadline.first().copied() {
+            if deadline > tx.now() {
+                break;
+            }
+            self.set_deadline(node_id, None);
+            self.close(node_id, DispatchError::NodeNotRegistered, out);
+            let Some(stored) = tx.view().node(node_id) else {
+                continue;
+            };
+            let mut node = Node::clone(stored);
+            let message = match node.status.state {
+                NodeState::Unknown => DOWN_FROM_UNKNOWN_MESSAGE,
+                NodeState::Down | NodeState::Ready | NodeState::Disconnected => DOWN_MESSAGE,
+            };
+            node.status.state = NodeState::Down;
+            message.clone_into(&mut node.status.message);
+            tx.update_node(node)
+                .expect("a node just read can be written");
+        }
+    }
+
+    /// Tells agents what committed changes mean for them.
+    pub(super) fn send_changes(
+        &mut self,
+        store: &Store,
+        changes: &[Change],
+        out: &mut Vec<Effect>,
+    ) {
+        let mut updates: BTreeMap<NodeId, Vec<AssignmentChange>> = BTreeMap::new();
+        for change in changes {
+            match (&change.old, &change.new) {
+                (_, Some(Object::Task(task))) => {
+                    let Some(node_id) = task.node_id else {
+                        continue;
+                    };
+                    let Some(session) = self.sessions.get_mut(&node_id) else {
+                        continue;
+                    };
+                    if session.note_task(task) {
+                        let update = AssignmentChange::UpdateTask(Arc::clone(task));
+                        updates.entry(node_id).or_default().push(update);
+                    }
+                }
+                (Some(Object::Task(task)), None) => {
+                    let Some(node_id) = task.node_id else {
+                        continue;
+                    };
+                    let Some(session) = self.sessions.get_mut(&node_id) else {
+                        continue;
+                    };
+                    if session.sent.remove(&task.id).is_some() {
+                        let update = AssignmentChange::RemoveTask(task.id);
+                        updates.entry(node_id).or_default().push(update);
+                    }
+                }
+                (_, Some(Object::Node(node))) => self.note_node(store, node, out),
+                (Some(Object::Node(node)), None) => {
+                    self.set_deadline(node.id, None);
+                    self.close(node.id, DispatchError::NodeNotFound, out);
+                }
+                _ => {}
+            }
+        }
+        for (node_id, changes) in updates {
+            if let Some(session) = self.sessions.get_mut(&node_id) {
+                out.push(session.assignments(AssignmentsKind::Incremental, changes));
+            }
+        }
+    }
+
+    /// Ends all sessions, because this manager leads no more.
+    pub(super) fn close_all(&mut self, out: &mut Vec<Effect>) {
+        for session in std::mem::take(&mut self.sessions).into_values() {
+            let connection = session.connection;
+            out.push(Effect::Close {
+                connection,
+                reason: not_leader(),
+            });
+        }
+        *self = Self::default();
+    }
+
+    fn note_node(&mut self, store: &Store, node: &Arc<Node>, out: &mut Vec<Effect>) {
+        let Some(session) = self.sessions.get_mut(&node.id) else {
+            return;
+        };
+        let sent = &session.sent_node;
+        if sent.spec != node.spec || sent.role != node.role {
+            session.sent_node = Arc::clone(node);
+            out.push(session_message(session, store));
+        }
+    }
+
+    fn close(&mut self, node_id: NodeId, reason: DispatchError, out: &mut Vec<Effect>) {
+        if let Some(session) = self.sessions.remove(&node_id) {
+            self.nodes_by_connection.remove(&session.connection);
+            out.push(Effect::Close {
+                connection: session.connection,
+                reason,
+            });
+        }
+    }
+
+    fn set_deadline(&mut self, node_id: NodeId, deadline: Option<Timestamp>) {
+        let old = match deadline {
+            Some(deadline) => self.deadlines.insert(node_id, deadline),
+            None => self.deadlines.remove(&node_id),
+        };
+        if let Some(old) = old {
+            self.by_deadline.remove(&(old, node_id));
+        }
+        self.by_deadline
+            .extend(deadline.map(|deadline| (deadline, node_id)));
+    }
+}
+
+impl Session {
+    /// Remembers the task as sent; true when the agent must hear of it.
+    fn note_task(&mut self, task: &Arc<Task>) -> bool {
+        if !is_sent(task) {
+            return false;
+        }
+        let is_news = self
+            .sent
+            .get(&task.id)
+            .is_none_or(|sent| !is_same_for_agent(sent, task));
+        if is_news {
+            self.sent.insert(task.id, Arc::clone(task));
+        }
+        is_news
+    }
+
+    fn assignments(&mut self, kind: AssignmentsKind, changes: Vec<AssignmentChange>) -> Effect {
+        let applies_to = self.sequence;
+        self.sequence = applies_to.next();
+        let message = AssignmentsMessage {
+            kind,
+            applies_to,
+            results_in: self.sequence,
+            changes,
+        };
+        Effect::Send {
+            connection: self.connection,
+            message: ToAgent::Assignments(message),
+        }
+    }
+}
+
+fn session_message(session: &Session, store: &Store) -> Effect {
+    let cluster = store.cluster();
+    let message = SessionMessage {
+        session_id: session.id,
+        node: Some(Arc::clone(&session.sent_node)),
+        managers: managers(store),
+        network_bootstrap_keys: cluster
+            .map(|cluster| cluster.network_bootstrap_keys.clone())
+            .unwrap_or_default(),
+        root_ca: cluster
+            .map(|cluster| cluster.root_ca.ca_cert.clone())
+            .unwrap_or_default(),
+    };
+    Effect::Send {
+        connection: session.connection,
+        message: ToAgent::Session(Arc::new(message)),
+    }
+}
+
+/// Agents hear of tasks once they are placed.
+fn is_sent(task: &Task) -> bool {
+    task.status.state >= TaskState::Assigned
+}
+
+/// Status and bookkeeping come from the agent itself; sending them back says nothing.
+fn is_same_for_agent(a: &Task, b: &Task) -> bool {
+    a.desired_state == b.desired_state
+        && a.node_id == b.node_id
+        && (Arc::ptr_eq(&a.spec, &b.spec) || a.spec == b.spec)
+        && a.endpoint == b.endpoint
+        && a.annotations == b.annotations
+        && a.service_annotations == b.service_annotations
+        && a.log_driver == b.log_driver
+        && a.assigned_generic_resources == b.assigned_generic_resources
+}
+
+fn heartbeat_period(store: &Store) -> Duration {
+    let period = store.cluster().map(|cluster| cluster.spec.heartbeat_period);
+    period.unwrap_or(skep_model::DEFAULT_HEARTBEAT_PERIOD)
+}
+
+/// All managers with a known address: an agent forgets those that are not listed.
+fn managers(store: &Store) -> Vec<WeightedPeer> {
+    let peer = |node: &Arc<Node>| {
+        let status = node.manager_status.as_ref()?;
+        Some(WeightedPeer {
+            node_id: node.id,
+            addr: status.addr.clone(),
+            weight: PEER_WEIGHT,
+        })
+    };
+    store.nodes().filter_map(peer).collect()
+}
+
+/// What agents and clients hear from a manager that does not lead.
+pub(super) fn not_leader() -> DispatchError {
+    DispatchError::NoLeader("this manager does not lead the cluster".to_owned())
+}

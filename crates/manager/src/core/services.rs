@@ -1,0 +1,134 @@
+//! Commands on services: create, update, roll back, remove.
+
+use skep_model::{
+    JobStatus, Rng, Service, ServiceId, ServiceMode, ServiceSpec, UpdateState, UpdateStatus,
+    Version, validate,
+};
+use skep_store::Transaction;
+
+use super::refuse_store_error;
+use crate::command::{Answer, Code, CommandError, ServiceChange};
+
+/// Adds a service.
+pub(super) fn create(
+    tx: &mut Transaction,
+    rng: &mut Rng,
+    spec: ServiceSpec,
+) -> Result<Answer, CommandError> {
+    check_spec(&spec)?;
+    check_name_is_free(tx, &spec.annotations.name)?;
+    let is_job = is_job(spec.mode);
+    let id = ServiceId::random(rng);
+    let service = Service {
+        id,
+        meta: skep_model::Meta::default(),
+        spec: std::sync::Arc::new(spec),
+        spec_version: Version(0),
+        previous_spec: None,
+        previous_spec_version: None,
+        endpoint: None,
+        update_status: None,
+        job_status: is_job.then(JobStatus::default),
+        is_pending_delete: false,
+    };
+    tx.create_service(service)
+        .map_err(|error| refuse_store_error(&error))?;
+    Ok(Answer::Service(id))
+}
+
+/// Replaces a service's spec, or returns to the previous one.
+pub(super) fn update(
+    tx: &mut Transaction,
+    id: ServiceId,
+    version: Version,
+    change: ServiceChange,
+) -> Result<Answer, CommandError> {
+    let Some(stored) = tx.view().service(id) else {
+        return Err(not_found(id));
+    };
+    let mut service = Service::clone(stored);
+    service.meta.version = version;
+    match change {
+        ServiceChange::Spec(spec) => {
+            check_spec(&spec)?;
+            check_change(&service.spec, &spec)?;
+            service.previous_spec = Some(std::mem::replace(&mut service.spec, (*spec).into()));
+            service.previous_spec_version = Some(service.spec_version);
+            service.spec_version = version;
+            service.update_status = None;
+        }
+        ServiceChange::Rollback => roll_back(&mut service, tx.now())?,
+    }
+    tx.update_service(service)
+        .map_err(|error| refuse_store_error(&error))?;
+    Ok(Answer::Done)
+}
+
+/// Removes a service; its tasks follow through the orchestrators.
+pub(super) fn remove(tx: &mut Transaction, id: ServiceId) -> Result<Answer, CommandError> {
+    if tx.remove_service(id) {
+        Ok(Answer::Done)
+    } else {
+        Err(not_found(id))
+    }
+}
+
+/// Swaps the spec with the previous one, as `docker service rollback` asks.
+fn roll_back(service: &mut Service, now: skep_model::Timestamp) -> Result<(), CommandError> {
+    let Some(previous) = service.previous_spec.take() else {
+        let message = format!("service {} does not have a previous spec", service.id);
+        return Err(CommandError::new(Code::FailedPrecondition, message));
+    };
+    let previous_version = service.previous_spec_version.unwrap_or_default();
+    service.previous_spec = Some(std::mem::replace(&mut service.spec, previous));
+    service.previous_spec_version = Some(service.spec_version);
+    service.spec_version = previous_version;
+    service.update_status = Some(UpdateStatus {
+        state: UpdateState::RollbackStarted,
+        started_at: Some(now),
+        completed_at: None,
+        message: "manually requested rollback".to_owned(),
+    });
+    Ok(())
+}
+
+fn check_spec(spec: &ServiceSpec) -> Result<(), CommandError> {
+    let problems = validate::service_spec(spec);
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    Err(CommandError::new(Code::InvalidArgument, texts.join("; ")))
+}
+
+/// What an update may not change (SwarmKit answers the same).
+fn check_change(old: &ServiceSpec, new: &ServiceSpec) -> Result<(), CommandError> {
+    if old.annotations.name != new.annotations.name {
+        let message = "renaming services is not supported";
+        return Err(CommandError::new(Code::Unimplemented, message));
+    }
+    if std::mem::discriminant(&old.mode) != std::mem::discriminant(&new.mode) {
+        let message = "service mode change is not allowed";
+        return Err(CommandError::new(Code::Unimplemented, message));
+    }
+    Ok(())
+}
+
+fn check_name_is_free(tx: &Transaction, name: &str) -> Result<(), CommandError> {
+    if tx.view().service_by_name(name).is_none() {
+        return Ok(());
+    }
+    let message = format!("name conflicts with an existing object: service {name} already exists");
+    Err(CommandError::new(Code::AlreadyExists, message))
+}
+
+fn is_job(mode: ServiceMode) -> bool {
+    match mode {
+        ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob => true,
+        ServiceMode::Replicated { .. } | ServiceMode::Global => false,
+    }
+}
+
+fn not_found(id: ServiceId) -> CommandError {
+    CommandError::new(Code::NotFound, format!("service {id} not found"))
+}

@@ -1,0 +1,112 @@
+//! Raft entries and snapshots as this manager writes and reads them.
+
+use std::sync::Arc;
+
+use skep_model::Node;
+use skep_store::{Action, Object, Store};
+use skep_wire::{
+    Error, SpecCache, log,
+    member::Member,
+    snapshot::{self, Membership},
+};
+
+/// Encoded bytes after which a batch becomes several entries. SwarmKit's transactions end at
+/// 1.5 MiB; raft refuses longer proposals.
+const ENTRY_BYTES_MAX: usize = 1 << 20;
+
+/// The entries of one batch. Only the last carries `request_id`: the batch is done when it is
+/// committed. Cutting is safe because each action is a whole object and reconcilers complete what
+/// a crash between two entries leaves.
+pub(crate) fn encode_batch(request_id: u64, actions: &[Action]) -> Vec<Vec<u8>> {
+    let entry = log::encode_actions(request_id, actions);
+    if entry.len() <= ENTRY_BYTES_MAX || actions.len() < 2 {
+        return vec![entry];
+    }
+    let (first, second) = actions.split_at(actions.len() / 2);
+    let mut entries = encode_batch(0, first);
+    entries.extend(encode_batch(request_id, second));
+    entries
+}
+
+/// The request id of an entry without decoding the rest: its first field, when not zero.
+pub(crate) fn request_id(mut entry: &[u8]) -> u64 {
+    let is_first = prost::encoding::decode_key(&mut entry).is_ok_and(|(number, _)| number == 1);
+    if is_first {
+        prost::encoding::decode_varint(&mut entry).unwrap_or(0)
+    } else {
+        0
+    }
+}
+
+/// The store as SwarmKit's `Snapshot`.
+pub(crate) fn encode_snapshot(store: &Store) -> Vec<u8> {
+    let member = |node: &Arc<Node>| {
+        let status = node.manager_status.as_ref()?;
+        let (raft_id, addr) = (status.raft_id, status.addr.clone());
+        Some(Member {
+            raft_id,
+            node_id: node.id,
+            addr,
+        })
+    };
+    let members = store.nodes().filter_map(member).collect();
+    let membership = Membership {
+        members,
+        removed: Vec::new(),
+    };
+    let objects: Vec<Object> = store.objects().collect();
+    snapshot::encode_snapshot(&membership, &objects)
+}
+
+/// The objects of a snapshot.
+pub(crate) fn decode_snapshot(bytes: &[u8]) -> Result<Vec<Object>, Error> {
+    Ok(snapshot::decode_snapshot(bytes, &mut SpecCache::new())?.objects)
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_store::ActionKind;
+
+    use super::*;
+
+    fn action(labels_bytes: usize) -> Action {
+        let mut rng = skep_model::Rng::from_seed(1);
+        let mut node = crate::bootstrap::tests::node(&mut rng);
+        let label = ("k".to_owned(), "v".repeat(labels_bytes));
+        node.spec.annotations.labels.extend([label]);
+        Action {
+            kind: ActionKind::Create,
+            object: Object::Node(Arc::new(node)),
+        }
+    }
+
+    #[test]
+    fn a_small_batch_is_one_entry_that_shows_its_request() {
+        let entries = encode_batch(7 << 48 | 9, &[action(10), action(20)]);
+        assert_eq!(entries.len(), 1);
+        assert_eq!(request_id(&entries[0]), 7 << 48 | 9);
+    }
+
+    #[test]
+    fn a_large_batch_is_cut_and_its_last_entry_shows_the_request() {
+        let actions: Vec<Action> = (0..5).map(|_| action(400_000)).collect();
+        let entries = encode_batch(3, &actions);
+        assert!(entries.len() > 1);
+        assert!(entries.iter().all(|entry| entry.len() <= ENTRY_BYTES_MAX));
+        let (last, others) = entries.split_last().unwrap();
+        assert_eq!(request_id(last), 3);
+        assert!(others.iter().all(|entry| request_id(entry) == 0));
+        let read: Vec<Action> = entries
+            .iter()
+            .flat_map(|entry| log::decode_actions(entry, &mut SpecCache::new()).unwrap().1)
+            .collect();
+        assert_eq!(read, actions);
+    }
+
+    #[test]
+    fn an_empty_or_broken_entry_has_no_request() {
+        for bytes in [&[][..], &[0xff], &[0x08], &[0x12, 0x00]] {
+            assert_eq!(request_id(bytes), 0);
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! What the rest of the daemon holds of a manager.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use skep_model::{
+    NodeId, TaskId, TaskStatus,
+    dispatch::{DispatchError, SessionRequest},
+};
+use skep_store::{Change, Store};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use crate::{
+    command::{Answer, Code, Command, CommandError},
+    event::{ConnectionId, ToAgent},
+};
+
+/// Requests on their way to the manager's loop; more wait in their callers.
+pub(crate) const REQUESTS_MAX: usize = 4096;
+/// Batches of changes a slow reader of the feed may lag behind before it must re-read the store.
+pub(crate) const FEED_LENGTH: usize = 1024;
+/// Messages to one agent that may wait in its connection; an agent that lags further is cut off.
+const AGENT_QUEUE: usize = 256;
+
+/// The committed state as readers see it.
+#[derive(Debug, Clone)]
+pub struct Published {
+    /// Index of the last entry in `store`.
+    pub index: u64,
+    /// The state; cheap to clone.
+    pub store: Store,
+    /// Whether this manager leads and takes commands.
+    pub is_leader: bool,
+    /// Why commands are refused, when the manager cannot write its log.
+    pub fault: Option<String>,
+}
+
+/// Changes of one committed entry, as the feed tells them.
+#[derive(Debug, Clone)]
+pub struct Feed {
+    /// Index of the entry.
+    pub index: u64,
+    /// What it did.
+    pub changes: Arc<Vec<Change>>,
+}
+
+/// A request to the manager's loop.
+pub(crate) enum Request {
+    Command {
+        command: Command,
+        reply: oneshot::Sender<Result<Answer, CommandError>>,
+    },
+    Connect {
+        register: Register,
+        outbox: mpsc::Sender<Result<ToAgent, DispatchError>>,
+    },
+    Heartbeat {
+        connection: ConnectionId,
+    },
+    Statuses {
+        connection: ConnectionId,
+        updates: Updates,
+        reply: StatusSender,
+    },
+    Gone {
+        connection: ConnectionId,
+    },
+}
+
+pub(crate) type Updates = Vec<(TaskId, TaskStatus)>;
+pub(crate) type StatusSender = oneshot::Sender<Result<(), DispatchError>>;
+
+/// An agent's registration as it reaches the loop.
+pub(crate) struct Register {
+    pub(crate) connection: ConnectionId,
+    pub(crate) node_id: NodeId,
+    pub(crate) addr: String,
+    pub(crate) request: SessionRequest,
+}
+
+/// Access to a running manager. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    pub(crate) requests: mpsc::Sender<Request>,
+    pub(crate) published: Arc<ArcSwap<Published>>,
+    pub(crate) feed: broadcast::Sender<Feed>,
+    pub(crate) next_connection: Arc<std::sync::atomic::AtomicU64>,
+}
+
+impl Handle {
+    /// Carries out a command; returns after its commit.
+    ///
+    /// # Errors
+    /// The command was refused, or it is not known whether it was carried out (`Unavailable`).
+    pub async fn command(&self, command: Command) -> Result<Answer, CommandError> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Command { command, reply };
+        self.requests.send(request).await.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    /// The committed state as of now.
+    pub fn view(&self) -> Arc<Published> {
+        self.published.load_full()
+    }
+
+    /// Changes committed from now on.
+    pub fn changes(&self) -> broadcast::Receiver<Feed> {
+        self.feed.subscribe()
+    }
+
+    /// Opens an agent's connection. The caller vouches for `node_id` (from its certificate, or
+    /// because it is this very node).
+    ///
+    /// # Errors
+    /// The manager has stopped.
+    pub async fn connect(
+        &self,
+        node_id: NodeId,
+        addr: String,
+        request: SessionRequest,
+    ) -> Result<AgentConnection, DispatchError> {
+        let next = self
+            .next_connection
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let connection = ConnectionId(next);
+        let (outbox, inbox) = mpsc::channel(AGENT_QUEUE);
+        let register = Register {
+            connection,
+            node_id,
+            addr,
+            request,
+        };
+        let sent = self
+            .requests
+            .send(Request::Connect { register, outbox })
+            .await;
+        sent.map_err(|_| gone())?;
+        Ok(AgentConnection {
+            connection,
+            requests: self.requests.clone(),
+            inbox: Some(inbox),
+        })
+    }
+}
+
+/// One agent's connection to the dispatcher. Dropping it tells the dispatcher.
+#[derive(Debug)]
+pub struct AgentConnection {
+    connection: ConnectionId,
+    requests: mpsc::Sender<Request>,
+    inbox: Option<mpsc::Receiver<Result<ToAgent, DispatchError>>>,
+}
+
+impl AgentConnection {
+    /// The stream of what the dispatcher says; ends after an error. Can be taken once.
+    pub fn take_inbox(&mut self) -> Option<mpsc::Receiver<Result<ToAgent, DispatchError>>> {
+        self.inbox.take()
+    }
+
+    /// Says that the agent is alive; answered by [`ToAgent::Heartbeat`].
+    ///
+    /// # Errors
+    /// The manager has stopped.
+    pub async fn heartbeat(&self) -> Result<(), DispatchError> {
+        let request = Request::Heartbeat {
+            connection: self.connection,
+        };
+        self.requests.send(request).await.map_err(|_| gone())
+    }
+
+    /// Reports task statuses; returns when they are stored.
+    ///
+    /// # Errors
+    /// They were not stored, or it is not known.
+    pub async fn report(&self, updates: Updates) -> Result<(), DispatchError> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Statuses {
+            connection: self.connection,
+            updates,
+            reply,
+        };
+        self.requests.send(request).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+impl Drop for AgentConnection {
+    fn drop(&mut self) {
+        // When the queue is full the dispatcher learns it from missing heartbeats instead.
+        let _ = self.requests.try_send(Request::Gone {
+            connection: self.connection,
+        });
+    }
+}
+
+fn stopped() -> CommandError {
+    CommandError::new(Code::Unavailable, "the manager has stopped")
+}
+
+fn gone() -> DispatchError {
+    DispatchError::Unavailable("the manager has stopped".to_owned())
+}
