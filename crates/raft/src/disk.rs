@@ -11,7 +11,7 @@ use std::{fs, os::unix::fs::DirBuilderExt as _, path::Path};
 use redb::StorageBackend;
 
 use self::{
-    engine::Engine,
+    engine::{Engine, ReadTables},
     records::{Meta, Records},
 };
 use crate::{
@@ -37,7 +37,8 @@ pub struct Disk {
     files: Box<dyn SnapshotFiles>,
     records: Records,
     keep_old_snapshots: usize,
-    at: Position,
+    /// `None` after a failed write: it may have taken effect.
+    at: Option<Position>,
 }
 
 /// What is known of the stored state without reading it.
@@ -60,8 +61,17 @@ impl Disk {
             .mode(0o700)
             .create(directory)
             .map_err(engine::io_error)?;
-        let files = Box::new(SnapshotDir::new(directory.to_owned()));
-        Self::with_engine(Engine::file(directory.join(LOG_FILE)), files, dek)
+        let files = SnapshotDir::new(directory.to_owned());
+        let log = directory.join(LOG_FILE);
+        let has_snapshot = files
+            .list()
+            .map_err(engine::io_error)?
+            .iter()
+            .any(|name| name.ends_with(SNAPSHOT_SUFFIX));
+        if has_snapshot && !log.try_exists().map_err(engine::io_error)? {
+            return Err(DiskError::LogMissing);
+        }
+        Self::with_engine(Engine::file(log), Box::new(files), dek)
     }
 
     /// The same on a disk of the caller's making.
@@ -88,9 +98,9 @@ impl Disk {
             files,
             records,
             keep_old_snapshots: 0,
-            at: Position::default(),
+            at: None,
         };
-        disk.at = disk.position()?;
+        disk.position()?;
         Ok(disk)
     }
 
@@ -100,19 +110,21 @@ impl Disk {
     }
 
     fn position(&mut self) -> Result<Position, DiskError> {
+        if let Some(at) = self.at {
+            return Ok(at);
+        }
         let records = &self.records;
-        self.engine.read(|tables| {
-            let metadata = tables
-                .meta(Meta::Snapshot)?
-                .map(|sealed| records.open_meta::<SnapshotMetadata>(Meta::Snapshot, &sealed))
-                .transpose()?;
+        let at = self.engine.read(|tables| {
+            let metadata = read_metadata(records, tables)?;
             let snapshot_index = metadata.map_or(0, |metadata| metadata.index);
             let last_index = tables.last_index()?.unwrap_or(0).max(snapshot_index);
             Ok(Position {
                 last_index,
                 snapshot_index,
             })
-        })
+        })?;
+        self.at = Some(at);
+        Ok(at)
     }
 
     /// Stores what a ready or a new group holds, in one transaction.
@@ -122,7 +134,9 @@ impl Disk {
         hard_state: Option<HardState>,
         snapshot: Option<&SnapshotMetadata>,
     ) -> Result<(), DiskError> {
-        let (records, mut at) = (&self.records, self.at);
+        let mut at = self.position()?;
+        self.at = None;
+        let records = &self.records;
         let sealed: Vec<_> = entries
             .iter()
             .map(|entry| (entry.index, records.seal_entry(entry)))
@@ -147,7 +161,7 @@ impl Disk {
             }
             Ok(())
         })?;
-        self.at = at;
+        self.at = Some(at);
         Ok(())
     }
 
@@ -204,10 +218,7 @@ impl Storage for Disk {
                 .meta(Meta::HardState)?
                 .map(|sealed| records.open_meta::<HardState>(Meta::HardState, &sealed))
                 .transpose()?;
-            let metadata = tables
-                .meta(Meta::Snapshot)?
-                .map(|sealed| records.open_meta::<SnapshotMetadata>(Meta::Snapshot, &sealed))
-                .transpose()?;
+            let metadata = read_metadata(records, tables)?;
             let mut entries = Vec::new();
             tables.for_each_entry(|index, sealed| {
                 entries.push(records.open_entry(index, sealed)?);
@@ -226,7 +237,7 @@ impl Storage for Disk {
     }
 
     fn bootstrap(&mut self, group: &Restored) -> Result<(), DiskError> {
-        if self.at.last_index != 0 || !self.restored()?.is_empty() {
+        if !self.restored()?.is_empty() {
             return Err(DiskError::NotEmpty);
         }
         if let Some(snapshot) = &group.snapshot {
@@ -252,21 +263,25 @@ impl Storage for Disk {
     }
 
     fn save_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), DiskError> {
-        let index = snapshot.index();
-        if index <= self.at.snapshot_index || index > self.at.last_index {
+        let (index, at) = (snapshot.index(), self.position()?);
+        if index < at.snapshot_index || index > at.last_index {
             return Err(DiskError::Misplaced(index));
         }
         self.write_snapshot_file(snapshot)?;
         let sealed = self.records.seal_meta(Meta::Snapshot, &snapshot.metadata);
+        self.at = None;
         self.engine
             .write(|tables| tables.put_meta(Meta::Snapshot, &sealed))?;
-        self.at.snapshot_index = index;
+        self.at = Some(Position {
+            snapshot_index: index,
+            ..at
+        });
         self.remove_old_snapshots(&snapshot.metadata);
         Ok(())
     }
 
     fn compact(&mut self, index: u64) -> Result<(), DiskError> {
-        if index > self.at.snapshot_index {
+        if index > self.position()?.snapshot_index {
             return Err(DiskError::Misplaced(index));
         }
         match index.checked_sub(1) {
@@ -277,16 +292,21 @@ impl Storage for Disk {
 
     fn snapshot(&mut self) -> Result<Option<Snapshot>, DiskError> {
         let records = &self.records;
-        let metadata = self.engine.read(|tables| {
-            let sealed = tables.meta(Meta::Snapshot)?;
-            sealed
-                .map(|sealed| records.open_meta::<SnapshotMetadata>(Meta::Snapshot, &sealed))
-                .transpose()
-        })?;
+        let metadata = self.engine.read(|tables| read_metadata(records, tables))?;
         metadata
             .map(|metadata| self.load_snapshot(&metadata))
             .transpose()
     }
+}
+
+fn read_metadata(
+    records: &Records,
+    tables: &ReadTables,
+) -> Result<Option<SnapshotMetadata>, DiskError> {
+    let sealed = tables.meta(Meta::Snapshot)?;
+    sealed
+        .map(|sealed| records.open_meta(Meta::Snapshot, &sealed))
+        .transpose()
 }
 
 /// As `SwarmKit` (etcd) names them, so that names sort by age.

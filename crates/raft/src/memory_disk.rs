@@ -127,11 +127,15 @@ impl Storage for MemoryDisk {
 
     fn save_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), DiskError> {
         self.check_space()?;
-        if self
-            .snapshot
-            .as_ref()
-            .is_some_and(|stored| stored.index() >= snapshot.index())
-        {
+        let stored = self.snapshot.as_ref().map_or(0, Snapshot::index);
+        let last = self
+            .entries
+            .keys()
+            .next_back()
+            .copied()
+            .unwrap_or(0)
+            .max(stored);
+        if !(stored..=last).contains(&snapshot.index()) {
             return Err(DiskError::Misplaced(snapshot.index()));
         }
         self.snapshot = Some(snapshot.clone());

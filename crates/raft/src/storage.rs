@@ -25,19 +25,19 @@ pub trait Storage: fmt::Debug + Send {
     /// Stores a ready, all or nothing; on return it is durable. Does nothing if there is nothing to write.
     ///
     /// # Errors
-    /// Nothing was stored (as far as a later `restored` tells); the same ready may be tried again.
+    /// It was stored whole or not at all; the same ready may be tried again.
     fn write(&mut self, ready: &Ready) -> Result<(), DiskError>;
 
     /// Stores a snapshot of our own; the log now builds on it, but keeps its entries until [`Storage::compact`].
     ///
     /// # Errors
-    /// The previous snapshot is still in force.
+    /// It is in force or the previous one is; it may be tried again.
     fn save_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), DiskError>;
 
     /// Drops entries before `index`, which is kept as the compaction point. Not beyond the snapshot.
     ///
     /// # Errors
-    /// Nothing was dropped.
+    /// All of them were dropped or none; it may be tried again.
     fn compact(&mut self, index: u64) -> Result<(), DiskError>;
 
     /// The newest snapshot, for sending.
@@ -79,6 +79,9 @@ pub enum DiskError {
     /// The log builds on a snapshot that is not there.
     #[error("snapshot `{0}` is missing")]
     SnapshotMissing(String),
+    /// There are snapshots and no log: someone removed it.
+    #[error("log file is missing beside its snapshots")]
+    LogMissing,
     /// Another process has the log open.
     #[error("stored state is in use by another process")]
     Locked,

@@ -1,10 +1,15 @@
 //! redb, reduced to two tables and to errors of ours. After a failed operation the database is dropped and opened again by
 //! the next one, which rolls back: redb itself refuses to go on after an IO error.
 
-use std::{fmt, io, ops::RangeInclusive, path::PathBuf, sync::Arc};
+use std::{
+    fmt, fs, io,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use redb::{
-    Builder, Database, ReadableDatabase as _, ReadableTable, StorageBackend, Table,
+    Builder, Database, ReadOnlyTable, ReadableDatabase as _, ReadableTable, StorageBackend, Table,
     TableDefinition, WriteTransaction,
 };
 
@@ -16,6 +21,8 @@ const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
 /// Memory for pages. The log is read only when starting, so little helps.
 const CACHE_BYTES: usize = 16 << 20;
+/// Length of redb's magic number.
+const MAGIC_BYTES: usize = 9;
 
 /// The database file, open or to be opened.
 #[derive(Debug)]
@@ -35,6 +42,11 @@ pub(super) struct Tables<L, M> {
     meta: M,
 }
 
+pub(super) type ReadTables =
+    Tables<ReadOnlyTable<u64, &'static [u8]>, ReadOnlyTable<&'static str, &'static [u8]>>;
+pub(super) type WriteTables<'t> =
+    Tables<Table<'t, u64, &'static [u8]>, Table<'t, &'static str, &'static [u8]>>;
+
 // === impl Engine ===
 
 impl Engine {
@@ -52,8 +64,31 @@ impl Engine {
         }
     }
 
-    /// Creates the tables of a new database, or checks version and key of an existing one.
+    /// Creates the database if there is none, or checks version and key of an existing one.
     pub(super) fn prepare(&mut self, records: &Records) -> Result<(), DiskError> {
+        if let Source::File(path) = &self.source
+            && !path.try_exists().map_err(io_error)?
+        {
+            // Creating is not atomic in redb, so the file gets its name when it is complete.
+            let unfinished = path.with_extension("new");
+            remove_if_exists(&unfinished).map_err(io_error)?;
+            let database = builder().create(&unfinished).map_err(engine_error)?;
+            let mut engine = Self {
+                source: Source::File(unfinished.clone()),
+                database: Some(database),
+            };
+            engine.check(records)?;
+            drop(engine);
+            rename_durably(&unfinished, path).map_err(io_error)?;
+        }
+        if let Source::Backend(backend) = &self.source {
+            discard_unfinished(backend.as_ref()).map_err(io_error)?;
+        }
+        self.check(records)
+    }
+
+    /// Marks a new database with version and key, or checks those of an existing one.
+    fn check(&mut self, records: &Records) -> Result<(), DiskError> {
         self.write(|tables| match tables.meta(Meta::Format)? {
             None => {
                 tables.put_meta(Meta::Format, &FORMAT_VERSION.to_be_bytes())?;
@@ -73,12 +108,7 @@ impl Engine {
 
     pub(super) fn read<T>(
         &mut self,
-        read: impl FnOnce(
-            &Tables<
-                redb::ReadOnlyTable<u64, &'static [u8]>,
-                redb::ReadOnlyTable<&'static str, &'static [u8]>,
-            >,
-        ) -> Result<T, DiskError>,
+        read: impl FnOnce(&ReadTables) -> Result<T, DiskError>,
     ) -> Result<T, DiskError> {
         let database = self.database()?;
         let result = (|| {
@@ -93,9 +123,7 @@ impl Engine {
     /// One durable transaction; nothing is changed if `write` or the disk fails.
     pub(super) fn write(
         &mut self,
-        write: impl FnOnce(
-            &mut Tables<Table<'_, u64, &'static [u8]>, Table<'_, &'static str, &'static [u8]>>,
-        ) -> Result<(), DiskError>,
+        write: impl FnOnce(&mut WriteTables<'_>) -> Result<(), DiskError>,
     ) -> Result<(), DiskError> {
         let database = self.database()?;
         let result = (|| {
@@ -112,12 +140,10 @@ impl Engine {
 
     fn database(&mut self) -> Result<&Database, DiskError> {
         if self.database.is_none() {
-            let mut builder = Builder::new();
-            builder.set_cache_size(CACHE_BYTES);
             let opened = match &self.source {
-                Source::File(path) => builder.create(path),
+                Source::File(path) => builder().open(path),
                 Source::Backend(backend) => {
-                    builder.create_with_backend(Shared(Arc::clone(backend)))
+                    builder().create_with_backend(Shared(Arc::clone(backend)))
                 }
             };
             self.database = Some(opened.map_err(engine_error)?);
@@ -134,6 +160,39 @@ impl Engine {
         }
         result
     }
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+/// redb writes its magic number last when it creates a database: without it there never was one.
+fn discard_unfinished(backend: &dyn StorageBackend) -> io::Result<()> {
+    let mut magic = [0; MAGIC_BYTES];
+    let length = backend.len()?;
+    let present = magic
+        .len()
+        .min(usize::try_from(length).unwrap_or(usize::MAX));
+    backend.read(0, &mut magic[..present])?;
+    if length > 0 && magic == [0; MAGIC_BYTES] {
+        backend.set_len(0)?;
+    }
+    Ok(())
+}
+
+fn remove_if_exists(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    to.parent()
+        .map_or(Ok(()), |parent| fs::File::open(parent)?.sync_all())
 }
 
 impl fmt::Debug for Source {
@@ -177,7 +236,7 @@ where
     }
 }
 
-impl Tables<Table<'_, u64, &'static [u8]>, Table<'_, &'static str, &'static [u8]>> {
+impl WriteTables<'_> {
     pub(super) fn put_meta(&mut self, meta: Meta, value: &[u8]) -> Result<(), DiskError> {
         self.meta.insert(meta.key(), value).map_err(engine_error)?;
         Ok(())
