@@ -1,0 +1,456 @@
+//! From a task and its image to what the engine makes: a pure function.
+//!
+//! Everything Docker decides between a service's container spec and the OCI configuration is
+//! decided here; files are written and volumes made by the caller, from what is returned.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use skep_model::{self as model, Task, TaskId};
+use skep_network::{HostPort, Protocol};
+
+use super::record::MountRecord;
+use crate::{
+    image::Image,
+    runtime::{
+        ContainerConfig, LogConfig, LogConfigError, Mount, MountKind, Propagation, Resources,
+        Rlimit, Security,
+    },
+};
+
+/// Container labels that tie a container to its task; Swarm's names.
+pub const LABEL_TASK_ID: &str = "com.docker.swarm.task.id";
+const LABEL_TASK: &str = "com.docker.swarm.task";
+const LABEL_TASK_NAME: &str = "com.docker.swarm.task.name";
+const LABEL_NODE_ID: &str = "com.docker.swarm.node.id";
+const LABEL_SERVICE_ID: &str = "com.docker.swarm.service.id";
+const LABEL_SERVICE_NAME: &str = "com.docker.swarm.service.name";
+
+/// `PATH` of containers whose image sets none; Docker's.
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Bits of Go's `os.FileMode` that differ from POSIX, and the POSIX bits they stand for.
+const GO_MODE_BITS: [(u32, u32); 3] =
+    [(1 << 23, 0o4000), (1 << 22, 0o2000), (1 << 20, 0o1000)];
+
+/// Why a task cannot become a container on this node.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Neither image nor spec says what to run. The text is Docker's.
+    #[error("no command specified")]
+    NoCommand,
+    /// The spec uses something this node does not have.
+    #[error("`{0}` is not supported by this node")]
+    Unsupported(&'static str),
+    /// A signal nobody knows.
+    #[error("invalid signal: {0}")]
+    Signal(String),
+    /// A bind mount's source is not an absolute path. The text is Docker's.
+    #[error("invalid mount config for type \"bind\": invalid mount path: '{0}' mount path must be absolute")]
+    RelativePath(String),
+    /// Log settings.
+    #[error(transparent)]
+    Log(#[from] LogConfigError),
+}
+
+/// A volume a container uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeUse {
+    /// Name; `None`: the caller makes one up.
+    pub name: Option<String>,
+    /// Labels for a new volume.
+    pub labels: BTreeMap<String, String>,
+    /// Where in the container; also what a new volume is filled from.
+    pub target: String,
+    /// Without write access.
+    pub is_read_only: bool,
+    /// Do not fill a new volume.
+    pub is_no_copy: bool,
+    /// Path inside the volume.
+    pub subpath: String,
+}
+
+/// A container to make.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ContainerPlan {
+    /// Name without slash.
+    pub name: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Entrypoint in force.
+    pub entrypoint: Vec<String>,
+    /// Arguments in force.
+    pub cmd: Vec<String>,
+    /// Stop signal as given.
+    pub stop_signal: String,
+    /// Grace between stop signal and SIGKILL.
+    pub stop_grace: Duration,
+    /// Log driver and options.
+    pub log_driver: (String, BTreeMap<String, String>),
+    /// Host name; empty: derived from the container's id.
+    pub hostname: String,
+    /// Volumes, named and anonymous.
+    pub volumes: Vec<VolumeUse>,
+    /// Bind sources to create when missing.
+    pub sources_to_create: Vec<PathBuf>,
+    /// Bind and tmpfs mounts as `docker inspect` shows them; volumes follow.
+    pub mounts: Vec<MountRecord>,
+    /// Ports to publish on the node.
+    pub ports: Vec<HostPort>,
+    /// What the runtime gets, but for root file system, network, volumes and generated files.
+    pub config: ContainerConfig,
+}
+
+/// Plans the container of `task` from `image`.
+pub fn plan(task: &Task, image: &Image) -> Result<ContainerPlan, Error> {
+    let spec = &task.spec.container;
+    let from_image = image.config();
+    let (entrypoint, cmd) = command(spec, &from_image.entrypoint, &from_image.cmd);
+    let args: Vec<String> = entrypoint.iter().chain(&cmd).cloned().collect();
+    if args.is_empty() {
+        return Err(Error::NoCommand);
+    }
+    let labels = labels(task, &from_image.labels);
+    let stop_signal = first_of(&spec.stop_signal, &from_image.stop_signal);
+    let log_driver = task.log_driver.clone().unwrap_or_default();
+    let user = first_of(&spec.user, &from_image.user);
+    let mut mounts = Mounts::default();
+    for mount in &spec.mounts {
+        mounts.add(mount)?;
+    }
+    let image_volumes = from_image.volumes.keys().map(String::as_str);
+    mounts.add_image_volumes(image_volumes);
+    let config = ContainerConfig {
+        is_rootfs_readonly: spec.is_read_only,
+        args,
+        env: environment(spec, task, &from_image.env),
+        cwd: absolute(&first_of(&spec.dir, &from_image.working_dir)),
+        user,
+        groups_add: spec.groups.clone(),
+        has_tty: spec.has_tty,
+        has_stdin: spec.has_open_stdin,
+        has_init: spec.init.unwrap_or(false),
+        hostname: spec.hostname.clone(),
+        mounts: mounts.runtime,
+        security: security(spec)?,
+        resources: resources(&task.spec.resources),
+        rlimits: spec.ulimits.iter().map(rlimit).collect(),
+        sysctls: spec.sysctls.clone(),
+        log: LogConfig::from_docker(&log_driver.name, &log_driver.options)?,
+        stop_signal: signal_number(&stop_signal)?,
+        labels: labels.clone(),
+        ..ContainerConfig::default()
+    };
+    Ok(ContainerPlan {
+        name: task.name(),
+        labels,
+        entrypoint,
+        cmd,
+        stop_signal,
+        stop_grace: spec.stop_grace_period(),
+        log_driver: (log_driver.name, log_driver.options),
+        hostname: spec.hostname.clone(),
+        volumes: mounts.volumes,
+        sources_to_create: mounts.sources_to_create,
+        mounts: mounts.records,
+        ports: host_ports(task),
+        config,
+    })
+}
+
+/// Whether `labels` belong to the container of `task`.
+pub fn is_container_of(labels: &BTreeMap<String, String>, task: TaskId) -> bool {
+    labels.get(LABEL_TASK_ID).is_some_and(|id| id == task.as_str())
+}
+
+/// Number of a signal given by name, with or without `SIG`, or by number; empty is SIGTERM.
+pub fn signal_number(signal: &str) -> Result<i32, Error> {
+    let invalid = || Error::Signal(signal.to_owned());
+    if signal.is_empty() {
+        return Ok(15);
+    }
+    if let Ok(number) = signal.parse::<i32>() {
+        return if (1..=64).contains(&number) { Ok(number) } else { Err(invalid()) };
+    }
+    let name = signal.to_ascii_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    if let Some(offset) = name.strip_prefix("RTMIN+") {
+        let offset: i32 = offset.parse().map_err(|_| invalid())?;
+        return if (0..=30).contains(&offset) { Ok(34 + offset) } else { Err(invalid()) };
+    }
+    let parsed: Result<nix::sys::signal::Signal, _> = format!("SIG{name}").parse();
+    parsed.map(|signal| signal as i32).map_err(|_| invalid())
+}
+
+/// Docker's rule: a given entrypoint drops the image's command, given arguments replace it.
+fn command(
+    spec: &model::ContainerSpec,
+    image_entrypoint: &[String],
+    image_cmd: &[String],
+) -> (Vec<String>, Vec<String>) {
+    let has_entrypoint = !spec.command.is_empty();
+    let entrypoint = if has_entrypoint { &spec.command[..] } else { image_entrypoint };
+    let cmd = match (spec.args.is_empty(), has_entrypoint) {
+        (false, _) => &spec.args[..],
+        (true, true) => &[],
+        (true, false) => image_cmd,
+    };
+    (entrypoint.to_vec(), cmd.to_vec())
+}
+
+fn labels(task: &Task, image: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut labels = image.clone();
+    labels.extend(task.spec.container.labels.clone());
+    let mut set = |key: &str, value: String| labels.insert(key.to_owned(), value);
+    set(LABEL_TASK, String::new());
+    set(LABEL_TASK_ID, task.id.to_string());
+    set(LABEL_TASK_NAME, task.name());
+    set(LABEL_NODE_ID, task.node_id.map(|id| id.to_string()).unwrap_or_default());
+    set(LABEL_SERVICE_ID, task.service_id.map(|id| id.to_string()).unwrap_or_default());
+    set(LABEL_SERVICE_NAME, task.service_annotations.name.clone());
+    labels
+}
+
+/// Image's environment, overridden by the spec's; a spec entry without `=` unsets.
+fn environment(spec: &model::ContainerSpec, task: &Task, image: &[String]) -> Vec<String> {
+    let mut env: Vec<String> = Vec::new();
+    let mut defaults = vec![DEFAULT_PATH.to_owned()];
+    if spec.has_tty {
+        defaults.push("TERM=xterm".to_owned());
+    }
+    let generic = task.assigned_generic_resources.iter().map(generic_resource);
+    let all = defaults.into_iter().chain(image.iter().cloned()).chain(spec.env.iter().cloned());
+    for entry in all.chain(generic) {
+        let name = entry.split('=').next().unwrap_or_default().to_owned();
+        let position = env.iter().position(|other| {
+            other.split_once('=').is_some_and(|(other, _)| other == name)
+        });
+        match (position, entry.contains('=')) {
+            (Some(position), true) => env[position] = entry,
+            (None, true) => env.push(entry),
+            (Some(position), false) => {
+                env.remove(position);
+            }
+            (None, false) => {}
+        }
+    }
+    env
+}
+
+fn generic_resource(resource: &model::GenericResource) -> String {
+    match resource {
+        model::GenericResource::Named { kind, value } => {
+            format!("DOCKER_RESOURCE_{}={value}", kind.to_uppercase())
+        }
+        model::GenericResource::Discrete { kind, value } => {
+            format!("DOCKER_RESOURCE_{}={value}", kind.to_uppercase())
+        }
+    }
+}
+
+fn security(spec: &model::ContainerSpec) -> Result<Security, Error> {
+    let mut security = Security {
+        capabilities_add: spec.capability_add.clone(),
+        capabilities_drop: spec.capability_drop.clone(),
+        oom_score_adj: i32::try_from(spec.oom_score_adj).ok().filter(|adj| *adj != 0),
+        ..Security::default()
+    };
+    if let Some(privileges) = &spec.privileges {
+        security.is_no_new_privileges = privileges.no_new_privileges;
+        let seccomp = privileges.seccomp.as_ref().map(|seccomp| seccomp.mode);
+        match seccomp {
+            Some(model::SeccompMode::Custom) => return Err(Error::Unsupported("Seccomp.Profile")),
+            Some(model::SeccompMode::Unconfined) => {
+                security.seccomp = crate::runtime::Seccomp::Unconfined;
+            }
+            Some(model::SeccompMode::Default) | None => {}
+        }
+    }
+    Ok(security)
+}
+
+fn resources(requirements: &model::ResourceRequirements) -> Resources {
+    let positive = |value: i64| u64::try_from(value).unwrap_or(0);
+    let limits = &requirements.limits;
+    let memory_swap_bytes = match requirements.swap_bytes {
+        Some(swap) if swap < 0 => -1,
+        Some(swap) => limits.memory_bytes.saturating_add(swap),
+        None => 0,
+    };
+    Resources {
+        nano_cpus: positive(limits.nano_cpus),
+        memory_bytes: positive(limits.memory_bytes),
+        memory_reservation_bytes: 0,
+        memory_swap_bytes,
+        memory_swappiness: requirements.memory_swappiness.and_then(|value| u64::try_from(value).ok()),
+        pids_max: requirements.pids_limit,
+        ..Resources::default()
+    }
+}
+
+fn rlimit(ulimit: &model::Ulimit) -> Rlimit {
+    let value = |limit: i64| u64::try_from(limit).unwrap_or(u64::MAX);
+    Rlimit { name: ulimit.name.clone(), soft: value(ulimit.soft), hard: value(ulimit.hard) }
+}
+
+/// Host-mode ports of the task; ports of the routing mesh are not the container's business.
+fn host_ports(task: &Task) -> Vec<HostPort> {
+    let ports = task.endpoint.iter().flat_map(|endpoint| &endpoint.ports);
+    ports
+        .filter(|port| port.publish_mode == model::PublishMode::Host)
+        .map(|port| HostPort {
+            protocol: match port.protocol {
+                model::Protocol::Tcp => Protocol::Tcp,
+                model::Protocol::Udp => Protocol::Udp,
+                model::Protocol::Sctp => Protocol::Sctp,
+            },
+            host_ip: std::net::Ipv4Addr::UNSPECIFIED.into(),
+            published: port.published_port,
+            target: port.target_port,
+        })
+        .collect()
+}
+
+/// Mounts sorted into what each part of the engine does with them.
+#[derive(Debug, Default)]
+struct Mounts {
+    runtime: Vec<Mount>,
+    records: Vec<MountRecord>,
+    volumes: Vec<VolumeUse>,
+    sources_to_create: Vec<PathBuf>,
+}
+
+impl Mounts {
+    fn add(&mut self, mount: &model::Mount) -> Result<(), Error> {
+        match mount.kind {
+            model::MountKind::Bind => self.add_bind(mount),
+            model::MountKind::Volume => self.add_volume(mount),
+            model::MountKind::Tmpfs => {
+                self.add_tmpfs(mount);
+                Ok(())
+            }
+            model::MountKind::NamedPipe => Err(Error::Unsupported("npipe mount")),
+            model::MountKind::Cluster => Err(Error::Unsupported("cluster volume")),
+        }
+    }
+
+    fn add_bind(&mut self, mount: &model::Mount) -> Result<(), Error> {
+        if !Path::new(&mount.source).is_absolute() {
+            return Err(Error::RelativePath(mount.source.clone()));
+        }
+        let options = mount.bind.clone().unwrap_or_default();
+        if options.create_mountpoint {
+            self.sources_to_create.push(PathBuf::from(&mount.source));
+        }
+        let propagation = propagation(options.propagation);
+        self.records.push(MountRecord {
+            kind: "bind".to_owned(),
+            source: mount.source.clone(),
+            destination: mount.target.clone(),
+            is_writable: !mount.is_read_only,
+            propagation: propagation_name(options.propagation).to_owned(),
+            ..MountRecord::default()
+        });
+        let source = PathBuf::from(&mount.source);
+        let is_recursive = !options.is_non_recursive;
+        let kind = MountKind::Bind { source, propagation, is_recursive };
+        self.push(mount, kind);
+        Ok(())
+    }
+
+    fn add_volume(&mut self, mount: &model::Mount) -> Result<(), Error> {
+        let options = mount.volume.clone().unwrap_or_default();
+        let driver = options.driver.unwrap_or_default();
+        if !matches!(driver.name.as_str(), "" | "local") {
+            return Err(Error::Unsupported("VolumeOptions.DriverConfig.Name"));
+        }
+        if !driver.options.is_empty() {
+            return Err(Error::Unsupported("VolumeOptions.DriverConfig.Options"));
+        }
+        self.volumes.push(VolumeUse {
+            name: Some(mount.source.clone()).filter(|name| !name.is_empty()),
+            labels: options.labels,
+            target: mount.target.clone(),
+            is_read_only: mount.is_read_only,
+            is_no_copy: options.is_no_copy,
+            subpath: options.subpath,
+        });
+        Ok(())
+    }
+
+    fn add_tmpfs(&mut self, mount: &model::Mount) {
+        let options = mount.tmpfs.clone().unwrap_or_default();
+        self.records.push(MountRecord {
+            kind: "tmpfs".to_owned(),
+            destination: mount.target.clone(),
+            is_writable: !mount.is_read_only,
+            ..MountRecord::default()
+        });
+        let kind = MountKind::Tmpfs {
+            size_bytes: u64::try_from(options.size_bytes).unwrap_or(0),
+            mode: posix_mode(options.mode),
+            options: Vec::new(),
+        };
+        self.push(mount, kind);
+    }
+
+    /// Paths the image declares as volumes get anonymous ones, unless something is mounted there.
+    fn add_image_volumes<'a>(&mut self, targets: impl Iterator<Item = &'a str>) {
+        for target in targets {
+            let is_covered = self.runtime.iter().any(|mount| mount.destination == target)
+                || self.volumes.iter().any(|volume| volume.target == target);
+            if !is_covered {
+                self.volumes.push(VolumeUse {
+                    name: None,
+                    labels: BTreeMap::new(),
+                    target: target.to_owned(),
+                    is_read_only: false,
+                    is_no_copy: false,
+                    subpath: String::new(),
+                });
+            }
+        }
+    }
+
+    fn push(&mut self, mount: &model::Mount, kind: MountKind) {
+        let destination = mount.target.clone();
+        self.runtime.push(Mount { destination, is_readonly: mount.is_read_only, kind });
+    }
+}
+
+fn propagation(propagation: model::Propagation) -> Propagation {
+    match propagation {
+        model::Propagation::RPrivate => Propagation::Rprivate,
+        model::Propagation::Private => Propagation::Private,
+        model::Propagation::RShared => Propagation::Rshared,
+        model::Propagation::Shared => Propagation::Shared,
+        model::Propagation::RSlave => Propagation::Rslave,
+        model::Propagation::Slave => Propagation::Slave,
+    }
+}
+
+fn propagation_name(propagation: model::Propagation) -> &'static str {
+    match propagation {
+        model::Propagation::RPrivate => "rprivate",
+        model::Propagation::Private => "private",
+        model::Propagation::RShared => "rshared",
+        model::Propagation::Shared => "shared",
+        model::Propagation::RSlave => "rslave",
+        model::Propagation::Slave => "slave",
+    }
+}
+
+fn posix_mode(go_mode: u32) -> u32 {
+    let special = GO_MODE_BITS.iter().filter(|(go, _)| go_mode & go != 0);
+    special.fold(go_mode & 0o777, |mode, (_, posix)| mode | posix)
+}
+
+fn first_of(first: &str, second: &str) -> String {
+    if first.is_empty() { second.to_owned() } else { first.to_owned() }
+}
+
+fn absolute(dir: &str) -> String {
+    if dir.starts_with('/') { dir.to_owned() } else { format!("/{dir}") }
+}
