@@ -25,3 +25,6 @@ pub(crate) use self::{
     field::{At, id},
     task::TaskParts,
 };
+
+#[cfg(test)]
+mod tests;

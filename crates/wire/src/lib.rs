@@ -6,6 +6,8 @@
 //! raft group and the worker's records.
 //! Decisions are left out, and so are gRPC services. Design: `docs/design/wire.md`.
 
+#[cfg(any(test, feature = "arbitrary"))]
+pub mod arbitrary;
 mod convert;
 mod error;
 mod framing;

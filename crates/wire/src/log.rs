@@ -144,3 +144,6 @@ fn target_number(object: &Object) -> usize {
         Object::Cluster(_) => ACTION_CLUSTER,
     }
 }
+
+#[cfg(test)]
+mod tests;

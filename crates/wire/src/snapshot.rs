@@ -171,3 +171,6 @@ impl TryFrom<proto::ClusterSnapshot> for Membership {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

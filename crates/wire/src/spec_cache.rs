@@ -120,3 +120,6 @@ impl<T> fmt::Debug for Shared<T> {
         write!(f, "{} entries", self.by_encoding.len())
     }
 }
+
+#[cfg(test)]
+mod tests;
