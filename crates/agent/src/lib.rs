@@ -5,3 +5,4 @@
 //! Design: `docs/design/agent.md`.
 
 pub mod exec;
+pub mod task;
