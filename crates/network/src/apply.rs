@@ -4,13 +4,23 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tracing::debug;
 
 use crate::netlink::{NetlinkError, RouteSocket, VethRequest};
 use crate::netns::{self, CONTAINER_INTERFACE, Interface, NetnsError, NetnsThread};
 use crate::nft::{self, NftError};
-use crate::plan::{Step, alias};
+use crate::plan::{Step, Veth, alias};
 use crate::rules;
 use crate::sysctl::{self, SysctlError};
+
+/// How often a new link is asked whether it is up. The kernel's link watch takes a millisecond, and at most a second; an
+/// endpoint whose own side was put down never gets there, and must not hold up the others for long.
+const LINK_ATTEMPT_COUNT_MAX: u32 = 50;
+
+/// Pause between two such questions, on kernels that need any.
+const LINK_ATTEMPT_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
@@ -136,26 +146,7 @@ impl Kernel {
             }
             Step::DeleteNetns { id } => netns::delete(&self.netns_path(id))?,
             Step::CreateNetns { id } => self.netns.create(&self.netns_path(id))?,
-            Step::CreateVeth {
-                id,
-                link,
-                bridge,
-                mac,
-                mtu,
-            } => {
-                let path = self.netns_path(id);
-                let netns =
-                    File::open(&path).map_err(|source| ApplyError::OpenNetns { path, source })?;
-                let bridge_index = self.route.link_index(bridge)?;
-                self.route.create_veth(&VethRequest {
-                    link,
-                    bridge_index,
-                    peer: CONTAINER_INTERFACE,
-                    peer_mac: *mac,
-                    peer_netns: netns.as_fd(),
-                    mtu: *mtu,
-                })?;
-            }
+            Step::CreateVeth(veth) => self.create_veth(veth)?,
             Step::ConfigureNetns {
                 id,
                 address,
@@ -171,16 +162,48 @@ impl Kernel {
                 id,
                 link,
                 enslave_to,
+                is_isolated,
             } => {
                 if let Some(bridge) = enslave_to {
                     let bridge_index = self.route.link_index(bridge)?;
                     self.route.enslave(link, bridge_index)?;
                 }
                 let index = self.route.link_index(link)?;
-                self.route.isolate(index)?;
+                self.route.set_isolated(index, *is_isolated)?;
                 self.route.set_alias_and_up(index, &alias(id))?;
+                self.await_link(index)?;
             }
         }
+        Ok(())
+    }
+
+    fn create_veth(&mut self, veth: &Veth) -> Result<(), ApplyError> {
+        let path = self.netns_path(&veth.id);
+        let netns = File::open(&path).map_err(|source| ApplyError::OpenNetns { path, source })?;
+        let bridge_index = self.route.link_index(&veth.bridge)?;
+        self.route.create_veth(&VethRequest {
+            link: &veth.link,
+            bridge_index,
+            peer: CONTAINER_INTERFACE,
+            peer_mac: veth.mac,
+            peer_netns: netns.as_fd(),
+            mtu: veth.mtu,
+        })?;
+        let index = self.route.link_index(&veth.link)?;
+        Ok(self.route.set_isolated(index, veth.is_isolated)?)
+    }
+
+    /// Waits until a link has noticed that its peer is up. A bridge drops packets before, among them the first ARP request,
+    /// which would delay a first connection by a second.
+    fn await_link(&mut self, index: u32) -> Result<(), ApplyError> {
+        for _ in 0..LINK_ATTEMPT_COUNT_MAX {
+            // Since Linux 6.8 asking is enough: the kernel catches up before it answers.
+            if self.route.is_operational(index)? {
+                return Ok(());
+            }
+            std::thread::sleep(LINK_ATTEMPT_INTERVAL);
+        }
+        debug!(link.index = index, "Link does not come up");
         Ok(())
     }
 }

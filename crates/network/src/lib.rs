@@ -32,11 +32,25 @@ mod sysctl;
 mod network;
 mod owner;
 
+#[cfg(test)]
+mod testbed;
+
+pub use apply::ApplyError;
 pub use config::{Config, ConfigError};
 pub use endpoint::{Attachment, EndpointIdError, EndpointInfo, Mac};
 pub use error::{Error, Report};
+pub use netlink::NetlinkError;
+pub use netns::NetnsError;
 pub use network::Network;
-pub use plan::{Desired, DesiredEndpoint, Observed, ObservedLink, Step, plan};
+pub use nft::NftError;
+pub use plan::{
+    Desired, DesiredEndpoint, Observed, ObservedBridge, ObservedLink, ObservedRules, Step, Veth,
+    plan,
+};
 pub use pool::{Pool, PoolError};
 pub use ports::{HostPort, PortConflict, Protocol};
+pub use reservation::ReservationError;
 pub use resolv::{DnsSettings, container_resolv_conf};
+pub use rules::{PortRule, Ruleset};
+pub use state::StateError;
+pub use sysctl::SysctlError;

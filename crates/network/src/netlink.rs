@@ -16,6 +16,7 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{
     InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    State,
 };
 use rtnetlink::packet_route::route::{RouteProtocol, RouteScope};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -166,7 +167,8 @@ impl RouteSocket {
         )
     }
 
-    /// Makes a veth pair whose peer is born in its namespace: moving it there costs an RCU grace period. Both ends are down.
+    /// Makes a veth pair whose peer is born in its namespace: moving it there costs an RCU grace period. Our end is up,
+    /// so that the peer has a carrier the moment it is put up.
     pub(crate) fn create_veth(&mut self, veth: &VethRequest<'_>) -> Result<(), NetlinkError> {
         let peer = LinkMessageBuilder::<LinkUnspec>::new()
             .name(veth.peer)
@@ -175,6 +177,8 @@ impl RouteSocket {
             .setns_by_fd(veth.peer_netns.as_raw_fd())
             .build();
         let mut message = LinkMessage::default();
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
         message.attributes = vec![
             LinkAttribute::IfName(veth.link.to_owned()),
             LinkAttribute::Mtu(veth.mtu),
@@ -201,10 +205,15 @@ impl RouteSocket {
         self.set("add a link to a bridge", message)
     }
 
-    /// Isolates a bridge port from the other isolated ports.
-    pub(crate) fn isolate(&mut self, index: u32) -> Result<(), NetlinkError> {
+    /// Isolates a bridge port from the other isolated ports, or lets the bridge send packets on to them and back to itself.
+    pub(crate) fn set_isolated(
+        &mut self,
+        index: u32,
+        is_isolated: bool,
+    ) -> Result<(), NetlinkError> {
         let message = LinkBridgePort::new(index)
-            .append_info_data(InfoBridgePort::Isolated(true))
+            .append_info_data(InfoBridgePort::Isolated(is_isolated))
+            .append_info_data(InfoBridgePort::HairpinMode(!is_isolated))
             .build();
         self.request(
             "isolate a bridge port",
@@ -212,6 +221,18 @@ impl RouteSocket {
             NLM_F_ACK,
         )
         .map(drop)
+    }
+
+    /// Whether a link can carry packets.
+    pub(crate) fn is_operational(&mut self, index: u32) -> Result<bool, NetlinkError> {
+        let request = LinkUnspec::new_with_index(index).build();
+        let answers = self.request("find a link", RouteNetlinkMessage::GetLink(request), 0)?;
+        Ok(answers.iter().any(|answer| match answer {
+            RouteNetlinkMessage::NewLink(link) => link
+                .attributes
+                .contains(&LinkAttribute::OperState(State::Up)),
+            _ => false,
+        }))
     }
 
     /// Names a link's endpoint and puts it up, in one request.

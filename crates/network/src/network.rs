@@ -116,3 +116,6 @@ impl Network {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

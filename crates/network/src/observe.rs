@@ -38,6 +38,7 @@ pub(crate) fn observe(
     });
     Ok(Observed {
         is_forwarding: sysctl::is_on(sysctl::IP_FORWARD),
+        is_bridge_filtered: sysctl::is_on(sysctl::BRIDGE_FILTER),
         links: ours.collect(),
         bridge: match bridge {
             Some(link) => Some(observe_bridge(desired, link, &socket.addresses()?)),

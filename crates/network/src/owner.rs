@@ -68,6 +68,11 @@ pub(crate) enum Command {
     Close {
         reply: Reply<()>,
     },
+    /// Makes the owner die after some more steps.
+    #[cfg(test)]
+    Doom {
+        steps: u32,
+    },
 }
 
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
@@ -126,7 +131,8 @@ fn answer<T>(reply: Reply<T>, outcome: Result<T, Error>) {
 impl Owner {
     /// The thread's body.
     pub(crate) fn run(config: Config, commands: &Receiver<Command>, ready: Reply<()>) {
-        let mut owner = match Owner::open(&config) {
+        let opened = Owner::open(&config).and_then(|mut owner| owner.adopt().map(|()| owner));
+        let mut owner = match opened {
             Ok(owner) => owner,
             Err(error) => return answer(ready, Err(error)),
         };
@@ -168,13 +174,27 @@ impl Owner {
             known_obstacles: Vec::new(),
         };
         owner.reserve_adopted_ports();
-        let report = owner.reconcile()?;
+        Ok(owner)
+    }
+
+    /// Brings the kernel to the state of the state file.
+    fn adopt(&mut self) -> Result<(), Error> {
+        let report = self.reconcile()?;
         info!(
-            endpoints = owner.desired.endpoints.len(),
+            endpoints = self.desired.endpoints.len(),
             steps = report.steps.len(),
             "Node network is open"
         );
-        Ok(owner)
+        Ok(())
+    }
+
+    /// Opens, and dies after `steps` steps.
+    #[cfg(test)]
+    pub(crate) fn open_doomed(config: &Config, steps: u32) {
+        let mut owner = Owner::open(config).expect("the configuration is valid");
+        owner.kernel.steps_left = Some(steps);
+        // Succeeds when all steps are done before.
+        let _ = owner.adopt();
     }
 
     fn reserve_adopted_ports(&mut self) {
@@ -204,7 +224,7 @@ impl Owner {
                 }
                 Err(RecvTimeoutError::Disconnected) => ControlFlow::Break(()),
             };
-            if self.dying.len() > DYING_COUNT_MAX || flow.is_break() {
+            if (self.dying.len() > DYING_COUNT_MAX || flow.is_break()) && !self.is_killed() {
                 self.reap();
             }
             if flow.is_break() {
@@ -259,6 +279,8 @@ impl Owner {
                     answer(reply, Ok(()));
                     return ControlFlow::Break(());
                 }
+                #[cfg(test)]
+                Command::Doom { steps } => self.kernel.steps_left = Some(steps),
             }
         }
         self.take(&mut turn)

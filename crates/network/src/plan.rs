@@ -42,6 +42,8 @@ pub struct DesiredEndpoint {
 pub struct Observed {
     /// `net.ipv4.ip_forward`.
     pub is_forwarding: bool,
+    /// `net.bridge.bridge-nf-call-iptables`: IP rules see what the bridge forwards.
+    pub is_bridge_filtered: bool,
     /// The bridge, if it exists.
     pub bridge: Option<ObservedBridge>,
     /// Links called like those of our endpoints, by name.
@@ -160,19 +162,8 @@ pub enum Step {
         /// Endpoint id.
         id: String,
     },
-    /// Makes a veth pair: a port of the bridge, and `eth0` in the endpoint's namespace.
-    CreateVeth {
-        /// Endpoint id.
-        id: String,
-        /// Interface name on the node's side.
-        link: String,
-        /// Bridge the link becomes a port of.
-        bridge: String,
-        /// Ethernet address of `eth0`.
-        mac: Mac,
-        /// MTU in bytes.
-        mtu: u32,
-    },
+    /// Makes a veth pair: a port of the bridge, and `eth0` in the endpoint's namespace. The port is up.
+    CreateVeth(Veth),
     /// Gives `eth0` its address and the namespace its default route.
     ConfigureNetns {
         /// Endpoint id.
@@ -182,7 +173,7 @@ pub enum Step {
         /// Default route.
         gateway: IpAddr,
     },
-    /// Isolates the port, then names its endpoint in its alias and puts it up: the endpoint is complete.
+    /// Sets the port's isolation, names its endpoint in its alias, waits until it forwards: the endpoint is complete.
     ActivateLink {
         /// Endpoint id.
         id: String,
@@ -190,7 +181,26 @@ pub enum Step {
         link: String,
         /// The bridge, if the link must become its port first.
         enslave_to: Option<String>,
+        /// Whether the port is isolated from other isolated ports.
+        is_isolated: bool,
     },
+}
+
+/// A veth pair to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Veth {
+    /// Endpoint id.
+    pub id: String,
+    /// Interface name on the node's side.
+    pub link: String,
+    /// Bridge the link becomes a port of.
+    pub bridge: String,
+    /// Ethernet address of `eth0`.
+    pub mac: Mac,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Whether the port is isolated from other isolated ports.
+    pub is_isolated: bool,
 }
 
 /// The steps from `observed` to `desired`, in order.
@@ -210,7 +220,11 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Vec<Step> {
         plan_endpoint(
             desired,
             id,
-            &ObservedEndpoint { is_mounted, link },
+            &ObservedEndpoint {
+                is_mounted,
+                link,
+                is_bridge_filtered: observed.is_bridge_filtered,
+            },
             &mut steps,
         );
     }
@@ -222,6 +236,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Vec<Step> {
 pub(crate) struct ObservedEndpoint<'a> {
     pub(crate) is_mounted: bool,
     pub(crate) link: Option<&'a ObservedLink>,
+    pub(crate) is_bridge_filtered: bool,
 }
 
 /// The steps for one endpoint, without its ports. Does nothing for an id that is not desired.
@@ -243,16 +258,20 @@ pub(crate) fn plan_endpoint(
     };
     let link = desired.link_name(address);
     let alias = alias(&id);
+    // Where IP rules see bridged packets they keep containers apart, and must: there a packet to a published port of the node
+    // is sent on by the bridge itself, which isolation would forbid.
+    let is_isolated = !observed.is_bridge_filtered;
     match observed.link {
         // Configured: only what happens on the node's side can need repair. That holds without a mount point too: the
         // container may still run in its namespace, which nobody can mount again.
         Some(port) if port.alias.as_ref() == Some(&alias) => {
-            if !(port.is_in_bridge && port.is_isolated && port.is_up) {
+            if !(port.is_in_bridge && port.is_isolated == is_isolated && port.is_up) {
                 let enslave_to = (!port.is_in_bridge).then(|| desired.bridge.clone());
                 steps.push(Step::ActivateLink {
                     id,
                     link,
                     enslave_to,
+                    is_isolated,
                 });
             }
             return;
@@ -266,13 +285,14 @@ pub(crate) fn plan_endpoint(
     if !observed.is_mounted {
         steps.push(Step::CreateNetns { id: id.clone() });
     }
-    steps.push(Step::CreateVeth {
+    steps.push(Step::CreateVeth(Veth {
         id: id.clone(),
         link: link.clone(),
         bridge: desired.bridge.clone(),
         mac: Mac::from_ip(address),
         mtu: desired.mtu,
-    });
+        is_isolated,
+    }));
     steps.push(Step::ConfigureNetns {
         id: id.clone(),
         address: desired.in_subnet(address),
@@ -282,6 +302,7 @@ pub(crate) fn plan_endpoint(
         id,
         link,
         enslave_to: None,
+        is_isolated,
     });
 }
 
@@ -428,7 +449,7 @@ impl Step {
     pub(crate) fn endpoint(&self) -> Option<&str> {
         match self {
             Step::CreateNetns { id }
-            | Step::CreateVeth { id, .. }
+            | Step::CreateVeth(Veth { id, .. })
             | Step::ConfigureNetns { id, .. }
             | Step::ActivateLink { id, .. } => Some(id),
             Step::EnableForwarding
@@ -481,15 +502,17 @@ impl fmt::Display for Step {
             Step::DeleteLinks { names } => write!(f, "delete links [{}]", Listed(names)),
             Step::DeleteNetns { id } => write!(f, "delete namespace {id}"),
             Step::CreateNetns { id } => write!(f, "create namespace {id}"),
-            Step::CreateVeth {
+            Step::CreateVeth(Veth {
                 id,
                 link,
                 bridge,
                 mac,
                 mtu,
-            } => write!(
+                is_isolated,
+            }) => write!(
                 f,
-                "create link {link} in {bridge}, peer eth0 in namespace {id} mac {mac} mtu {mtu}"
+                "create {}link {link} in {bridge}, peer eth0 in namespace {id} mac {mac} mtu {mtu}",
+                isolated(*is_isolated)
             ),
             Step::ConfigureNetns {
                 id,
@@ -501,19 +524,20 @@ impl fmt::Display for Step {
             Step::ActivateLink {
                 id,
                 link,
-                enslave_to: None,
+                enslave_to,
+                is_isolated,
             } => {
-                write!(f, "activate link {link} for {id}")
-            }
-            Step::ActivateLink {
-                id,
-                link,
-                enslave_to: Some(bridge),
-            } => {
-                write!(f, "activate link {link} for {id} in {bridge}")
+                write!(f, "activate {}link {link} for {id}", isolated(*is_isolated))?;
+                enslave_to
+                    .iter()
+                    .try_for_each(|bridge| write!(f, " in {bridge}"))
             }
         }
     }
+}
+
+fn isolated(is_isolated: bool) -> &'static str {
+    if is_isolated { "isolated " } else { "" }
 }
 
 /// Prints a set with commas.

@@ -14,6 +14,9 @@ pub struct SysctlError {
 /// `net.ipv4.ip_forward`.
 pub(crate) const IP_FORWARD: &str = "ipv4/ip_forward";
 
+/// `net.bridge.bridge-nf-call-iptables`; does not exist without the `br_netfilter` module.
+pub(crate) const BRIDGE_FILTER: &str = "bridge/bridge-nf-call-iptables";
+
 /// `net.ipv4.conf.<interface>.route_localnet`.
 pub(crate) fn route_localnet(interface: &str) -> String {
     format!("ipv4/conf/{interface}/route_localnet")

@@ -30,6 +30,15 @@ enum Admission {
     Existing,
 }
 
+/// What is observed of an endpoint that is new.
+fn nothing_observed() -> ObservedEndpoint<'static> {
+    let is_bridge_filtered = sysctl::is_on(sysctl::BRIDGE_FILTER);
+    ObservedEndpoint {
+        is_bridge_filtered,
+        ..ObservedEndpoint::default()
+    }
+}
+
 // === impl Owner ===
 
 impl Owner {
@@ -187,13 +196,9 @@ impl Owner {
     fn build(&mut self, remove: &BTreeSet<PortRule>, added: &[Attach]) -> Result<(), ApplyError> {
         let mut steps = Vec::new();
         let mut add = BTreeSet::new();
+        let nothing = nothing_observed();
         for attach in added {
-            plan_endpoint(
-                &self.desired,
-                &attach.id,
-                &ObservedEndpoint::default(),
-                &mut steps,
-            );
+            plan_endpoint(&self.desired, &attach.id, &nothing, &mut steps);
             let endpoint = self.desired.endpoints.get(&attach.id);
             add.extend(endpoint.into_iter().flat_map(DesiredEndpoint::port_rules));
         }
@@ -226,7 +231,7 @@ impl Owner {
             .into_iter()
             .collect();
         let mut steps = vec![Step::DeleteLinks { names }];
-        plan_endpoint(&self.desired, id, &ObservedEndpoint::default(), &mut steps);
+        plan_endpoint(&self.desired, id, &nothing_observed(), &mut steps);
         steps
             .iter()
             .try_for_each(|step| self.kernel.perform(step))
