@@ -1,7 +1,7 @@
 //! Conversions between `model` and [`crate::proto`], one file per object or family of values.
 //!
 //! Towards the wire they are infallible (`From<&model>`); from the wire they are `TryFrom` with an
-//! [`Error`] that names the field. What the model cannot hold is refused, never dropped. A field
+//! [`crate::Error`] that names the field. What the model cannot hold is refused, never dropped. A field
 //! whose absence means a default in Swarm reads as that default.
 
 mod annotations;

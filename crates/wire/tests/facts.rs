@@ -1,6 +1,8 @@
 //! The compiled descriptors against `facts.tsv`, the recorded facts of the protocol: every name,
 //! number and type is there, and nothing else is.
 
+#![expect(clippy::unwrap_used, reason = "a failure here is a failed test")]
+
 use std::collections::BTreeSet;
 
 use prost::Message;
