@@ -4,5 +4,14 @@
 //! simulator drive. The node itself is behind [`exec::Executor`], implemented elsewhere.
 //! Design: `docs/design/agent.md`.
 
+pub mod core;
 pub mod exec;
 pub mod task;
+
+pub use skep_model::dispatch as protocol;
+
+pub use crate::{
+    core::AgentCore,
+    exec::{Controller, ControllerError, ExecError, Executor},
+    task::TaskMachine,
+};

@@ -154,6 +154,11 @@ impl TaskMachine {
         self.retry_at
     }
 
+    /// Continues a removal an earlier run began. Before [`Self::start`].
+    pub(crate) fn resume_removal(&mut self) {
+        self.phase = Phase::Removing { is_forced: false };
+    }
+
     /// Orders the first operation. Call once.
     pub fn start(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
         self.advance(now, out);

@@ -1,0 +1,538 @@
+//! The worker's mind: its session with a dispatcher, its assignments, its tasks, its reports.
+//!
+//! A pure core (STYLE S2): no IO, no clock, no randomness but its seeded [`Rng`], no tokio. The
+//! shell and the simulator feed [`AgentCore::handle`] and perform the effects **in order, with all
+//! [`Effect::Persist`] of one call made durable before the others are performed**. Losing the session
+//! never touches a task. Left out: sockets, containers, the database. Design: `docs/design/agent.md`.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use skep_model::{
+    Node, NodeDescription, Rng, SessionId, Task, TaskId, TaskState, TaskStatus, Timestamp,
+    dispatch::{
+        AssignmentChange, AssignmentsKind, AssignmentsMessage, DispatchError, HeartbeatRequest,
+        HeartbeatResponse, SessionMessage, SessionRequest, StatusUpdate, WeightedPeer,
+    },
+};
+
+pub use self::session::Attempt;
+use self::{
+    report::StatusQueue,
+    session::{Session, Verdict},
+};
+use crate::{
+    exec::{Op, Outcome},
+    task::{self, TaskMachine},
+};
+
+mod report;
+mod session;
+
+#[cfg(test)]
+mod tests;
+
+/// What happens to an agent.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// Answer to [`Effect::Describe`]; `None` when the node could not be described.
+    Described(Option<NodeDescription>),
+    /// A message on the session stream.
+    Session {
+        /// The attempt it belongs to.
+        attempt: Attempt,
+        /// The message.
+        message: SessionMessage,
+    },
+    /// The session or assignments stream could not be opened, broke, or ended.
+    SessionEnded {
+        /// The attempt it belongs to.
+        attempt: Attempt,
+        /// Why.
+        error: DispatchError,
+    },
+    /// A message on the assignments stream.
+    Assignments {
+        /// The attempt it belongs to.
+        attempt: Attempt,
+        /// The message.
+        message: AssignmentsMessage,
+    },
+    /// Answer to [`Effect::SendHeartbeat`].
+    Heartbeat {
+        /// The attempt it belongs to.
+        attempt: Attempt,
+        /// The answer.
+        result: Result<HeartbeatResponse, DispatchError>,
+    },
+    /// Answer to [`Effect::SendStatuses`].
+    StatusesSent {
+        /// The attempt it belongs to.
+        attempt: Attempt,
+        /// The answer.
+        result: Result<(), DispatchError>,
+    },
+    /// Answer to [`Effect::Run`].
+    OpDone {
+        /// The task.
+        task: TaskId,
+        /// Which operation.
+        op: Op,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// The node leaves the cluster: kill and delete all tasks, keep no session.
+    Leave,
+    /// The time of `next_deadline` has come.
+    Tick,
+}
+
+/// What the owner of an agent core must do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Store it. Durable before any other effect of the same call is performed.
+    Persist(Change),
+    /// Ask the executor to describe the node; comes back as [`Event::Described`].
+    Describe,
+    /// Open a session stream; its messages come back as [`Event::Session`], its end as
+    /// [`Event::SessionEnded`].
+    OpenSession {
+        /// To be repeated in every event of this attempt.
+        attempt: Attempt,
+        /// First message.
+        request: SessionRequest,
+    },
+    /// Open the assignments stream of the session; its messages come back as
+    /// [`Event::Assignments`], its end as [`Event::SessionEnded`].
+    OpenAssignments {
+        /// To be repeated in every event of this attempt.
+        attempt: Attempt,
+        /// The session.
+        session_id: SessionId,
+    },
+    /// Drop the streams and requests of the attempt. Nothing comes back.
+    CloseSession(Attempt),
+    /// Send a heartbeat; comes back as [`Event::Heartbeat`].
+    SendHeartbeat {
+        /// To be repeated in the answer.
+        attempt: Attempt,
+        /// The heartbeat.
+        request: HeartbeatRequest,
+    },
+    /// Send statuses; comes back as [`Event::StatusesSent`].
+    SendStatuses {
+        /// To be repeated in the answer.
+        attempt: Attempt,
+        /// The statuses.
+        update: StatusUpdate,
+    },
+    /// The node object changed: tell the executor. Nothing comes back; repeated per session.
+    Configure(Arc<Node>),
+    /// The managers changed: remember them, also across restarts. Nothing comes back.
+    ManagersChanged(Vec<WeightedPeer>),
+    /// Start the operation on the task's controller; comes back as [`Event::OpDone`], always.
+    Run {
+        /// The task as now assigned.
+        task: Arc<Task>,
+        /// Which.
+        op: Op,
+    },
+    /// Drop the task's running operation; it still comes back as [`Event::OpDone`].
+    Cancel(TaskId),
+    /// Delete whatever the node has of a task nobody knows. Nothing comes back; what is still there
+    /// is found again at the next start.
+    RemoveOrphan(TaskId),
+    /// All tasks are gone after [`Event::Leave`]. Nothing comes back.
+    Left,
+}
+
+/// A change of the worker's stored tasks.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// The task was assigned or its assignment changed.
+    Task(Arc<Task>),
+    /// The task's observed status.
+    Status(TaskId, TaskStatus),
+    /// The task is no longer assigned; its removal goes on after a restart.
+    Unassign(TaskId),
+    /// Nothing of the task is left.
+    Forget(TaskId),
+}
+
+/// A task as stored by an earlier run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredTask {
+    /// The task as last assigned.
+    pub task: Arc<Task>,
+    /// Its last stored status.
+    pub status: TaskStatus,
+    /// False once its removal began.
+    pub is_assigned: bool,
+}
+
+/// A worker. See the module's documentation.
+#[derive(Debug)]
+pub struct AgentCore {
+    session: Session,
+    reports: StatusQueue,
+    machines: BTreeMap<TaskId, TaskMachine>,
+    /// Deadlines of those machines that have one.
+    deadlines: BTreeMap<TaskId, Timestamp>,
+    /// Tasks the node had containers of at start and no record; swept by the first complete set.
+    unclaimed: Vec<TaskId>,
+    node: Option<Arc<Node>>,
+    managers: Vec<WeightedPeer>,
+    is_leaving: bool,
+    has_left: bool,
+}
+
+// === impl AgentCore ===
+
+impl AgentCore {
+    /// An agent with the tasks `stored` by an earlier run, on a node that has containers of the
+    /// tasks `known`. `rng` jitters reconnection; give every node its own seed.
+    pub fn new(rng: Rng, stored: Vec<StoredTask>, known: Vec<TaskId>) -> Self {
+        let mut machines = BTreeMap::new();
+        for StoredTask {
+            task,
+            status,
+            is_assigned,
+        } in stored
+        {
+            let id = task.id;
+            let mut machine = TaskMachine::new(task, status);
+            if !is_assigned {
+                machine.resume_removal();
+            }
+            machines.insert(id, machine);
+        }
+        let unclaimed = known
+            .into_iter()
+            .filter(|id| !machines.contains_key(id))
+            .collect();
+        Self {
+            session: Session::new(rng),
+            reports: StatusQueue::default(),
+            machines,
+            deadlines: BTreeMap::new(),
+            unclaimed,
+            node: None,
+            managers: Vec::new(),
+            is_leaving: false,
+            has_left: false,
+        }
+    }
+
+    /// Resumes the stored tasks, then looks for a dispatcher. Call once, first.
+    pub fn start(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+        let ids: Vec<_> = self.machines.keys().copied().collect();
+        for id in ids {
+            self.step_machine(now, id, None, out);
+        }
+        self.finish(now, out);
+    }
+
+    /// Takes one event.
+    pub fn handle(&mut self, now: Timestamp, event: Event, out: &mut Vec<Effect>) {
+        match event {
+            Event::Described(description) => self.session.on_described(now, description, out),
+            Event::Session { attempt, message } => self.on_session(now, attempt, message, out),
+            Event::SessionEnded { attempt, error } => {
+                self.session.on_lost(now, attempt, error, out);
+            }
+            Event::Assignments { attempt, message } => {
+                self.on_assignments(now, attempt, message, out);
+            }
+            Event::Heartbeat { attempt, result } => {
+                self.session.on_heartbeat(now, attempt, result, out);
+            }
+            Event::StatusesSent { attempt, result } => {
+                if self.session.is_registered_as(attempt) {
+                    self.reports.on_answer();
+                    if let Err(error) = result {
+                        self.session.on_lost(now, attempt, error, out);
+                    }
+                }
+            }
+            Event::OpDone { task, op, outcome } => {
+                self.step_machine(now, task, Some(task::Event::Done { op, outcome }), out);
+            }
+            Event::Leave => self.on_leave(now, out),
+            Event::Tick => self.on_tick(now, out),
+        }
+        self.finish(now, out);
+        debug_assert_eq!(self.validate(), Ok(()));
+    }
+
+    /// When to call [`Self::handle`] with [`Event::Tick`] if nothing happens before.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        let machines = self.deadlines.values().min().copied();
+        let session = if self.is_leaving {
+            None
+        } else {
+            self.session.next_deadline()
+        };
+        [machines, session, self.reports.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// The session, while registered.
+    pub fn session_id(&self) -> Option<SessionId> {
+        self.session.registered_id()
+    }
+
+    /// Why the last session ended, until the next one is registered.
+    pub fn session_error(&self) -> Option<&DispatchError> {
+        self.session.error()
+    }
+
+    /// The node object as last sent by a dispatcher.
+    pub fn node(&self) -> Option<&Arc<Node>> {
+        self.node.as_ref()
+    }
+
+    /// The managers as last sent by a dispatcher.
+    pub fn managers(&self) -> &[WeightedPeer] {
+        &self.managers
+    }
+
+    /// The machines of all tasks, also of those being removed.
+    pub fn tasks(&self) -> impl Iterator<Item = &TaskMachine> {
+        self.machines.values()
+    }
+
+    /// What must always hold (STYLE S8.3).
+    pub fn validate(&self) -> Result<(), String> {
+        for (id, machine) in &self.machines {
+            if machine.id() != *id {
+                return Err(format!("machine of {} is filed under {id}", machine.id()));
+            }
+            if machine.next_deadline() != self.deadlines.get(id).copied() {
+                return Err(format!("deadline of {id} is not filed"));
+            }
+            if machine.next_deadline().is_some() && machine.running_op().is_some() {
+                return Err(format!("{id} both runs and waits for a retry"));
+            }
+        }
+        if self.deadlines.len() > self.machines.len() {
+            return Err("a deadline without a machine".to_owned());
+        }
+        Ok(())
+    }
+
+    fn on_session(
+        &mut self,
+        now: Timestamp,
+        attempt: Attempt,
+        message: SessionMessage,
+        out: &mut Vec<Effect>,
+    ) {
+        let is_new = match self
+            .session
+            .on_message(now, attempt, message.session_id, out)
+        {
+            Verdict::Stale => return,
+            Verdict::Registered => true,
+            Verdict::Known => false,
+        };
+        if is_new {
+            self.reports.reset();
+            // A new session may be with a new leader that missed earlier reports.
+            let statuses = self
+                .machines
+                .values()
+                .filter(|machine| is_reportable(machine));
+            for machine in statuses {
+                self.reports.push(machine.id(), machine.status().clone());
+            }
+        }
+        if let Some(node) = message.node {
+            let is_same = self
+                .node
+                .as_ref()
+                .is_some_and(|known| is_same_node(known, &node));
+            if is_new || !is_same {
+                out.push(Effect::Configure(Arc::clone(&node)));
+            }
+            self.node = Some(node);
+        }
+        // An agent that forgets every manager is lost for ever, so it never does.
+        if !message.managers.is_empty() && message.managers != self.managers {
+            self.managers.clone_from(&message.managers);
+            out.push(Effect::ManagersChanged(message.managers));
+        }
+    }
+
+    fn on_assignments(
+        &mut self,
+        now: Timestamp,
+        attempt: Attempt,
+        message: AssignmentsMessage,
+        out: &mut Vec<Effect>,
+    ) {
+        if self.is_leaving || !self.session.accept_assignments(now, attempt, &message, out) {
+            return;
+        }
+        let mut missing = match message.kind {
+            AssignmentsKind::Complete => self.assigned_ids(),
+            AssignmentsKind::Incremental => BTreeMap::new(),
+        };
+        for change in message.changes {
+            match change {
+                AssignmentChange::UpdateTask(task) => {
+                    missing.remove(&task.id);
+                    self.unclaimed.retain(|id| *id != task.id);
+                    self.assign(now, task, out);
+                }
+                AssignmentChange::RemoveTask(id) => self.unassign(now, id, false, out),
+            }
+        }
+        for id in missing.into_keys() {
+            self.unassign(now, id, false, out);
+        }
+        if message.kind == AssignmentsKind::Complete {
+            out.extend(self.unclaimed.drain(..).map(Effect::RemoveOrphan));
+        }
+    }
+
+    fn assigned_ids(&self) -> BTreeMap<TaskId, ()> {
+        let assigned = self
+            .machines
+            .iter()
+            .filter(|(_, machine)| !machine.is_removing());
+        assigned.map(|(id, _)| (*id, ())).collect()
+    }
+
+    fn assign(&mut self, now: Timestamp, task: Arc<Task>, out: &mut Vec<Effect>) {
+        let id = task.id;
+        if let Some(machine) = self.machines.get(&id) {
+            let before = Arc::clone(machine.task());
+            let at = out.len();
+            self.step_machine(now, id, Some(task::Event::Update(task)), out);
+            let machine = self
+                .machines
+                .get(&id)
+                .expect("an update removes no machine");
+            if !Arc::ptr_eq(&before, machine.task()) {
+                let change = Change::Task(Arc::clone(machine.task()));
+                out.insert(at, Effect::Persist(change));
+            }
+            return;
+        }
+        let status = task.status.clone();
+        out.push(Effect::Persist(Change::Task(Arc::clone(&task))));
+        out.push(Effect::Persist(Change::Status(id, status.clone())));
+        self.machines.insert(id, TaskMachine::new(task, status));
+        self.step_machine(now, id, None, out);
+    }
+
+    fn unassign(&mut self, now: Timestamp, id: TaskId, is_forced: bool, out: &mut Vec<Effect>) {
+        let Some(machine) = self.machines.get(&id) else {
+            return;
+        };
+        if !machine.is_removing() {
+            out.push(Effect::Persist(Change::Unassign(id)));
+        }
+        self.reports.forget(id);
+        self.step_machine(now, id, Some(task::Event::Remove { is_forced }), out);
+    }
+
+    fn on_leave(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+        self.is_leaving = true;
+        self.session.close(out);
+        self.reports.reset();
+        let ids: Vec<_> = self.machines.keys().copied().collect();
+        for id in ids {
+            self.unassign(now, id, true, out);
+        }
+        out.extend(self.unclaimed.drain(..).map(Effect::RemoveOrphan));
+    }
+
+    fn on_tick(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+        let due = self.deadlines.iter().filter(|(_, at)| **at <= now);
+        let due: Vec<_> = due.map(|(id, _)| *id).collect();
+        for id in due {
+            self.step_machine(now, id, Some(task::Event::Tick), out);
+        }
+        if let Some(attempt) = self.session.attempt()
+            && self.reports.deadline().is_some_and(|at| at <= now)
+        {
+            let error = DispatchError::Unavailable("status report timed out".to_owned());
+            self.session.on_lost(now, attempt, error, out);
+        }
+    }
+
+    /// Drives one machine, or starts it when there is no event, and translates its effects.
+    fn step_machine(
+        &mut self,
+        now: Timestamp,
+        id: TaskId,
+        event: Option<task::Event>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(machine) = self.machines.get_mut(&id) else {
+            return;
+        };
+        let mut effects = Vec::new();
+        match event {
+            Some(event) => machine.handle(now, event, &mut effects),
+            None => machine.start(now, &mut effects),
+        }
+        match machine.next_deadline() {
+            Some(at) => self.deadlines.insert(id, at),
+            None => self.deadlines.remove(&id),
+        };
+        for effect in effects {
+            match effect {
+                task::Effect::Run { op, task } => out.push(Effect::Run { task, op }),
+                task::Effect::Cancel => out.push(Effect::Cancel(id)),
+                task::Effect::Status(status) => {
+                    out.push(Effect::Persist(Change::Status(id, status.clone())));
+                    self.reports.push(id, status);
+                }
+                task::Effect::Removed => {
+                    out.push(Effect::Persist(Change::Forget(id)));
+                    self.machines.remove(&id);
+                    self.deadlines.remove(&id);
+                }
+            }
+        }
+    }
+
+    /// What follows from any event: session timers, reports that can go, the end of leaving.
+    fn finish(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+        if self.is_leaving {
+            if self.machines.is_empty() && !self.has_left {
+                self.has_left = true;
+                out.push(Effect::Left);
+            }
+            return;
+        }
+        self.session.advance(now, out);
+        let Some((attempt, session_id)) = self.session.registered() else {
+            self.reports.reset();
+            return;
+        };
+        if let Some(updates) = self.reports.next_batch(now) {
+            let update = StatusUpdate {
+                session_id,
+                updates,
+            };
+            out.push(Effect::SendStatuses { attempt, update });
+        }
+    }
+}
+
+fn is_reportable(machine: &TaskMachine) -> bool {
+    !machine.is_removing() && machine.status().state >= TaskState::Accepted
+}
+
+/// Whether two versions of the node object are the same to an executor.
+fn is_same_node(known: &Node, new: &Node) -> bool {
+    known.id == new.id
+        && known.spec == new.spec
+        && known.role == new.role
+        && known.certificate == new.certificate
+        && known.vxlan_udp_port == new.vxlan_udp_port
+}
