@@ -1,15 +1,86 @@
-//! What must always hold of stored state.
+//! What must always hold of stored state once [`crate::drive`] has settled.
+//!
+//! Stated without the reconcilers' own functions where possible, so that a mistake there shows
+//! here. Each invariant is one function.
 
-use std::fmt;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
-use skep_model::TaskId;
-use skep_store::Store;
+use skep_model::{
+    Availability, NodeId, NodeState, Protocol, PublishMode, ServiceId, ServiceMode, Slot, Task,
+    TaskId, TaskState, UpdateOrder, constraint,
+};
+use skep_store::{NodeLoad, Store};
 
 /// A broken invariant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Violation {
-    /// A task at or beyond ASSIGNED that names no node.
+    /// A task between ASSIGNED and RUNNING that names no node.
     AssignedNowhere {
+        /// The task.
+        task: TaskId,
+    },
+    /// A task that shall run on a node that does not exist.
+    UnknownNode {
+        /// The task.
+        task: TaskId,
+        /// The node.
+        node: NodeId,
+    },
+    /// A task of a service that does not exist, not told to stop.
+    UnknownService {
+        /// The task.
+        task: TaskId,
+        /// The service.
+        service: ServiceId,
+    },
+    /// More than one task that shall run in a slot, outside a start-first update.
+    CrowdedSlot {
+        /// The service.
+        service: ServiceId,
+        /// The slot.
+        slot: Slot,
+        /// How many.
+        count: usize,
+    },
+    /// Tasks that shall run reserve more than their node has.
+    Overcommitted {
+        /// The node.
+        node: NodeId,
+    },
+    /// A task placed on a node that does not satisfy its constraints.
+    Misplaced {
+        /// The task.
+        task: TaskId,
+        /// The node.
+        node: NodeId,
+    },
+    /// Two tasks that shall run hold one host-mode port of a node.
+    PortConflict {
+        /// The node.
+        node: NodeId,
+        /// The port.
+        port: u16,
+    },
+    /// An agent went further than it was told to.
+    AheadOfDesire {
+        /// The task.
+        task: TaskId,
+    },
+    /// A slot of a replicated service without a number, or one of a global service with one.
+    WrongSlot {
+        /// The task.
+        task: TaskId,
+    },
+    /// The counted load of a node is not the sum of its tasks.
+    MiscountedLoad {
+        /// The node.
+        node: NodeId,
+    },
+    /// An ended task that the orchestrator has not looked at.
+    Unattended {
         /// The task.
         task: TaskId,
     },
@@ -17,14 +88,240 @@ pub enum Violation {
 
 /// Everything that is wrong with `view`; empty when all is well.
 pub fn check(view: &Store) -> Vec<Violation> {
-    let _ = view;
-    Vec::new()
+    let mut found = Vec::new();
+    for task in view.tasks() {
+        check_placed(view, task, &mut found);
+        check_service_exists(view, task, &mut found);
+        check_desire(task, &mut found);
+        check_slot_kind(view, task, &mut found);
+        check_attended(view, task, &mut found);
+        check_constraints(view, task, &mut found);
+    }
+    check_slots(view, &mut found);
+    check_nodes(view, &mut found);
+    found
+}
+
+fn is_live(task: &Task) -> bool {
+    task.desired_state <= TaskState::Running && task.status.state <= TaskState::Running
+}
+
+fn is_placed(task: &Task) -> bool {
+    (TaskState::Assigned..=TaskState::Running).contains(&task.status.state)
+}
+
+fn check_placed(view: &Store, task: &Task, found: &mut Vec<Violation>) {
+    match task.node_id {
+        None if is_placed(task) => found.push(Violation::AssignedNowhere { task: task.id }),
+        Some(node) if is_live(task) && view.node(node).is_none() => {
+            let task = task.id;
+            found.push(Violation::UnknownNode { task, node });
+        }
+        None | Some(_) => {}
+    }
+}
+
+fn check_service_exists(view: &Store, task: &Task, found: &mut Vec<Violation>) {
+    if let Some(service) = task.service_id
+        && view.service(service).is_none()
+        && task.desired_state < TaskState::Shutdown
+    {
+        let task = task.id;
+        found.push(Violation::UnknownService { task, service });
+    }
+}
+
+/// A task told to get READY must not start.
+fn check_desire(task: &Task, found: &mut Vec<Violation>) {
+    if task.desired_state == TaskState::Ready
+        && (TaskState::Starting..=TaskState::Running).contains(&task.status.state)
+    {
+        found.push(Violation::AheadOfDesire { task: task.id });
+    }
+}
+
+fn check_slot_kind(view: &Store, task: &Task, found: &mut Vec<Violation>) {
+    let Some(service) = task.service_id.and_then(|id| view.service(id)) else {
+        return;
+    };
+    let is_right = match service.spec.mode {
+        ServiceMode::Replicated { .. } | ServiceMode::ReplicatedJob { .. } => task.slot > 0,
+        ServiceMode::Global | ServiceMode::GlobalJob => task.slot == 0 && task.node_id.is_some(),
+    };
+    if !is_right {
+        found.push(Violation::WrongSlot { task: task.id });
+    }
+}
+
+/// An ended task with desired state RUNNING would be restarted by nobody. One that waits for its
+/// restart delay (desired READY) is looked at when the delay is over.
+fn check_attended(view: &Store, task: &Task, found: &mut Vec<Violation>) {
+    let mode = task
+        .service_id
+        .and_then(|id| view.service(id))
+        .map(|s| s.spec.mode);
+    let is_ours = matches!(
+        mode,
+        Some(ServiceMode::Replicated { .. } | ServiceMode::Global)
+    );
+    if is_ours && task.desired_state == TaskState::Running && task.status.state.is_terminal() {
+        found.push(Violation::Unattended { task: task.id });
+    }
+}
+
+/// Tasks of an older revision may sit on nodes the new constraints exclude until they are updated;
+/// nodes that are not active are left alone.
+fn check_constraints(view: &Store, task: &Task, found: &mut Vec<Violation>) {
+    let Some(node) = task.node_id.and_then(|id| view.node(id)) else {
+        return;
+    };
+    let service = task.service_id.and_then(|id| view.service(id));
+    let is_current = service.is_some_and(|s| task.spec_version == Some(s.spec_version));
+    let is_judged = is_live(task)
+        && is_placed(task)
+        && is_current
+        && node.spec.availability == Availability::Active
+        && node.status.state != NodeState::Down;
+    if is_judged
+        && !constraint::parse(&task.spec.placement.constraints)
+            .is_ok_and(|constraints| constraint::matches(&constraints, node))
+    {
+        let (task, node) = (task.id, node.id);
+        found.push(Violation::Misplaced { task, node });
+    }
+}
+
+fn check_slots(view: &Store, found: &mut Vec<Violation>) {
+    let mut slots: BTreeMap<(ServiceId, Slot), usize> = BTreeMap::new();
+    for task in view.tasks().filter(|task| is_live(task)) {
+        if let Some(key) = task.service_id.zip(task.slot()) {
+            *slots.entry(key).or_default() += 1;
+        }
+    }
+    for ((id, slot), count) in slots {
+        let allowed = match view.service(id) {
+            Some(service) if starts_first(service) => 2,
+            Some(_) | None => 1,
+        };
+        if count > allowed {
+            let service = id;
+            found.push(Violation::CrowdedSlot {
+                service,
+                slot,
+                count,
+            });
+        }
+    }
+}
+
+/// Whether an update or rollback of the service may run two tasks in a slot for a while. The spec
+/// it follows may be the one before a rollback.
+fn starts_first(service: &skep_model::Service) -> bool {
+    let previous = service.previous_spec.as_ref();
+    let specs = [Some(&service.spec), previous].into_iter().flatten();
+    service.update_status.is_some()
+        && specs
+            .flat_map(|spec| [&spec.update, &spec.rollback])
+            .flatten()
+            .any(|config| config.order == UpdateOrder::StartFirst)
+}
+
+fn check_nodes(view: &Store, found: &mut Vec<Violation>) {
+    for node in view.nodes() {
+        let mut summed = NodeLoad::default();
+        let mut live = NodeLoad::default();
+        let mut ports: BTreeSet<(Protocol, u16)> = BTreeSet::new();
+        for task in view.tasks_on_node(node.id).filter(|task| is_placed(task)) {
+            let reserved = &task.spec.resources.reservations;
+            summed.held_count += 1;
+            summed.active_count += u32::from(task.desired_state <= TaskState::Complete);
+            summed.nano_cpus = summed.nano_cpus.wrapping_add(reserved.nano_cpus);
+            summed.memory_bytes = summed.memory_bytes.wrapping_add(reserved.memory_bytes);
+            if !is_live(task) {
+                continue;
+            }
+            live.nano_cpus = live.nano_cpus.saturating_add(reserved.nano_cpus);
+            live.memory_bytes = live.memory_bytes.saturating_add(reserved.memory_bytes);
+            check_ports(node.id, task, &mut ports, found);
+        }
+        let counted = view.load_of_node(node.id);
+        summed.special_count = counted.special_count;
+        if counted != summed {
+            found.push(Violation::MiscountedLoad { node: node.id });
+        }
+        let resources = node.description.as_ref().map(|d| &d.resources);
+        let is_over = match resources {
+            Some(resources) => {
+                live.nano_cpus > resources.nano_cpus.max(0)
+                    || live.memory_bytes > resources.memory_bytes.max(0)
+            }
+            None => live.nano_cpus > 0 || live.memory_bytes > 0,
+        };
+        // Only active nodes are relieved when they shrink.
+        let is_relieved =
+            node.spec.availability == Availability::Active && node.status.state != NodeState::Down;
+        if is_over && is_relieved {
+            found.push(Violation::Overcommitted { node: node.id });
+        }
+    }
+}
+
+fn check_ports(
+    node: NodeId,
+    task: &Task,
+    taken: &mut BTreeSet<(Protocol, u16)>,
+    found: &mut Vec<Violation>,
+) {
+    let ports = task.endpoint.iter().flat_map(|endpoint| &endpoint.ports);
+    for port in ports.filter(|port| port.publish_mode == PublishMode::Host) {
+        let number = port.published_port;
+        if number != 0 && !taken.insert((port.protocol, number)) {
+            found.push(Violation::PortConflict { node, port: number });
+        }
+    }
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AssignedNowhere { task } => write!(f, "task {task} is assigned to no node"),
+            Self::UnknownNode { task, node } => {
+                write!(
+                    f,
+                    "task {task} shall run on node {node}, which does not exist"
+                )
+            }
+            Self::UnknownService { task, service } => {
+                write!(
+                    f,
+                    "task {task} belongs to service {service}, which does not exist"
+                )
+            }
+            Self::CrowdedSlot {
+                service,
+                slot,
+                count,
+            } => write!(
+                f,
+                "{count} tasks of service {service} shall run in {slot:?}"
+            ),
+            Self::Overcommitted { node } => {
+                write!(f, "tasks on node {node} reserve more than it has")
+            }
+            Self::Misplaced { task, node } => {
+                write!(f, "node {node} does not satisfy constraints of task {task}")
+            }
+            Self::PortConflict { node, port } => {
+                write!(f, "two tasks hold port {port} of node {node}")
+            }
+            Self::AheadOfDesire { task } => {
+                write!(f, "task {task} started before it was told to")
+            }
+            Self::WrongSlot { task } => write!(f, "slot of task {task} does not fit its service"),
+            Self::MiscountedLoad { node } => {
+                write!(f, "load of node {node} is not the sum of its tasks")
+            }
+            Self::Unattended { task } => write!(f, "task {task} has ended and nobody noticed"),
         }
     }
 }

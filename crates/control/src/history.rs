@@ -1,11 +1,91 @@
-//! History.
+//! Ended tasks are kept for people and for the restart policy, up to a limit per slot.
 
-#[allow(unused_imports, reason = "stub")]
-use skep_model::{NodeId, Rng, ServiceId, Slot, TaskId, Timestamp};
+use std::{collections::BTreeMap, sync::Arc};
+
+use skep_model::{
+    DEFAULT_TASK_HISTORY_LIMIT, Service, ServiceId, ServiceMode, Slot, Task, TaskState,
+};
 use skep_store::Store;
 
-use crate::plan::Plan;
+use crate::{
+    plan::{Change, Plan},
+    restart,
+    revision::status_time,
+    slot::Place,
+    update,
+};
 
-pub(crate) fn reconcile(_view: &Store, _id: ServiceId, _slot: Option<Slot>) -> Plan {
-    Plan::default()
+pub(crate) fn reconcile(view: &Store, id: ServiceId, slot: Option<Slot>) -> Plan {
+    let mut plan = Plan::default();
+    let Some(service) = view.service(id) else {
+        return plan;
+    };
+    let Some(limit) = limit(view, service) else {
+        return plan;
+    };
+    if let Some(slot) = slot {
+        reap(&Place::read(view, service, slot), limit, &mut plan);
+        return plan;
+    }
+    let mut by_slot: BTreeMap<Slot, Vec<&Arc<Task>>> = BTreeMap::new();
+    for task in view.tasks_of_service(id) {
+        if let Some(slot) = task.slot() {
+            by_slot.entry(slot).or_default().push(task);
+        }
+    }
+    for (slot, tasks) in by_slot {
+        let place = Place {
+            view,
+            service,
+            slot,
+            tasks,
+        };
+        reap(&place, limit, &mut plan);
+    }
+    plan
+}
+
+/// Tasks kept per slot, the running one included; `None` keeps all. Restarts are counted from
+/// stored tasks, so as many as the policy allows must stay.
+fn limit(view: &Store, service: &Service) -> Option<usize> {
+    match service.spec.mode {
+        ServiceMode::Replicated { .. } | ServiceMode::Global => {}
+        // What a job has completed is counted from its tasks.
+        ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob => return None,
+    }
+    let configured = view
+        .cluster()
+        .map_or(DEFAULT_TASK_HISTORY_LIMIT, |c| c.spec.task_history_limit);
+    let configured = usize::try_from(configured).ok()?;
+    let attempts = service.spec.task.restart.max_attempts;
+    let needed = match attempts {
+        0 => 0,
+        attempts => usize::try_from(attempts).ok()?.saturating_add(1),
+    };
+    Some(configured.max(needed))
+}
+
+/// Removes the tasks that ended longest ago until the slot holds `limit`.
+fn reap(place: &Place<'_>, limit: usize, plan: &mut Plan) {
+    let excess = place.tasks.len().saturating_sub(limit);
+    if excess == 0 {
+        return;
+    }
+    let mut ended: Vec<&Arc<Task>> = place
+        .tasks
+        .iter()
+        .copied()
+        .filter(|task| has_ended(task) && !update::is_evidence(place.service, place, task))
+        .collect();
+    ended.sort_by_key(|task| (status_time(task), restart::order(task)));
+    let removed = ended.into_iter().take(excess);
+    plan.changes
+        .extend(removed.map(|task| Change::RemoveTask(task.id, task.meta.version)));
+}
+
+/// Whether the task will never run again. An ended task that is still desired has yet to be looked
+/// at by the restart policy.
+fn has_ended(task: &Task) -> bool {
+    let state = task.status.state;
+    task.desired_state > TaskState::Running && (state.is_terminal() || state < TaskState::Assigned)
 }

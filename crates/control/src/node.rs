@@ -1,11 +1,128 @@
-//! Nodes.
+//! A node: evicts tasks it can no longer run, gives up on tasks it took with it, and tells the
+//! slots concerned.
 
-#[allow(unused_imports, reason = "stub")]
-use skep_model::{NodeId, Rng, ServiceId, Slot, TaskId, Timestamp};
+use std::{sync::Arc, time::Duration};
+
+use skep_model::{
+    Availability, Node, NodeId, NodeState, ServiceMode, Slot, Task, TaskState, TaskStatus,
+    Timestamp, constraint,
+};
 use skep_store::Store;
 
-use crate::plan::Plan;
+use crate::{
+    key::Key,
+    placement::Pool,
+    plan::{Change, Plan},
+    restart,
+    revision::{is_live, is_lost, status},
+};
 
-pub(crate) fn reconcile(_view: &Store, _id: NodeId, _now: Timestamp) -> Plan {
-    Plan::default()
+/// How long tasks of a silent node may still be running, as far as anybody knows. As in Swarm.
+pub(crate) const ORPHAN_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+
+pub(crate) fn reconcile(view: &Store, id: NodeId, now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    let node = view.node(id);
+    match node {
+        None => plan_gone(view, id, now, &mut plan),
+        Some(node) if node.status.state == NodeState::Down => {
+            plan_silent(view, node, now, &mut plan);
+        }
+        Some(node) if node.spec.availability == Availability::Active => {
+            plan_evictions(view, node, now, &mut plan);
+        }
+        // Drained: the slots move. Paused: nothing is touched.
+        Some(_) => {}
+    }
+    if is_lost(node) {
+        for task in view.tasks_on_node(id).filter(|task| is_live(task)) {
+            let slot = task.service_id.zip(task.slot());
+            plan.follow_up
+                .extend(slot.map(|(service, slot)| Key::Slot(service, slot)));
+        }
+    }
+    let globals = view
+        .services()
+        .filter(|service| service.spec.mode == ServiceMode::Global);
+    plan.follow_up
+        .extend(globals.map(|service| Key::Slot(service.id, Slot::Node(id))));
+    plan
+}
+
+/// Nobody will ever report on tasks of a removed node.
+fn plan_gone(view: &Store, id: NodeId, now: Timestamp, plan: &mut Plan) {
+    let running = running_on(view, id);
+    plan.changes.extend(running.map(|task| {
+        let message = "Task belonged to a node that has been deleted";
+        set_status(task, status(TaskState::Orphaned, message, now))
+    }));
+}
+
+/// A node that has been down too long is presumed never to report again. When it went down is
+/// not stored; the node object was last written then or later.
+fn plan_silent(view: &Store, node: &Node, now: Timestamp, plan: &mut Plan) {
+    let due = node.meta.updated_at + ORPHAN_TIMEOUT;
+    let mut running = running_on(view, node.id).peekable();
+    if running.peek().is_none() {
+        return;
+    }
+    if now < due {
+        plan.wake_by(due);
+        return;
+    }
+    plan.changes.extend(running.map(|task| {
+        let message = task.status.message.clone();
+        set_status(task, status(TaskState::Orphaned, &message, now))
+    }));
+}
+
+fn running_on(view: &Store, id: NodeId) -> impl Iterator<Item = &Arc<Task>> {
+    view.tasks_on_node(id)
+        .filter(|task| !task.status.state.is_terminal())
+}
+
+/// Rejects tasks whose node no longer satisfies constraints or holds their reservations. The
+/// observed state is written, not the desired one, so that the restart policy applies. Older tasks
+/// keep their place.
+fn plan_evictions(view: &Store, node: &Node, now: Timestamp, plan: &mut Plan) {
+    let mut tasks: Vec<&Arc<Task>> = view
+        .tasks_on_node(node.id)
+        .filter(|task| {
+            (TaskState::Assigned..=TaskState::Running).contains(&task.status.state)
+                && (TaskState::Assigned..=TaskState::Complete).contains(&task.desired_state)
+        })
+        .collect();
+    tasks.sort_by_key(|task| restart::order(task));
+    let mut pool = Pool::whole(node);
+    for task in tasks {
+        if satisfies_constraints(view, node, task) && pool.holds(task) {
+            pool.take(task);
+            continue;
+        }
+        let rejected = TaskStatus {
+            timestamp: now,
+            applied_at: None,
+            state: TaskState::Rejected,
+            message: "task rejected by constraint enforcer".to_owned(),
+            err: "assigned node no longer meets constraints".to_owned(),
+            ..task.status.clone()
+        };
+        plan.changes.push(set_status(task, rejected));
+    }
+}
+
+/// The service's constraints count, not the task's: a change of constraints alone leaves tasks in
+/// place whose node fits, with the old constraints in them.
+fn satisfies_constraints(view: &Store, node: &Node, task: &Task) -> bool {
+    let service = task.service_id.and_then(|id| view.service(id));
+    let spec = service.map_or(&task.spec, |service| &service.spec.task);
+    constraint::parse(&spec.placement.constraints)
+        .is_ok_and(|constraints| constraint::matches(&constraints, node))
+}
+
+fn set_status(task: &Task, status: TaskStatus) -> Change {
+    Change::UpdateTask(Box::new(Task {
+        status,
+        ..task.clone()
+    }))
 }

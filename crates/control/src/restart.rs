@@ -1,1 +1,122 @@
-//! Placeholder.
+//! The restart policy: whether an ended task is replaced, and when the replacement starts.
+//!
+//! Everything is read from the tasks of the slot. A replacement is created at once with desired
+//! state READY, so that the node can prepare it, and told to run when its delay is over and the
+//! task before it has stopped. See `docs/design/orchestration.md`, "Restarts".
+
+use std::{sync::Arc, time::Duration};
+
+use skep_model::{Availability, NodeState, RestartCondition, Task, TaskId, TaskState, Timestamp};
+use skep_store::Store;
+
+use crate::revision::{node_of, status_time};
+
+/// How long a replacement waits for the task before it to stop. As in Swarm: a task that does not
+/// stop (node gone silent) must not keep the slot down for ever; the cost is two tasks at once.
+pub(crate) const OLD_TASK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// When a task with desired state READY may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// At once.
+    Now,
+    /// When the restart delay is over.
+    AfterDelay(Timestamp),
+    /// When the named task has stopped, or at the time.
+    AfterStop(TaskId, Timestamp),
+}
+
+/// Whether the policy of `task` asks for a replacement once it has ended, given all tasks of its
+/// slot.
+pub(crate) fn should_restart(task: &Task, slot: &[&Arc<Task>]) -> bool {
+    let policy = &task.spec.restart;
+    match policy.condition {
+        RestartCondition::None => return false,
+        RestartCondition::OnFailure if task.status.state == TaskState::Complete => return false,
+        RestartCondition::OnFailure | RestartCondition::Any => {}
+    }
+    policy.max_attempts == 0 || restart_count(task, slot) < policy.max_attempts
+}
+
+/// Restarts that led to `task`: tasks of its revision before and with it, but the first. With a
+/// window, those created within it before the task ended.
+fn restart_count(task: &Task, slot: &[&Arc<Task>]) -> u64 {
+    let mut earlier: Vec<&Task> = slot
+        .iter()
+        .map(|other| other.as_ref())
+        .filter(|other| order(other) <= order(task))
+        .collect();
+    earlier.sort_by_key(|other| order(other));
+    // A rollback brings a version back; only the last unbroken run of it is this revision.
+    let run: Vec<&Task> = earlier
+        .into_iter()
+        .rev()
+        .take_while(|other| other.spec_version == task.spec_version)
+        .collect();
+    let restarts = &run[..run.len().saturating_sub(1)];
+    let window = task.spec.restart.window;
+    let ended_at = status_time(task);
+    let count = restarts
+        .iter()
+        .filter(|other| window.is_zero() || ended_at.since(other.meta.created_at) < window)
+        .count();
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+/// Tasks of a slot in the order they were made.
+pub(crate) fn order(task: &Task) -> (Timestamp, TaskId) {
+    (task.meta.created_at, task.id)
+}
+
+/// When `task`, whose desired state is READY, may run.
+pub(crate) fn start_of(view: &Store, task: &Task, slot: &[&Arc<Task>], now: Timestamp) -> Start {
+    let created_at = task.meta.created_at;
+    let earlier = || {
+        let others = slot.iter().filter(|other| {
+            other.id != task.id
+                && other.meta.created_at <= created_at
+                && other.desired_state > TaskState::Running
+        });
+        others.map(|other| other.as_ref())
+    };
+    let delay = earlier()
+        .max_by_key(|other| order(other))
+        .map_or(Duration::ZERO, |old| delay_after(view, old, task, slot));
+    let due = created_at + delay;
+    if now < due {
+        return Start::AfterDelay(due);
+    }
+    let stop_due = created_at + delay.max(OLD_TASK_TIMEOUT);
+    match earlier().find(|old| is_stopping(view, old)) {
+        Some(old) if now < stop_due => Start::AfterStop(old.id, stop_due),
+        Some(_) | None => Start::Now,
+    }
+}
+
+/// The restart delay between `old` and the task that followed it; zero when an update or a drain
+/// made the new one. Told from what was true when the new task was made.
+fn delay_after(view: &Store, old: &Task, new: &Task, slot: &[&Arc<Task>]) -> Duration {
+    let node = node_of(view, old);
+    if node.is_some_and(|node| node.spec.availability == Availability::Drain) {
+        return Duration::ZERO;
+    }
+    let had_ended = old.status.state.is_terminal() && status_time(old) <= new.meta.created_at;
+    let was_restarted = if had_ended {
+        should_restart(old, slot)
+    } else {
+        // It was replaced while it ran: by an update, or because its node was lost.
+        let node_is_down = node.is_none_or(|node| node.status.state == NodeState::Down);
+        old.node_id.is_some() && (node_is_down || old.spec_version == new.spec_version)
+    };
+    if was_restarted {
+        old.spec.restart.delay
+    } else {
+        Duration::ZERO
+    }
+}
+
+/// Whether a task told to stop may still be running somewhere that will report its end.
+fn is_stopping(view: &Store, task: &Task) -> bool {
+    (TaskState::Assigned..=TaskState::Running).contains(&task.status.state)
+        && node_of(view, task).is_some_and(|node| node.status.state != NodeState::Down)
+}

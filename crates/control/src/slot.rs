@@ -1,17 +1,215 @@
-//! Slots.
+//! One slot of a service: replaces what ended, starts what waited, ends what was superseded.
 
-#[allow(unused_imports, reason = "stub")]
-use skep_model::{NodeId, Rng, ServiceId, Slot, TaskId, Timestamp};
+use std::sync::Arc;
+
+use skep_model::{
+    Rng, Service, ServiceId, ServiceMode, Slot, Task, TaskState, Timestamp, UpdateState,
+};
 use skep_store::Store;
 
-use crate::plan::Plan;
+use crate::{
+    global,
+    key::Key,
+    plan::{Change, Plan, Wait},
+    restart::{self, Start},
+    revision::{Template, is_dirty, is_live, is_lost, node_of, status_time},
+    update,
+};
 
+/// Reconciles one slot. While an update is under way the whole service is looked at instead,
+/// because slots then depend on each other.
 pub(crate) fn reconcile(
-    _view: &Store,
-    _id: ServiceId,
-    _slot: Slot,
-    _now: Timestamp,
-    _rng: &mut Rng,
+    view: &Store,
+    id: ServiceId,
+    slot: Slot,
+    now: Timestamp,
+    rng: &mut Rng,
 ) -> Plan {
-    Plan::default()
+    let to_service = Plan {
+        follow_up: vec![Key::Service(id)],
+        ..Plan::default()
+    };
+    let Some(service) = view.service(id) else {
+        return to_service;
+    };
+    if update::is_active(service) {
+        return to_service;
+    }
+    match (service.spec.mode, slot) {
+        (ServiceMode::Replicated { .. }, Slot::Number(number)) => {
+            let template = Template::new(view, service);
+            let place = Place::read(view, service, slot);
+            let mut plan = place.plan(&template, now, rng);
+            // A vacant slot, or one beyond the number of replicas, is the service's business.
+            if place.updatable().is_empty() || number == 0 {
+                plan.follow_up.push(Key::Service(id));
+            }
+            plan
+        }
+        (ServiceMode::Global, Slot::Node(node)) => {
+            global::reconcile_node(view, service, node, now, rng)
+        }
+        (ServiceMode::Replicated { .. }, Slot::Node(_))
+        | (ServiceMode::Global, Slot::Number(_)) => to_service,
+        (ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob, _) => {
+            let mut plan = Plan::default();
+            plan.report.push(Wait::Mode);
+            plan
+        }
+    }
+}
+
+/// A slot with all its tasks, ended ones included.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) view: &'a Store,
+    pub(crate) service: &'a Service,
+    pub(crate) slot: Slot,
+    pub(crate) tasks: Vec<&'a Arc<Task>>,
+}
+
+impl<'a> Place<'a> {
+    pub(crate) fn read(view: &'a Store, service: &'a Service, slot: Slot) -> Self {
+        Self {
+            view,
+            service,
+            slot,
+            tasks: view.tasks_in_slot(service.id, slot).collect(),
+        }
+    }
+
+    /// Tasks that shall run, oldest first.
+    pub(crate) fn live(&self) -> Vec<&'a Arc<Task>> {
+        let mut live: Vec<_> = self.tasks.iter().copied().filter(|t| is_live(t)).collect();
+        live.sort_by_key(|task| restart::order(task));
+        live
+    }
+
+    /// What an update has to look at: the tasks that shall run or, when there is none, the last
+    /// one if the restart policy leaves it ended. Empty: the slot is vacant.
+    pub(crate) fn updatable(&self) -> Vec<&'a Arc<Task>> {
+        let live = self.live();
+        if !live.is_empty() {
+            return live;
+        }
+        // A rollback must reach a converged state, so ended tasks do not fill slots then.
+        let state = self
+            .service
+            .update_status
+            .as_ref()
+            .map(|status| status.state);
+        if state == Some(UpdateState::RollbackStarted) {
+            return Vec::new();
+        }
+        let newest = self
+            .tasks
+            .iter()
+            .max_by_key(|task| (status_time(task), restart::order(task)));
+        newest
+            .filter(|task| task.desired_state < TaskState::Remove)
+            .filter(|task| !restart::should_restart(task, &self.tasks))
+            .map(|task| vec![*task])
+            .unwrap_or_default()
+    }
+
+    /// Whether the task cannot go on where it is.
+    pub(crate) fn has_failed(&self, task: &Task) -> bool {
+        task.status.state.is_terminal()
+            || task.node_id.is_some() && is_lost(node_of(self.view, task))
+    }
+
+    /// True when [`Place::plan`] could have something to do.
+    pub(crate) fn needs_attention(&self) -> bool {
+        let live = self.live();
+        live.len() > 1
+            || live
+                .iter()
+                .any(|task| self.has_failed(task) || task.desired_state < TaskState::Running)
+    }
+
+    /// Restarts what failed, starts what has waited long enough, stops what was superseded.
+    pub(crate) fn plan(&self, template: &Template, now: Timestamp, rng: &mut Rng) -> Plan {
+        let mut plan = Plan::default();
+        let live = self.live();
+        for (index, task) in live.iter().enumerate() {
+            let is_waiting = task.desired_state < TaskState::Running;
+            let start = if is_waiting {
+                restart::start_of(self.view, task, &self.tasks, now)
+            } else {
+                Start::Now
+            };
+            match (self.has_failed(task), start) {
+                // Even a replacement that failed at once waits out its delay, so that an image
+                // that does not exist leads to no tight loop.
+                (_, Start::AfterDelay(until)) => {
+                    let task = task.id;
+                    plan.report.push(Wait::RestartDelay { task, until });
+                    plan.wake_by(until);
+                }
+                (false, Start::AfterStop(old, until)) => {
+                    let task = task.id;
+                    plan.report.push(Wait::OldTask { task, old, until });
+                    plan.wake_by(until);
+                }
+                (true, Start::AfterStop(..) | Start::Now) => {
+                    let has_newer = index + 1 < live.len();
+                    let change = self.restart(task, has_newer, template, (now, rng), &mut plan);
+                    plan.changes.push(change);
+                }
+                (false, Start::Now) => {
+                    if is_waiting {
+                        plan.changes.push(desire(task, TaskState::Running));
+                    }
+                }
+            }
+        }
+        if plan.changes.is_empty() {
+            self.plan_superseded(&live, &mut plan);
+        }
+        plan
+    }
+
+    /// Stops `task` and, if the policy says so, makes its replacement.
+    fn restart(
+        &self,
+        task: &Task,
+        has_newer: bool,
+        template: &Template,
+        (now, rng): (Timestamp, &mut Rng),
+        plan: &mut Plan,
+    ) -> Change {
+        let stop = desire(task, TaskState::Shutdown);
+        if has_newer {
+            return stop;
+        }
+        if !restart::should_restart(task, &self.tasks) {
+            plan.report.push(Wait::RestartPolicy { task: task.id });
+            return stop;
+        }
+        let replacement = template.task(self.slot, TaskState::Ready, now, rng);
+        Change::Together(vec![stop, Change::CreateTask(Box::new(replacement))])
+    }
+
+    /// After a start-first update that ended early, an old task may still run beside the new one.
+    fn plan_superseded(&self, live: &[&Arc<Task>], plan: &mut Plan) {
+        if live.len() < 2 || update::is_paused(self.service) {
+            return;
+        }
+        let keeper = live.iter().rev().find(|task| {
+            task.status.state == TaskState::Running && !is_dirty(self.view, self.service, task)
+        });
+        if let Some(keeper) = keeper {
+            let others = live.iter().filter(|task| task.id != keeper.id);
+            plan.changes
+                .extend(others.map(|task| desire(task, TaskState::Shutdown)));
+        }
+    }
+}
+
+/// The task with another desired state.
+pub(crate) fn desire(task: &Task, desired_state: TaskState) -> Change {
+    Change::UpdateTask(Box::new(Task {
+        desired_state,
+        ..task.clone()
+    }))
 }

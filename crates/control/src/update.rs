@@ -1,1 +1,447 @@
-//! Placeholder.
+//! Rolling updates and rollbacks, told from stored tasks alone.
+//!
+//! Above 300 lines because the verdict on one slot and the verdict on all belong together.
+//!
+//! A slot is *touched* when the update has made a task in it, *waiting* when its task is dirty and
+//! untouched. A touched slot occupies one of the `parallelism` workers until its first new task
+//! has run or ended, and `delay` longer. The update fails when too many first new tasks end
+//! early, and is complete when the last one was watched for `monitor`. See
+//! `docs/design/orchestration.md`, "Updates", also for where this differs from Swarm.
+
+use std::{sync::Arc, time::Duration};
+
+use skep_model::{
+    DEFAULT_UPDATE_MONITOR, FailureAction, Rng, Service, Task, TaskState, Timestamp, UpdateConfig,
+    UpdateOrder, UpdateState, UpdateStatus,
+};
+use skep_store::Store;
+
+use crate::{
+    plan::{Change, Plan, Wait},
+    restart,
+    revision::{Template, is_dirty, status_time},
+    slot::{Place, desire},
+};
+
+/// Label on a task of an update that says, in nanoseconds since the epoch, when it was first seen
+/// running. A status holds only the last state, and whether an end is early depends on it.
+pub(crate) const RUNNING_SINCE_LABEL: &str = "skep.running-since";
+
+/// Added to a delay that is longer than the monitoring period, as in Swarm.
+const MONITOR_MARGIN: Duration = Duration::from_secs(1);
+
+/// Whether an update or rollback is under way.
+pub(crate) fn is_active(service: &Service) -> bool {
+    matches!(
+        state(service),
+        Some(UpdateState::Updating | UpdateState::RollbackStarted)
+    )
+}
+
+/// Whether an update or rollback failed and waits for the next one.
+pub(crate) fn is_paused(service: &Service) -> bool {
+    matches!(
+        state(service),
+        Some(UpdateState::Paused | UpdateState::RollbackPaused)
+    )
+}
+
+fn state(service: &Service) -> Option<UpdateState> {
+    service.update_status.as_ref().map(|status| status.state)
+}
+
+/// Tasks the update made in a slot, oldest first; none when the slot is not touched.
+fn new_tasks<'a>(service: &Service, place: &Place<'a>) -> Vec<&'a Arc<Task>> {
+    let started_at = started_at(service);
+    let version = Some(service.spec_version);
+    // A slot without a task of another revision was filled by scaling, not by the update.
+    if place.tasks.iter().all(|task| task.spec_version == version) {
+        return Vec::new();
+    }
+    let mut tasks: Vec<_> = place
+        .tasks
+        .iter()
+        .copied()
+        .filter(|task| task.spec_version == version && task.meta.created_at >= started_at)
+        .collect();
+    tasks.sort_by_key(|task| restart::order(task));
+    tasks
+}
+
+/// Ended tasks that tell how the update goes; the reaper leaves them while it is under way.
+pub(crate) fn is_evidence(service: &Service, place: &Place<'_>, task: &Task) -> bool {
+    if !is_active(service) {
+        return false;
+    }
+    let newest_old = place
+        .tasks
+        .iter()
+        .filter(|task| task.spec_version != Some(service.spec_version))
+        .max_by_key(|task| restart::order(task));
+    newest_old.is_some_and(|old| old.id == task.id)
+        || new_tasks(service, place)
+            .first()
+            .is_some_and(|new| new.id == task.id)
+}
+
+fn started_at(service: &Service) -> Timestamp {
+    let status = service.update_status.as_ref();
+    status
+        .and_then(|status| status.started_at)
+        .unwrap_or(Timestamp::ZERO)
+}
+
+/// What the update of `service` needs now. `places` are the slots that stay.
+pub(crate) fn plan(
+    view: &Store,
+    service: &Service,
+    places: &[Place<'_>],
+    template: &Template,
+    (now, rng): (Timestamp, &mut Rng),
+) -> Plan {
+    let mut plan = Plan::default();
+    if is_paused(service) {
+        plan.report.push(Wait::UpdatePaused);
+        return plan;
+    }
+    if !is_active(service) {
+        if places
+            .iter()
+            .any(|place| wants_update(view, service, place))
+        {
+            plan.changes.push(begin(service, now));
+        }
+        return plan;
+    }
+    let update = Update::read(view, service, places);
+    update.record_running(&mut plan);
+    if let Some(change) = update.failure_verdict() {
+        plan.changes.push(change);
+        return plan;
+    }
+    update.finish_touched(&mut plan);
+    let is_idle = update.start_waiting(template, (now, rng), &mut plan);
+    if is_idle && plan.changes.is_empty() {
+        update.complete(now, &mut plan);
+    }
+    plan
+}
+
+/// Whether a slot calls for a new update: it is dirty and no update has dealt with it already.
+fn wants_update(view: &Store, service: &Service, place: &Place<'_>) -> bool {
+    let updatable = place.updatable();
+    let is_dirty = updatable.iter().any(|task| is_dirty(view, service, task));
+    let was_dealt_with = service.update_status.is_some() && !new_tasks(service, place).is_empty();
+    is_dirty && !was_dealt_with
+}
+
+fn begin(service: &Service, now: Timestamp) -> Change {
+    with_status(
+        service,
+        UpdateStatus {
+            state: UpdateState::Updating,
+            started_at: Some(now),
+            completed_at: None,
+            message: "update in progress".to_owned(),
+        },
+    )
+}
+
+fn with_status(service: &Service, status: UpdateStatus) -> Change {
+    Change::UpdateService(Box::new(Service {
+        update_status: Some(status),
+        ..service.clone()
+    }))
+}
+
+/// An update under way.
+struct Update<'a> {
+    service: &'a Service,
+    config: UpdateConfig,
+    monitor: Duration,
+    touched: Vec<Touched<'a>>,
+    waiting: Vec<&'a Place<'a>>,
+    view: &'a Store,
+}
+
+/// A slot in which the update has made a task.
+struct Touched<'a> {
+    place: &'a Place<'a>,
+    /// Tells whether the new revision works; those after it are restarts.
+    first: &'a Arc<Task>,
+    /// All tasks the update made here, the first included.
+    new: Vec<&'a Arc<Task>>,
+}
+
+// === impl Update ===
+
+impl<'a> Update<'a> {
+    fn read(view: &'a Store, service: &'a Service, places: &'a [Place<'a>]) -> Self {
+        let is_rollback = state(service) == Some(UpdateState::RollbackStarted);
+        let spec = &service.spec;
+        let config = if is_rollback {
+            &spec.rollback
+        } else {
+            &spec.update
+        };
+        let config = config.clone().unwrap_or_default();
+        let mut touched = Vec::new();
+        let mut waiting = Vec::new();
+        for place in places {
+            let new = new_tasks(service, place);
+            if let Some(first) = new.first().copied() {
+                touched.push(Touched { place, first, new });
+                continue;
+            }
+            let updatable = place.updatable();
+            if updatable.len() > 1 || updatable.iter().any(|task| is_dirty(view, service, task)) {
+                waiting.push(place);
+            }
+        }
+        Self {
+            service,
+            monitor: config.monitor.unwrap_or(DEFAULT_UPDATE_MONITOR),
+            config,
+            touched,
+            waiting,
+            view,
+        }
+    }
+
+    /// Notes when first tasks came up, while it can still be seen.
+    fn record_running(&self, plan: &mut Plan) {
+        if self.config.failure_action == FailureAction::Continue {
+            return;
+        }
+        for Touched { first, .. } in &self.touched {
+            if first.status.state == TaskState::Running && running_since(first).is_none() {
+                let mut task = Task::clone(first);
+                let annotations = Arc::make_mut(&mut task.annotations);
+                let since = status_time(first).0.to_string();
+                annotations
+                    .labels
+                    .insert(RUNNING_SINCE_LABEL.to_owned(), since);
+                plan.changes.push(Change::UpdateTask(Box::new(task)));
+            }
+        }
+    }
+
+    /// What to do when too many first tasks ended early.
+    fn failure_verdict(&self) -> Option<Change> {
+        let failed: Vec<&Arc<Task>> = self
+            .touched
+            .iter()
+            .map(|touched| touched.first)
+            .filter(|task| ended_early(task, self.monitor))
+            .collect();
+        let culprit = failed
+            .iter()
+            .max_by_key(|task| (status_time(task), task.id))?
+            .id;
+        let ratio = share(failed.len(), self.touched.len() + self.waiting.len());
+        if ratio <= self.config.max_failure_ratio {
+            return None;
+        }
+        let is_rollback = state(self.service) == Some(UpdateState::RollbackStarted);
+        let because = format!("due to failure or early termination of task {culprit}");
+        match self.config.failure_action {
+            FailureAction::Continue => None,
+            FailureAction::Pause => Some(self.pause(format!("update paused {because}"))),
+            // A rollback is never rolled back.
+            FailureAction::Rollback if is_rollback => {
+                Some(self.pause(format!("rollback paused {because}")))
+            }
+            FailureAction::Rollback => Some(
+                self.roll_back(format!("update rolled back {because}"))
+                    .unwrap_or_else(|| self.pause(format!("update paused {because}"))),
+            ),
+        }
+    }
+
+    fn pause(&self, message: String) -> Change {
+        let status = self.service.update_status.clone();
+        let mut status = status.expect("an active update has a status");
+        status.state = if status.state == UpdateState::RollbackStarted {
+            UpdateState::RollbackPaused
+        } else {
+            UpdateState::Paused
+        };
+        status.message = message;
+        with_status(self.service, status)
+    }
+
+    /// Returns to the previous spec; `None` when there is none.
+    fn roll_back(&self, message: String) -> Option<Change> {
+        let status = self.service.update_status.clone();
+        let mut status = status.expect("an active update has a status");
+        status.state = UpdateState::RollbackStarted;
+        status.message = message;
+        let spec = self.service.previous_spec.clone()?;
+        Some(Change::UpdateService(Box::new(Service {
+            spec,
+            spec_version: self.service.previous_spec_version.unwrap_or_default(),
+            previous_spec: None,
+            previous_spec_version: None,
+            update_status: Some(status),
+            ..self.service.clone()
+        })))
+    }
+
+    /// Stops old tasks beside new ones: at once, or when the new one runs (start-first).
+    fn finish_touched(&self, plan: &mut Plan) {
+        for Touched { place, .. } in &self.touched {
+            let (old, new): (Vec<_>, Vec<_>) = place
+                .live()
+                .into_iter()
+                .partition(|task| is_dirty(self.view, self.service, task));
+            let is_up = new
+                .iter()
+                .any(|task| task.status.state == TaskState::Running);
+            let may_stop = match self.config.order {
+                UpdateOrder::StopFirst => !new.is_empty(),
+                UpdateOrder::StartFirst => is_up,
+            };
+            if may_stop {
+                let stops = old.iter().map(|task| desire(task, TaskState::Shutdown));
+                plan.changes.extend(stops);
+            }
+        }
+    }
+
+    /// Gives free workers their next slots. True when no slot is waiting and no worker is busy.
+    fn start_waiting(
+        &self,
+        template: &Template,
+        (now, rng): (Timestamp, &mut Rng),
+        plan: &mut Plan,
+    ) -> bool {
+        let mut busy = 0;
+        for touched in &self.touched {
+            match self.released_at(touched) {
+                None => {
+                    plan.report.push(Wait::UpdatedTask {
+                        task: touched.first.id,
+                    });
+                    busy += 1;
+                }
+                Some(until) if now < until => {
+                    plan.report.push(Wait::UpdateDelay { until });
+                    plan.wake_by(until);
+                    busy += 1;
+                }
+                Some(_) => {}
+            }
+        }
+        let workers = match self.config.parallelism {
+            0 => usize::MAX,
+            count => usize::try_from(count).unwrap_or(usize::MAX),
+        };
+        for place in self.waiting.iter().take(workers.saturating_sub(busy)) {
+            plan.changes.push(self.start(place, template, now, rng));
+        }
+        busy == 0 && self.waiting.is_empty()
+    }
+
+    /// When the worker that updates this slot is free again; `None` while no new task of it has
+    /// come up or ended. A task that is lost with its node is made up for by its replacement.
+    fn released_at(&self, touched: &Touched<'_>) -> Option<Timestamp> {
+        let reached = touched
+            .new
+            .iter()
+            .filter(|task| task.status.state >= TaskState::Running)
+            .map(|task| running_since(task).unwrap_or_else(|| status_time(task)))
+            .min()?;
+        Some(reached + self.config.delay)
+    }
+
+    /// Begins the update of one slot.
+    fn start(
+        &self,
+        place: &Place<'_>,
+        template: &Template,
+        now: Timestamp,
+        rng: &mut Rng,
+    ) -> Change {
+        let live = place.live();
+        let current = live
+            .iter()
+            .rev()
+            .find(|task| !is_dirty(self.view, self.service, task));
+        let stop_all_but = |keeper: Option<&Arc<Task>>| -> Vec<Change> {
+            live.iter()
+                .filter(|task| keeper.is_none_or(|keeper| keeper.id != task.id))
+                .map(|task| desire(task, TaskState::Shutdown))
+                .collect()
+        };
+        // The slot has a task of the new revision already: only the others must go.
+        if let Some(current) = current {
+            return Change::Together(stop_all_but(Some(current)));
+        }
+        let make = |desired_state, rng: &mut Rng| {
+            Change::CreateTask(Box::new(template.task(place.slot, desired_state, now, rng)))
+        };
+        match self.config.order {
+            UpdateOrder::StartFirst => make(TaskState::Running, rng),
+            UpdateOrder::StopFirst => {
+                let mut changes = stop_all_but(None);
+                changes.push(make(TaskState::Ready, rng));
+                Change::Together(changes)
+            }
+        }
+    }
+
+    /// Declares the update complete once the last new task was watched long enough.
+    fn complete(&self, now: Timestamp, plan: &mut Plan) {
+        let watch = if self.config.delay >= self.monitor {
+            self.config.delay + MONITOR_MARGIN
+        } else {
+            self.monitor
+        };
+        let released = self
+            .touched
+            .iter()
+            .filter_map(|touched| self.released_at(touched))
+            .max();
+        let until = released.map_or(now, |released| released + watch);
+        if now < until {
+            plan.report.push(Wait::UpdateMonitor { until });
+            plan.wake_by(until);
+            return;
+        }
+        let status = self.service.update_status.clone();
+        let mut status = status.expect("an active update has a status");
+        (status.state, status.message) = if status.state == UpdateState::RollbackStarted {
+            let message = "rollback completed".to_owned();
+            (UpdateState::RollbackCompleted, message)
+        } else {
+            (UpdateState::Completed, "update completed".to_owned())
+        };
+        status.completed_at = Some(now);
+        plan.changes.push(with_status(self.service, status));
+    }
+}
+
+/// When a task of an update was first seen running.
+fn running_since(task: &Task) -> Option<Timestamp> {
+    let label = task.annotations.labels.get(RUNNING_SINCE_LABEL)?;
+    label.parse().ok().map(Timestamp)
+}
+
+/// Whether the task ended by itself before it ran, or within `monitor` of that. A task that was
+/// stopped, or lost with its node, says nothing about the new revision.
+fn ended_early(task: &Task, monitor: Duration) -> bool {
+    let has_ended = matches!(
+        task.status.state,
+        TaskState::Complete | TaskState::Failed | TaskState::Rejected
+    );
+    has_ended && running_since(task).is_none_or(|since| status_time(task).since(since) <= monitor)
+}
+
+fn share(part: usize, whole: usize) -> f32 {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a ratio that users give as a float"
+    )]
+    let share = part as f32 / whole as f32;
+    share
+}

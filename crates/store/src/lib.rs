@@ -6,11 +6,13 @@
 //! `docs/design/store.md`. Knows nothing of consensus, encoding or time beyond what it is told.
 
 mod action;
+mod load;
 mod store;
 mod transaction;
 
 pub use crate::{
     action::{Action, ActionKind, Change, Object, ObjectId},
+    load::NodeLoad,
     store::{ApplyError, Store},
     transaction::{Error, Transaction},
 };

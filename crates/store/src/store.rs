@@ -6,9 +6,12 @@
 use std::{ops::RangeInclusive, sync::Arc};
 
 use imbl::{OrdMap, OrdSet};
-use skep_model::{Cluster, Id, Node, NodeId, Service, ServiceId, Slot, Task, TaskId};
+use skep_model::{Cluster, Id, Node, NodeId, Service, ServiceId, Slot, Task, TaskId, TaskState};
 
-use crate::action::{Action, ActionKind, Change, Object, ObjectId};
+use crate::{
+    action::{Action, ActionKind, Change, Object, ObjectId},
+    load::NodeLoad,
+};
 
 /// Position of a task within its service: numbered slots first, then nodes, then neither.
 type SlotKey = (u64, Option<NodeId>);
@@ -24,6 +27,9 @@ pub struct Store {
     services_by_name: OrdMap<String, ServiceId>,
     tasks_by_service: OrdSet<(ServiceId, SlotKey, TaskId)>,
     tasks_by_node: OrdSet<(NodeId, TaskId)>,
+    tasks_to_place: OrdSet<(Option<ServiceId>, TaskId)>,
+    /// Nodes without load are absent.
+    loads: OrdMap<NodeId, NodeLoad>,
 }
 
 /// An action that the tables cannot take. On the leader it is a bug; a follower that sees one has
@@ -169,6 +175,23 @@ impl Store {
             .map(|(_, task)| self.tasks.get(task).expect("an indexed task exists"))
     }
 
+    /// Tasks that wait for the scheduler, by service, then by id.
+    pub fn tasks_to_place(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.tasks_to_place
+            .iter()
+            .map(|(_, task)| self.tasks.get(task).expect("an indexed task exists"))
+    }
+
+    /// What the tasks placed on a node and not ended take of it.
+    pub fn load_of_node(&self, node: NodeId) -> NodeLoad {
+        self.loads.get(&node).copied().unwrap_or_default()
+    }
+
+    /// The loads of all nodes that have one, by node id. May name nodes that are gone.
+    pub fn loads(&self) -> impl Iterator<Item = (NodeId, NodeLoad)> {
+        self.loads.iter().map(|(id, load)| (*id, *load))
+    }
+
     /// Every object, in an order in which they can be created one after the other.
     pub fn objects(&self) -> impl Iterator<Item = Object> + '_ {
         let cluster = self.cluster.iter().cloned().map(Object::Cluster);
@@ -225,17 +248,13 @@ impl Store {
                 self.services.insert(service.id, Arc::clone(service));
             }
             Object::Task(task) => {
-                let old_keys = match old {
-                    Some(Object::Task(old)) => keys(old),
-                    _ => (None, None),
+                let old = match old {
+                    Some(Object::Task(old)) => Keys::of(old),
+                    Some(Object::Node(_) | Object::Service(_) | Object::Cluster(_)) | None => {
+                        Keys::default()
+                    }
                 };
-                let (by_service, by_node) = keys(task);
-                if by_service != old_keys.0 {
-                    self.tasks_by_service.extend(by_service);
-                }
-                if by_node != old_keys.1 {
-                    self.tasks_by_node.extend(by_node);
-                }
+                self.index_task(&old, &Keys::of(task));
                 self.tasks.insert(task.id, Arc::clone(task));
             }
             Object::Cluster(cluster) => self.cluster = Some(Arc::clone(cluster)),
@@ -249,20 +268,48 @@ impl Store {
             (Object::Service(old), _) => {
                 self.services_by_name.remove(&old.name().to_lowercase());
             }
-            (Object::Task(old), new) => {
-                let new_keys = match new {
-                    Some(Object::Task(new)) => keys(new),
-                    _ => (None, None),
-                };
-                let (by_service, by_node) = keys(old);
-                if let Some(key) = by_service.filter(|_| by_service != new_keys.0) {
-                    self.tasks_by_service.remove(&key);
-                }
-                if let Some(key) = by_node.filter(|_| by_node != new_keys.1) {
-                    self.tasks_by_node.remove(&key);
-                }
-            }
+            // `insert` moves the entries of a task that stays.
+            (Object::Task(_), Some(_)) => {}
+            (Object::Task(old), None) => self.index_task(&Keys::of(old), &Keys::default()),
             (Object::Node(_) | Object::Cluster(_), _) => {}
+        }
+    }
+
+    /// Turns the index entries of a task from `old` into `new`.
+    fn index_task(&mut self, old: &Keys, new: &Keys) {
+        if old.by_service != new.by_service {
+            if let Some(key) = &old.by_service {
+                self.tasks_by_service.remove(key);
+            }
+            self.tasks_by_service.extend(new.by_service);
+        }
+        if old.by_node != new.by_node {
+            if let Some(key) = &old.by_node {
+                self.tasks_by_node.remove(key);
+            }
+            self.tasks_by_node.extend(new.by_node);
+        }
+        if old.to_place != new.to_place {
+            if let Some(key) = &old.to_place {
+                self.tasks_to_place.remove(key);
+            }
+            self.tasks_to_place.extend(new.to_place);
+        }
+        if old.load != new.load {
+            self.move_load(old.load, new.load);
+        }
+    }
+
+    fn move_load(&mut self, old: Option<(NodeId, NodeLoad)>, new: Option<(NodeId, NodeLoad)>) {
+        if let Some((node, load)) = old {
+            let total = self.loads.get_mut(&node).expect("a load was counted");
+            total.subtract(load);
+            if total.is_none() {
+                self.loads.remove(&node);
+            }
+        }
+        if let Some((node, load)) = new {
+            self.loads.entry(node).or_default().add(load);
         }
     }
 
@@ -297,20 +344,30 @@ const LOWEST_TASK: TaskId = TaskId(Id::LOWEST);
 const HIGHEST_TASK: TaskId = TaskId(Id::HIGHEST);
 const HIGHEST_SLOT: SlotKey = (u64::MAX, Some(NodeId(Id::HIGHEST)));
 
-type TaskKeys = (
-    Option<(ServiceId, SlotKey, TaskId)>,
-    Option<(NodeId, TaskId)>,
-);
+/// The index entries of one task.
+#[derive(Default)]
+struct Keys {
+    by_service: Option<(ServiceId, SlotKey, TaskId)>,
+    by_node: Option<(NodeId, TaskId)>,
+    to_place: Option<(Option<ServiceId>, TaskId)>,
+    load: Option<(NodeId, NodeLoad)>,
+}
 
-/// The index entries of a task. A global task is indexed by its node, a numbered one is not.
-fn keys(task: &Task) -> TaskKeys {
-    let by_service = task.service_id.map(|service| {
+impl Keys {
+    fn of(task: &Task) -> Self {
+        // A global task is indexed by its node, a numbered one is not.
         let slot = if task.slot == 0 {
             (0, task.node_id)
         } else {
             (task.slot, None)
         };
-        (service, slot, task.id)
-    });
-    (by_service, task.node_id.map(|node| (node, task.id)))
+        let is_to_place =
+            task.status.state == TaskState::Pending && task.desired_state <= TaskState::Complete;
+        Self {
+            by_service: task.service_id.map(|service| (service, slot, task.id)),
+            by_node: task.node_id.map(|node| (node, task.id)),
+            to_place: is_to_place.then_some((task.service_id, task.id)),
+            load: NodeLoad::of(task),
+        }
+    }
 }

@@ -1,0 +1,216 @@
+//! All nodes with what is left of them, as the scheduler's working copy.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use skep_model::{
+    GenericResource, Node, NodeId, Protocol, PublishMode, ServiceId, SpecVersion, Task, TaskState,
+    Timestamp,
+};
+use skep_store::{NodeLoad, Store};
+
+use super::filter::Needs;
+use crate::{placement::Pool, revision::status_time};
+
+/// How far back failures of a revision on a node count against the node. As in Swarm.
+const FAILURE_WINDOW: Duration = Duration::from_secs(5 * 60);
+/// Failures within the window from which a node comes last. As in Swarm.
+const FAILURES_MAX: u32 = 5;
+
+/// The nodes, by id.
+pub(super) struct Fleet<'a> {
+    candidates: Vec<Candidate<'a>>,
+}
+
+/// One node and what is left of it.
+pub(super) struct Candidate<'a> {
+    pub(super) node: &'a Arc<Node>,
+    /// Tasks that shall run on it.
+    pub(super) active_count: u32,
+    pub(super) nano_cpus: i64,
+    pub(super) memory_bytes: i64,
+    /// Tasks whose ports or generic resources are not in the sums.
+    special_count: u32,
+    /// Read from the tasks only for groups that ask for ports or generic resources.
+    pub(super) details: Option<Details>,
+}
+
+/// What the sums of a node do not tell.
+#[derive(Default)]
+pub(super) struct Details {
+    pub(super) used_ports: BTreeSet<(Protocol, u16)>,
+    pub(super) pool: Pool,
+}
+
+/// Per node: what matters for one revision of one service.
+pub(super) struct Counts {
+    /// Tasks of the service that shall run there.
+    pub(super) of_service: Vec<u32>,
+    /// Recent failures of the revision, if too many; else 0.
+    pub(super) penalty: Vec<u32>,
+}
+
+// === impl Fleet ===
+
+impl<'a> Fleet<'a> {
+    pub(super) fn read(view: &'a Store) -> Self {
+        let mut loads = view.loads().peekable();
+        let candidates = view.nodes().map(|node| {
+            while loads.next_if(|(id, _)| *id < node.id).is_some() {}
+            let load = loads.next_if(|(id, _)| *id == node.id);
+            Candidate::new(node, load.map_or_else(NodeLoad::default, |(_, load)| load))
+        });
+        Self {
+            candidates: candidates.collect(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.candidates.len()
+    }
+
+    pub(super) fn get(&self, index: usize) -> &Candidate<'a> {
+        &self.candidates[index]
+    }
+
+    pub(super) fn node_id(&self, index: usize) -> NodeId {
+        self.candidates[index].node.id
+    }
+
+    pub(super) fn index_of(&self, node: NodeId) -> Option<usize> {
+        self.candidates
+            .binary_search_by_key(&node, |candidate| candidate.node.id)
+            .ok()
+    }
+
+    /// Tasks of a service that shall run on one node.
+    pub(super) fn count_on(&self, view: &Store, service: Option<ServiceId>, node: NodeId) -> u32 {
+        let tasks = view
+            .tasks_on_node(node)
+            .filter(|task| task.service_id == service && counts_as_active(task));
+        u32::try_from(tasks.count()).unwrap_or(u32::MAX)
+    }
+
+    /// Counts the tasks and failures of one revision of a service on every node.
+    pub(super) fn counts(
+        &self,
+        view: &Store,
+        service: Option<ServiceId>,
+        version: Option<SpecVersion>,
+        now: Timestamp,
+    ) -> Counts {
+        let mut counts = Counts {
+            of_service: vec![0; self.len()],
+            penalty: vec![0; self.len()],
+        };
+        let Some(service) = service else {
+            return counts;
+        };
+        for task in view.tasks_of_service(service) {
+            let is_failure = task.spec_version == version
+                && matches!(task.status.state, TaskState::Failed | TaskState::Rejected)
+                && now.since(status_time(task)) < FAILURE_WINDOW;
+            let is_active = counts_as_active(task);
+            if !is_failure && !is_active {
+                continue;
+            }
+            if let Some(index) = task.node_id.and_then(|node| self.index_of(node)) {
+                counts.of_service[index] += u32::from(is_active);
+                counts.penalty[index] += u32::from(is_failure);
+            }
+        }
+        for penalty in &mut counts.penalty {
+            if *penalty < FAILURES_MAX {
+                *penalty = 0;
+            }
+        }
+        counts
+    }
+
+    /// Reads ports and generic resources of all nodes, if the group asks for them.
+    pub(super) fn detail_all(&mut self, view: &Store, needs: &Needs<'_>) {
+        if needs.wants_details() {
+            for candidate in &mut self.candidates {
+                candidate.read_details(view);
+            }
+        }
+    }
+
+    /// Reads ports and generic resources of one node, if the task asks for them.
+    pub(super) fn detail(&mut self, view: &Store, needs: &Needs<'_>, index: usize) {
+        if needs.wants_details() {
+            self.candidates[index].read_details(view);
+        }
+    }
+
+    /// Takes what `task` needs from a node; returns the generic resources chosen.
+    pub(super) fn take(&mut self, index: usize, task: &Task) -> Vec<GenericResource> {
+        let candidate = &mut self.candidates[index];
+        let reserved = &task.spec.resources.reservations;
+        candidate.active_count += u32::from(task.desired_state <= TaskState::Complete);
+        candidate.nano_cpus = candidate.nano_cpus.saturating_sub(reserved.nano_cpus);
+        candidate.memory_bytes = candidate.memory_bytes.saturating_sub(reserved.memory_bytes);
+        match &mut candidate.details {
+            Some(details) => {
+                details.used_ports.extend(host_ports(task));
+                details.pool.claim(reserved)
+            }
+            None => Vec::new(),
+        }
+    }
+}
+
+// === impl Candidate ===
+
+impl<'a> Candidate<'a> {
+    fn new(node: &'a Arc<Node>, load: NodeLoad) -> Self {
+        let (nano_cpus, memory_bytes) = match &node.description {
+            Some(description) => {
+                let resources = &description.resources;
+                (resources.nano_cpus, resources.memory_bytes)
+            }
+            None => (0, 0),
+        };
+        Self {
+            node,
+            active_count: load.active_count,
+            nano_cpus: nano_cpus.saturating_sub(load.nano_cpus),
+            memory_bytes: memory_bytes.saturating_sub(load.memory_bytes),
+            special_count: load.special_count,
+            details: None,
+        }
+    }
+
+    fn read_details(&mut self, view: &Store) {
+        if self.details.is_some() {
+            return;
+        }
+        let mut details = Details {
+            used_ports: BTreeSet::new(),
+            pool: Pool::whole(self.node),
+        };
+        if self.special_count > 0 {
+            let tasks = view
+                .tasks_on_node(self.node.id)
+                .filter(|task| NodeLoad::of(task).is_some());
+            for task in tasks {
+                details.used_ports.extend(host_ports(task));
+                details.pool.take(task);
+            }
+        }
+        self.details = Some(details);
+    }
+}
+
+/// Whether a task counts when tasks are spread: placed, not ended, and not told to stop.
+fn counts_as_active(task: &Task) -> bool {
+    (TaskState::Assigned..=TaskState::Running).contains(&task.status.state)
+        && task.desired_state <= TaskState::Complete
+}
+
+/// Host-mode ports of a task with a number of their own.
+pub(crate) fn host_ports(task: &Task) -> impl Iterator<Item = (Protocol, u16)> {
+    let ports = task.endpoint.iter().flat_map(|endpoint| &endpoint.ports);
+    ports
+        .filter(|port| port.publish_mode == PublishMode::Host && port.published_port != 0)
+        .map(|port| (port.protocol, port.published_port))
+}
