@@ -20,7 +20,7 @@ use crate::endpoint::{Attachment, EndpointInfo, Mac};
 use crate::error::{Error, ErrorChain, Report};
 use crate::plan::{Desired, DesiredEndpoint};
 use crate::pool::Pool;
-use crate::ports::HostPort;
+use crate::ports::{HostPort, Protocol};
 use crate::reservation::Reservations;
 use crate::state::{EndpointState, State, StateDir, StateError};
 
@@ -117,7 +117,7 @@ enum Mode {
 #[derive(Debug)]
 struct Dying {
     address: Option<IpAddr>,
-    has_ports: bool,
+    has_udp: bool,
 }
 
 /// Tells a caller, if it still waits.
@@ -332,9 +332,13 @@ impl Owner {
     fn forget(&mut self, id: &str) -> Option<DesiredEndpoint> {
         let endpoint = self.desired.endpoints.remove(id)?;
         self.reservations.release(id);
+        let has_udp = endpoint
+            .ports
+            .iter()
+            .any(|port| port.protocol == Protocol::Udp);
         let dying = Dying {
             address: endpoint.address,
-            has_ports: !endpoint.ports.is_empty(),
+            has_udp,
         };
         self.dying.insert(id.to_owned(), dying);
         Some(endpoint)

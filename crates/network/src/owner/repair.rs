@@ -7,7 +7,7 @@ use tracing::warn;
 
 use super::{Error, ErrorChain, Owner, Report};
 use crate::apply::ApplyError;
-use crate::conntrack;
+use crate::conntrack::Forget;
 use crate::nft;
 use crate::observe::observe;
 use crate::plan::{Step, plan};
@@ -71,13 +71,14 @@ impl Owner {
                 warn!(%step, error = %ErrorChain(&error), "Remains of an endpoint not removed");
             }
         }
-        for dying in dying.into_values() {
-            let Some(address) = dying.address else {
-                continue;
-            };
-            if dying.has_ports {
-                conntrack::forget_endpoint(address);
-            }
+        let has_udp = dying.values().filter(|dying| dying.has_udp);
+        let addresses = has_udp.filter_map(|dying| dying.address).collect();
+        Forget {
+            addresses,
+            ..Forget::default()
+        }
+        .perform();
+        for address in dying.into_values().filter_map(|dying| dying.address) {
             self.pool.release(address);
         }
     }

@@ -9,12 +9,12 @@ use super::{
     Attach, Dying, ENDPOINT_COUNT_MAX, Error, ErrorChain, Mode, Owner, Reply, Turn, answer,
 };
 use crate::apply::ApplyError;
-use crate::conntrack;
+use crate::conntrack::Forget;
 use crate::endpoint::{EndpointInfo, check_id};
 use crate::netns;
 use crate::plan::{DesiredEndpoint, ObservedEndpoint, Step, plan_endpoint};
 use crate::pool::PoolError;
-use crate::ports::{self, HostPort};
+use crate::ports::{self, HostPort, Protocol};
 use crate::rules::PortRule;
 use crate::state::StateError;
 use crate::sysctl;
@@ -90,6 +90,15 @@ impl Owner {
         if self.is_killed() {
             return;
         }
+        let ports = added
+            .iter()
+            .flat_map(|attach| self.udp_ports(&attach.id))
+            .collect();
+        Forget {
+            ports,
+            ..Forget::default()
+        }
+        .perform();
         for (_, reply) in detaches {
             answer(reply, outcome.clone().map_err(Error::from));
         }
@@ -111,6 +120,14 @@ impl Owner {
         if is_undone {
             self.clean_up();
         }
+    }
+
+    fn udp_ports(&self, id: &str) -> impl Iterator<Item = u16> {
+        let endpoint = self.desired.endpoints.get(id);
+        let ports = endpoint.into_iter().flat_map(|endpoint| &endpoint.ports);
+        ports
+            .filter(|port| port.protocol == Protocol::Udp)
+            .map(|port| port.published)
     }
 
     /// Saves what is left after failed attaches and removes their ports.
@@ -240,7 +257,6 @@ impl Owner {
 
     fn succeed(&self, attach: Attach) {
         let endpoint = &self.desired.endpoints[&attach.id];
-        conntrack::forget_ports(&endpoint.ports);
         match (attach.mode, self.info(&attach.id, endpoint)) {
             (Mode::Node(_, reply), EndpointInfo::Attached(attachment)) => {
                 answer(reply, Ok(attachment));
