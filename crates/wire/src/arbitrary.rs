@@ -99,7 +99,7 @@ impl Draw {
     }
 
     fn time(&mut self) -> Timestamp {
-        Timestamp(self.signed() / 2)
+        Timestamp(self.signed())
     }
 
     fn duration(&mut self) -> Duration {

@@ -1,8 +1,8 @@
 //! Conversions between `model` and [`crate::proto`], one file per object or family of values.
 //!
-//! Towards the wire they are infallible (`From<&model>`); from the wire they are `TryFrom` with an
-//! [`crate::Error`] that names the field. What the model cannot hold is refused, never dropped. A field
-//! whose absence means a default in Swarm reads as that default.
+//! Towards the wire they are infallible (`From<&model>`); from the wire they are `TryFrom` with a
+//! [`crate::Error`] that names the field. What the model cannot hold is refused, never dropped. A
+//! field whose absence means a default in Swarm reads as that default.
 
 mod annotations;
 mod cluster;

@@ -23,7 +23,10 @@ pub(crate) fn to_timestamp_unless_zero(time: Timestamp) -> Option<prost_types::T
 /// The model's form of a time. Times before 1677 or after 2262, such as Go's zero time, are
 /// clamped: they are only ever shown or compared.
 pub(crate) fn timestamp(time: prost_types::Timestamp) -> Timestamp {
-    Timestamp::from_parts(time.seconds, time.nanos)
+    // In 128 bits, because the seconds of the earliest time are out of range by themselves.
+    let nanos = i128::from(time.seconds) * i128::from(NANOS_PER_SECOND) + i128::from(time.nanos);
+    let earliest_or_latest = if nanos < 0 { i64::MIN } else { i64::MAX };
+    Timestamp(i64::try_from(nanos).unwrap_or(earliest_or_latest))
 }
 
 /// The model's form of a time that may be absent, which means "never".
@@ -31,7 +34,7 @@ pub(crate) fn timestamp_or_zero(time: Option<prost_types::Timestamp>) -> Timesta
     time.map_or(Timestamp::ZERO, timestamp)
 }
 
-/// `duration` on the wire.
+/// `duration` on the wire; more than `i64::MAX` seconds are clamped.
 pub(crate) fn to_duration(duration: Duration) -> prost_types::Duration {
     prost_types::Duration {
         seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
@@ -76,11 +79,23 @@ mod tests {
     }
 
     #[test]
-    fn the_zero_time_of_go_is_clamped() {
+    fn times_out_of_range_are_clamped() {
         let year_one = prost_types::Timestamp {
             seconds: -62_135_596_800,
             nanos: 0,
         };
         assert_eq!(timestamp(year_one), Timestamp(i64::MIN));
+        let never = prost_types::Timestamp {
+            seconds: i64::MAX,
+            nanos: i32::MAX,
+        };
+        assert_eq!(timestamp(never), Timestamp(i64::MAX));
+    }
+
+    #[test]
+    fn the_first_and_the_last_time_survive() {
+        for time in [Timestamp(i64::MIN), Timestamp(-1), Timestamp(i64::MAX)] {
+            assert_eq!(timestamp(to_timestamp(time)), time);
+        }
     }
 }
