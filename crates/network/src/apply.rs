@@ -17,10 +17,10 @@ use crate::sysctl::{self, SysctlError};
 
 /// How often a new link is asked whether it is up. The kernel's link watch takes a millisecond, and at most a second; an
 /// endpoint whose own side was put down never gets there, and must not hold up the others for long.
-const LINK_ATTEMPT_COUNT_MAX: u32 = 50;
+const CARRIER_ATTEMPT_COUNT_MAX: u32 = 50;
 
 /// Pause between two such questions, on kernels that need any.
-const LINK_ATTEMPT_INTERVAL: Duration = Duration::from_millis(1);
+const CARRIER_ATTEMPT_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
@@ -128,7 +128,11 @@ impl Kernel {
         match step {
             Step::EnableForwarding => sysctl::turn_on(sysctl::IP_FORWARD)?,
             Step::CreateBridge { name, mac, mtu } => self.route.create_bridge(name, *mac, *mtu)?,
-            Step::SetBridge { name, mac, mtu } => self.route.set_link(name, *mac, *mtu)?,
+            Step::SetBridge { name, mac, mtu } => {
+                self.route.set_link(name, *mac, *mtu)?;
+                let index = self.route.link_index(name)?;
+                self.await_carrier(index)?;
+            }
             Step::RemoveBridgeAddress { bridge, address } => {
                 let index = self.route.link_index(bridge)?;
                 self.route.remove_address(index, *address)?;
@@ -171,7 +175,7 @@ impl Kernel {
                 let index = self.route.link_index(link)?;
                 self.route.set_isolated(index, *is_isolated)?;
                 self.route.set_alias_and_up(index, &alias(id))?;
-                self.await_link(index)?;
+                self.await_carrier(index)?;
             }
         }
         Ok(())
@@ -193,15 +197,16 @@ impl Kernel {
         Ok(self.route.set_isolated(index, veth.is_isolated)?)
     }
 
-    /// Waits until a link has noticed that its peer is up. A bridge drops packets before, among them the first ARP request,
-    /// which would delay a first connection by a second.
-    fn await_link(&mut self, index: u32) -> Result<(), ApplyError> {
-        for _ in 0..LINK_ATTEMPT_COUNT_MAX {
+    /// Waits until a link and its bridge have noticed that the link's peer is up. Both drop packets before, among them the
+    /// first ARP request, which would delay a first connection by a second.
+    fn await_carrier(&mut self, mut index: u32) -> Result<(), ApplyError> {
+        for _ in 0..CARRIER_ATTEMPT_COUNT_MAX {
             // Since Linux 6.8 asking is enough: the kernel catches up before it answers.
-            if self.route.is_operational(index)? {
-                return Ok(());
+            match self.route.carrier(index)? {
+                (true, Some(bridge)) => index = bridge,
+                (true, None) => return Ok(()),
+                (false, _) => std::thread::sleep(CARRIER_ATTEMPT_INTERVAL),
             }
-            std::thread::sleep(LINK_ATTEMPT_INTERVAL);
         }
         debug!(link.index = index, "Link does not come up");
         Ok(())

@@ -223,16 +223,23 @@ impl RouteSocket {
         .map(drop)
     }
 
-    /// Whether a link can carry packets.
-    pub(crate) fn is_operational(&mut self, index: u32) -> Result<bool, NetlinkError> {
+    /// Whether a link can carry packets, and the index of the bridge it is a port of.
+    pub(crate) fn carrier(&mut self, index: u32) -> Result<(bool, Option<u32>), NetlinkError> {
         let request = LinkUnspec::new_with_index(index).build();
         let answers = self.request("find a link", RouteNetlinkMessage::GetLink(request), 0)?;
-        Ok(answers.iter().any(|answer| match answer {
-            RouteNetlinkMessage::NewLink(link) => link
-                .attributes
-                .contains(&LinkAttribute::OperState(State::Up)),
-            _ => false,
-        }))
+        let attributes = answers.iter().flat_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(link) => link.attributes.as_slice(),
+            _ => &[],
+        });
+        let mut carrier = (false, None);
+        for attribute in attributes {
+            match attribute {
+                LinkAttribute::OperState(state) => carrier.0 = *state == State::Up,
+                LinkAttribute::Controller(index) => carrier.1 = Some(*index),
+                _ => {}
+            }
+        }
+        Ok(carrier)
     }
 
     /// Names a link's endpoint and puts it up, in one request.

@@ -52,6 +52,8 @@ pub(crate) fn on_node(test: impl AsyncFnOnce(&Testbed) + Send + 'static) {
         run("ip link set up0 up");
         run("ip -n world addr add 192.0.2.2/24 dev eth0");
         run("ip -n world link set eth0 up");
+        // Asking makes the kernel notice the carrier; packets sent before are lost.
+        run("ip link show up0 && ip -n world link show eth0");
         let bed = Testbed {
             run_dir: "/run/skep".into(),
             world: "/run/netns/world".into(),
