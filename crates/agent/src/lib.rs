@@ -5,6 +5,7 @@
 //! Design: `docs/design/agent.md`.
 
 pub mod core;
+pub mod db;
 pub mod exec;
 pub mod task;
 
