@@ -3,18 +3,21 @@
 
 mod config;
 mod error;
+mod propose;
+mod status;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 
 use bytes::Bytes;
-use prost::Message as _;
-use raft::{RawNode, SnapshotStatus, StateRole, Storage as _, eraftpb};
+use raft::{RawNode, SnapshotStatus, Storage as _, eraftpb};
 
 pub use self::{
     config::Config,
     error::{LeadershipError, ProposeError, SnapshotError, StepError},
+    propose::Proposed,
+    status::{PeerProgress, Role},
 };
 use crate::{
     admission::{Receiver, admit},
@@ -29,42 +32,6 @@ use crate::{
     restored::{RestoreError, Restored},
     snapshot::{ConfState, Snapshot, SnapshotMetadata},
 };
-
-/// What a member is at the moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Role {
-    /// Follows a leader, or waits for one.
-    Follower,
-    /// Asks whether an election would succeed.
-    PreCandidate,
-    /// Stands for election.
-    Candidate,
-    /// Leads.
-    Leader,
-}
-
-/// Where a proposal will be in the log. It is committed if an entry with both is handed out; if another term is at the
-/// index, it was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Proposed {
-    /// The leader's term.
-    pub term: u64,
-    /// The entry's index.
-    pub index: u64,
-}
-
-/// What a leader knows of a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerProgress {
-    /// Its raft id.
-    pub id: u64,
-    /// Last entry it is known to have stored.
-    pub matched_index: u64,
-    /// Whether it answered within the last election timeout.
-    pub is_active: bool,
-    /// Whether it is being sent a snapshot.
-    pub is_in_snapshot: bool,
-}
 
 /// One member of a raft group.
 pub struct Node {
@@ -91,9 +58,6 @@ struct Outstanding {
 // === impl Node ===
 
 impl Node {
-    /// Largest proposal, 1.5 MiB as in `SwarmKit`: it must fit a gRPC message of 4 MiB with room to spare.
-    pub const ENTRY_BYTES_MAX: usize = 3 << 19;
-
     /// A member continuing from what its disk holds (nothing, for one that will join).
     ///
     /// # Errors
@@ -158,84 +122,6 @@ impl Node {
         let stepped = self.raft.step(convert::message_to_raft(message, kind));
         self.timer.settle(&mut self.raft);
         stepped.map_err(|_| StepError::UnknownPeer(from))
-    }
-
-    /// Appends a command. Many may be proposed before one `ready`.
-    ///
-    /// # Errors
-    /// Nothing was appended.
-    pub fn propose(&mut self, data: Vec<u8>) -> Result<Proposed, ProposeError> {
-        if data.is_empty() {
-            return Err(ProposeError::Empty);
-        }
-        self.propose_entry(eraftpb::EntryType::EntryNormal, data.into())
-    }
-
-    /// Appends a membership change; one at a time.
-    ///
-    /// # Errors
-    /// Nothing was appended.
-    pub fn propose_conf_change(&mut self, change: &ConfChange) -> Result<Proposed, ProposeError> {
-        let id = change.node_id;
-        let data = Bytes::from(change.encode_to_vec());
-        let kind = ConfChange::parse(&data)
-            .ok_or(ProposeError::UnknownMember(id))?
-            .kind();
-        if self.is_leader() && self.raft.raft.has_pending_conf() {
-            return Err(ProposeError::ConfChangePending);
-        }
-        match kind {
-            ConfChangeKind::AddNode | ConfChangeKind::AddLearnerNode => {}
-            ConfChangeKind::RemoveNode if self.is_leader() && id == self.id => {
-                return Err(ProposeError::RemovesLeader);
-            }
-            ConfChangeKind::RemoveNode | ConfChangeKind::UpdateNode => {
-                if !self.conf_state.contains(id) {
-                    return Err(ProposeError::UnknownMember(id));
-                }
-            }
-        }
-        self.propose_entry(eraftpb::EntryType::EntryConfChange, data)
-    }
-
-    fn propose_entry(
-        &mut self,
-        kind: eraftpb::EntryType,
-        data: Bytes,
-    ) -> Result<Proposed, ProposeError> {
-        if self.is_stopped {
-            return Err(ProposeError::Stopped);
-        }
-        if !self.is_leader() {
-            return Err(ProposeError::NotLeader {
-                leader: self.leader(),
-            });
-        }
-        if data.len() > Self::ENTRY_BYTES_MAX {
-            return Err(ProposeError::TooLarge {
-                bytes: data.len(),
-                max: Self::ENTRY_BYTES_MAX,
-            });
-        }
-        if self.transferring().is_some() {
-            return Err(ProposeError::Transferring);
-        }
-        let mut entry = eraftpb::Entry::default();
-        entry.set_entry_type(kind);
-        entry.data = data;
-        // Not through raft-rs's own proposal: that parses membership changes, and does not know etcd's AddLearner.
-        let raft = &mut self.raft.raft;
-        if !raft.append_entry(&mut [entry]) {
-            return Err(ProposeError::Backlog);
-        }
-        if kind == eraftpb::EntryType::EntryConfChange {
-            raft.pending_conf_index = raft.raft_log.last_index();
-        }
-        raft.bcast_append();
-        Ok(Proposed {
-            term: self.term(),
-            index: self.last_index(),
-        })
     }
 
     /// Starts an election now. A group of one is led after the next `ready`s.
@@ -466,120 +352,6 @@ impl Node {
             log.set_snapshot(record);
         }
         log.compact(compact_to);
-    }
-
-    // --- State ---
-
-    /// This member's raft id.
-    #[must_use]
-    pub fn id(&self) -> u64 {
-        self.id
-    }
-
-    /// What this member is.
-    #[must_use]
-    pub fn role(&self) -> Role {
-        match self.raft.raft.state {
-            StateRole::Leader if !self.is_stopped => Role::Leader,
-            StateRole::Candidate => Role::Candidate,
-            StateRole::PreCandidate => Role::PreCandidate,
-            StateRole::Leader | StateRole::Follower => Role::Follower,
-        }
-    }
-
-    /// Whether this member leads.
-    #[must_use]
-    pub fn is_leader(&self) -> bool {
-        self.role() == Role::Leader
-    }
-
-    /// Whether this leader has applied an entry of its own term: from then on its state holds everything committed before.
-    #[must_use]
-    pub fn is_leader_ready(&self) -> bool {
-        self.is_leader()
-            && self
-                .raft
-                .store()
-                .term(self.applied)
-                .is_ok_and(|term| term == self.term())
-    }
-
-    /// The leader's id, as far as known.
-    #[must_use]
-    pub fn leader(&self) -> Option<u64> {
-        let leader = self.raft.raft.leader_id;
-        (leader != 0 && !self.is_stopped).then_some(leader)
-    }
-
-    /// To whom leadership is being handed.
-    #[must_use]
-    pub fn transferring(&self) -> Option<u64> {
-        self.raft.raft.lead_transferee
-    }
-
-    /// Current term.
-    #[must_use]
-    pub fn term(&self) -> u64 {
-        self.raft.raft.term
-    }
-
-    /// Last index known to be committed.
-    #[must_use]
-    pub fn commit_index(&self) -> u64 {
-        self.raft.raft.raft_log.committed
-    }
-
-    /// Last index handed out by `ready`.
-    #[must_use]
-    pub fn applied_index(&self) -> u64 {
-        self.applied
-    }
-
-    /// Last index in the log, on disk or not.
-    #[must_use]
-    pub fn last_index(&self) -> u64 {
-        self.raft.raft.raft_log.last_index()
-    }
-
-    /// Index of the newest snapshot; 0 is none.
-    #[must_use]
-    pub fn snapshot_index(&self) -> u64 {
-        self.raft.store().snapshot_metadata().index
-    }
-
-    /// Bytes of data in the log held in memory: a reason to snapshot before the usual number of entries.
-    #[must_use]
-    pub fn log_bytes(&self) -> u64 {
-        self.raft.store().data_bytes()
-    }
-
-    /// The members, as of the last entry handed out.
-    #[must_use]
-    pub fn members(&self) -> &ConfState {
-        &self.conf_state
-    }
-
-    /// Whether this member applied its own removal. It will do nothing more.
-    #[must_use]
-    pub fn is_stopped(&self) -> bool {
-        self.is_stopped
-    }
-
-    /// What a leader knows of each member, itself included, by id; empty at others.
-    #[must_use]
-    pub fn peers(&self) -> Vec<PeerProgress> {
-        if !self.is_leader() {
-            return Vec::new();
-        }
-        let progress = |(&id, peer): (&u64, &raft::Progress)| PeerProgress {
-            id,
-            matched_index: peer.matched,
-            is_active: peer.recent_active || id == self.id,
-            is_in_snapshot: peer.state == raft::ProgressState::Snapshot,
-        };
-        let mut peers: Vec<_> = self.raft.raft.prs().iter().map(progress).collect();
-        peers.sort_unstable_by_key(|peer| peer.id);
-        peers
     }
 }
 

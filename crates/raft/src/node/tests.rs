@@ -1,5 +1,6 @@
 //! Groups of members in memory: a wire that loses and cuts, disks that survive their member.
 
+mod chaos;
 mod elections;
 mod hostile;
 mod membership;
@@ -10,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use prost::Message as _;
 
 use super::*;
+use crate::conf_change::{ConfChange, ConfChangeKind};
 use crate::{memory_disk::MemoryDisk, storage::Storage as _};
 
 /// A member, its disk, and the application: a list of commands.
