@@ -21,7 +21,10 @@ use redb::{
 use skep_model::{TaskId, TaskStatus};
 use skep_wire::{SpecCache, record};
 
-use crate::core::{Change, StoredTask};
+use crate::{
+    core::{Change, StoredTask},
+    error_chain::chain,
+};
 
 #[cfg(test)]
 mod tests;
@@ -257,15 +260,4 @@ fn decode(
         status,
         is_assigned: true,
     })
-}
-
-/// The error with its causes, as one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
