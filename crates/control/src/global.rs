@@ -39,14 +39,22 @@ pub(crate) fn reconcile(view: &Store, service: &Service, now: Timestamp, rng: &m
     let mut nodes: BTreeSet<NodeId> = view.nodes().map(|node| node.id).collect();
     nodes.extend(view.tasks_of_service(service.id).filter_map(|t| t.node_id));
     let mut plan = Plan::default();
+    let mut places = Vec::new();
     let mut updatable = Vec::new();
     for node in nodes {
         let place = Place::read(view, service, Slot::Node(node));
-        let fit = fit(view, node, &constraints);
-        plan.absorb(plan_node(&place, &fit, &template, now, rng));
-        if matches!(fit, Fit::Runs) {
-            updatable.push(place);
+        match fit(view, node, &constraints) {
+            Fit::Runs => updatable.push(place),
+            fit @ (Fit::Paused | Fit::Excluded | Fit::Gone) => places.push((place, fit)),
         }
+    }
+    if let Some(change) = update::failure(view, service, &updatable) {
+        plan.changes.push(change);
+        return plan;
+    }
+    let runs = updatable.iter().map(|place| (place, &Fit::Runs));
+    for (place, fit) in runs.chain(places.iter().map(|(place, fit)| (place, fit))) {
+        plan.absorb(plan_node(place, fit, &template, now, rng));
         if u64::try_from(plan.changes.len()).is_ok_and(|count| count > CREATIONS_PER_PLAN_MAX) {
             break;
         }

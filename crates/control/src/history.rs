@@ -47,7 +47,7 @@ pub(crate) fn reconcile(view: &Store, id: ServiceId, slot: Option<Slot>) -> Plan
 
 /// Tasks kept per slot, the running one included; `None` keeps all. Restarts are counted from
 /// stored tasks, so as many as the policy allows must stay.
-fn limit(view: &Store, service: &Service) -> Option<usize> {
+pub(crate) fn limit(view: &Store, service: &Service) -> Option<usize> {
     match service.spec.mode {
         ServiceMode::Replicated { .. } | ServiceMode::Global => {}
         // What a job has completed is counted from its tasks.

@@ -7,7 +7,7 @@ use skep_store::Store;
 
 use crate::{
     key::Key,
-    plan::{Change, Plan},
+    plan::{Change, Plan, Wait},
     revision::Template,
     slot::{Place, desire},
     update,
@@ -27,6 +27,10 @@ pub(crate) fn reconcile(
     let template = Template::new(view, service);
     let places = places(view, service);
     let mut plan = Plan::default();
+    if let Some(change) = update::failure(view, service, &places) {
+        plan.changes.push(change);
+        return plan;
+    }
     plan_slots(&places, &template, now, rng, &mut plan);
     if !plan.changes.is_empty() {
         // Counting slots after the restarts is simpler than foreseeing them.
@@ -93,7 +97,13 @@ fn plan_slots(
     rng: &mut Rng,
     plan: &mut Plan,
 ) {
-    for place in places.iter().filter(|place| place.needs_attention()) {
+    for place in places {
+        if let Some(task) = place.left_ended() {
+            plan.report.push(Wait::RestartPolicy { task });
+        }
+        if !place.needs_attention() {
+            continue;
+        }
         if update::is_active(place.service) {
             plan.absorb(place.plan(template, now, rng));
         } else {

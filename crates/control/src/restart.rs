@@ -81,7 +81,7 @@ pub(crate) fn start_of(view: &Store, task: &Task, slot: &[&Arc<Task>], now: Time
     };
     let delay = earlier()
         .max_by_key(|other| order(other))
-        .map_or(Duration::ZERO, |old| delay_after(view, old, task, slot));
+        .map_or(Duration::ZERO, |old| delay_after(view, old, task));
     let due = created_at + delay;
     if now < due {
         return Start::AfterDelay(due);
@@ -93,25 +93,16 @@ pub(crate) fn start_of(view: &Store, task: &Task, slot: &[&Arc<Task>], now: Time
     }
 }
 
-/// The restart delay between `old` and the task that followed it; zero when an update or a drain
-/// made the new one. Told from what was true when the new task was made.
-fn delay_after(view: &Store, old: &Task, new: &Task, slot: &[&Arc<Task>]) -> Duration {
-    let node = node_of(view, old);
-    if node.is_some_and(|node| node.spec.availability == Availability::Drain) {
-        return Duration::ZERO;
-    }
-    let had_ended = old.status.state.is_terminal() && status_time(old) <= new.meta.created_at;
-    let was_restarted = if had_ended {
-        should_restart(old, slot)
-    } else {
-        // It was replaced while it ran: by an update, or because its node was lost.
-        let node_is_down = node.is_none_or(|node| node.status.state == NodeState::Down);
-        old.node_id.is_some() && (node_is_down || old.spec_version == new.spec_version)
-    };
-    if was_restarted {
-        old.spec.restart.delay
-    } else {
+/// The restart delay between `old` and the task that followed it. None after a drain, and none
+/// between revisions: the delay is there to slow a failing revision down, not to slow an update.
+fn delay_after(view: &Store, old: &Task, new: &Task) -> Duration {
+    let is_drained =
+        node_of(view, old).is_some_and(|node| node.spec.availability == Availability::Drain);
+    // Scaling makes a new version, too, but of the same task.
+    if is_drained || old.spec != new.spec {
         Duration::ZERO
+    } else {
+        old.spec.restart.delay
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use skep_model::{
-    Rng, Service, ServiceId, ServiceMode, Slot, Task, TaskState, Timestamp, UpdateState,
+    Rng, Service, ServiceId, ServiceMode, Slot, Task, TaskId, TaskState, Timestamp, UpdateState,
 };
 use skep_store::Store;
 
@@ -110,6 +110,13 @@ impl<'a> Place<'a> {
             .filter(|task| !restart::should_restart(task, &self.tasks))
             .map(|task| vec![*task])
             .unwrap_or_default()
+    }
+
+    /// The last task of a slot that the restart policy leaves ended.
+    pub(crate) fn left_ended(&self) -> Option<TaskId> {
+        let updatable = self.updatable();
+        let ended = updatable.first().filter(|task| !is_live(task));
+        ended.map(|task| task.id)
     }
 
     /// Whether the task cannot go on where it is.

@@ -17,6 +17,7 @@ use skep_model::{
 use skep_store::Store;
 
 use crate::{
+    key::Key,
     plan::{Change, Plan, Wait},
     restart,
     revision::{Template, is_dirty, status_time},
@@ -115,16 +116,24 @@ pub(crate) fn plan(
     }
     let update = Update::read(view, service, places);
     update.record_running(&mut plan);
-    if let Some(change) = update.failure_verdict() {
-        plan.changes.push(change);
-        return plan;
-    }
     update.finish_touched(&mut plan);
     let is_idle = update.start_waiting(template, (now, rng), &mut plan);
-    if is_idle && plan.changes.is_empty() {
+    if !plan.changes.is_empty() {
+        // What follows depends on how these changes leave the slots.
+        plan.follow_up.push(Key::Service(service.id));
+    } else if is_idle {
         update.complete(now, &mut plan);
     }
     plan
+}
+
+/// What to do with an update under way that has failed. Asked before ended tasks are restarted, so
+/// that no replacement of a revision is made that is given up in the same breath.
+pub(crate) fn failure(view: &Store, service: &Service, places: &[Place<'_>]) -> Option<Change> {
+    if !is_active(service) {
+        return None;
+    }
+    Update::read(view, service, places).failure_verdict()
 }
 
 /// Whether a slot calls for a new update: it is dirty and no update has dealt with it already.

@@ -9,12 +9,13 @@ use skep_model::{
 use skep_store::{NodeLoad, Store};
 
 use super::filter::Needs;
-use crate::{placement::Pool, revision::status_time};
+use crate::{history, placement::Pool, revision::status_time};
 
 /// How far back failures of a revision on a node count against the node. As in Swarm.
 const FAILURE_WINDOW: Duration = Duration::from_secs(5 * 60);
-/// Failures within the window from which a node comes last. As in Swarm.
-const FAILURES_MAX: u32 = 5;
+/// Failures within the window from which a node comes last. As in Swarm; but failures are counted
+/// from stored tasks, and where fewer are kept per slot, fewer suffice.
+const FAILURES_MAX: usize = 5;
 
 /// The nodes, by id.
 pub(super) struct Fleet<'a> {
@@ -118,8 +119,11 @@ impl<'a> Fleet<'a> {
                 counts.penalty[index] += u32::from(is_failure);
             }
         }
+        let kept = view.service(service).and_then(|s| history::limit(view, s));
+        let ended = kept.map_or(usize::MAX, |kept| kept.saturating_sub(1));
+        let threshold = u32::try_from(FAILURES_MAX.min(ended.max(1))).unwrap_or(u32::MAX);
         for penalty in &mut counts.penalty {
-            if *penalty < FAILURES_MAX {
+            if *penalty < threshold {
                 *penalty = 0;
             }
         }

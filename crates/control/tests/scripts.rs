@@ -1,0 +1,74 @@
+//! Scripts: cluster commands and what they show, in one file each; `UPDATE=1` rewrites them.
+//!
+//! A line beginning with `$` is a command, `#` a comment; what follows a command is its output.
+//! After every command the cluster settles and its invariants are checked; agents do what they
+//! are told unless `agents wait` says otherwise.
+
+#![expect(clippy::unwrap_used, reason = "a broken script shall panic")]
+
+#[path = "scripts/spec.rs"]
+mod spec;
+#[path = "scripts/world.rs"]
+mod world;
+
+use std::{fs, path::Path};
+
+use world::World;
+
+#[track_caller]
+fn check(name: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/scripts/{name}.txt"));
+    let expected = fs::read_to_string(&path).unwrap();
+    let mut world = World::new();
+    let mut actual = String::new();
+    for line in expected.lines() {
+        if let Some(command) = line.strip_prefix("$ ") {
+            actual.push_str(line);
+            actual.push('\n');
+            actual.push_str(&world.run(command));
+        } else if line.is_empty() || line.starts_with('#') {
+            actual.push_str(line);
+            actual.push('\n');
+        }
+    }
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test may be told to rewrite its data"
+    )]
+    let is_update = std::env::var("UPDATE").is_ok();
+    if is_update {
+        fs::write(&path, actual).unwrap();
+    } else {
+        similar(&expected, &actual);
+    }
+}
+
+#[track_caller]
+fn similar(expected: &str, actual: &str) {
+    let pairs = expected.lines().zip(actual.lines());
+    for (number, (expected, actual)) in pairs.enumerate() {
+        assert_eq!(expected, actual, "line {}", number + 1);
+    }
+    assert_eq!(expected, actual);
+}
+
+macro_rules! scripts {
+    ($($name:ident => $file:literal;)*) => {
+        $(#[test] fn $name() { check($file) })*
+    };
+}
+
+scripts! {
+    services_fill_slots_and_scale => "scale";
+    ended_tasks_are_replaced_by_policy => "restart";
+    updates_roll => "update";
+    failed_updates_pause_continue_or_roll_back => "update-failure";
+    rollbacks_restore_the_previous_spec => "rollback";
+    nodes_come_and_go => "nodes";
+    global_services_cover_nodes => "global";
+    tasks_go_where_they_fit => "placement";
+    tasks_that_no_longer_fit_are_evicted => "eviction";
+    removed_services_disappear => "removal";
+    history_is_limited => "history";
+    a_new_leader_goes_on => "leader";
+}
