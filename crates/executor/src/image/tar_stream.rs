@@ -106,7 +106,7 @@ impl<R: Read> TarStream<R> {
             if self.entry_count > self.entries_max {
                 return Err(Error::TooManyEntries(self.entries_max));
             }
-            let size = header.entry_size().map_err(|_| Error::Malformed("size"))?;
+            let size = number(&header.as_old().size, header.entry_size(), "size")?;
             let kind = header.entry_type();
             match kind {
                 EntryType::GNULongName => extensions.path = Some(self.read_name(size)?),
@@ -303,18 +303,20 @@ fn build_entry(header: &Header, size: u64, extensions: Extensions) -> Result<Ent
     } else {
         kind
     };
-    let owner = |value: io::Result<u64>| {
-        value
-            .ok()
-            .and_then(|id| u32::try_from(id).ok())
-            .ok_or(Error::Malformed("owner"))
+    let fields = header.as_old();
+    let owner = |field: &[u8], value| {
+        u32::try_from(number(field, value, "owner")?).map_err(|_| Error::Malformed("owner"))
     };
     let device = |value: io::Result<Option<u32>>| value.ok().flatten().unwrap_or(0);
     Ok(Entry {
         kind,
-        mode: header.mode().map_err(|_| Error::Malformed("mode"))? & 0o7777,
-        uid: extensions.uid.map_or_else(|| owner(header.uid()), Ok)?,
-        gid: extensions.gid.map_or_else(|| owner(header.gid()), Ok)?,
+        mode: number(&fields.mode, header.mode(), "mode")? & 0o7777,
+        uid: extensions
+            .uid
+            .map_or_else(|| owner(&fields.uid, header.uid()), Ok)?,
+        gid: extensions
+            .gid
+            .map_or_else(|| owner(&fields.gid, header.gid()), Ok)?,
         mtime: extensions.mtime.unwrap_or_else(|| {
             (
                 header
@@ -340,6 +342,14 @@ fn build_entry(header: &Header, size: u64, extensions: Extensions) -> Result<Ent
         xattrs: extensions.xattrs,
         path,
     })
+}
+
+/// A header's number. A field nobody filled in is 0.
+fn number<T: Default>(field: &[u8], value: io::Result<T>, name: &'static str) -> Result<T, Error> {
+    if field.iter().all(|b| matches!(b, 0 | b' ')) {
+        return Ok(T::default());
+    }
+    value.map_err(|_| Error::Malformed(name))
 }
 
 fn parse_number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {

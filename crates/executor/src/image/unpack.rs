@@ -389,7 +389,7 @@ fn open_directory(root: BorrowedFd<'_>, path: &Path, access: OFlags) -> Result<O
         | ResolveFlags::NO_SYMLINKS
         | ResolveFlags::NO_MAGICLINKS
         | ResolveFlags::NO_XDEV;
-    let flags = access | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = access | OFlags::DIRECTORY | OFlags::CLOEXEC;
     loop {
         match fs::openat2(root, path, flags, Mode::empty(), resolve) {
             // The kernel could not prove the walk safe against a concurrent rename somewhere; try again.
