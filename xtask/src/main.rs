@@ -1,2 +1,46 @@
-//! Placeholder until the gate lands.
-fn main() {}
+//! The project's own tasks: `cargo xtask verify` is the gate, `cargo xtask fix` its writing counterpart.
+//!
+//! Structural rules are tests in `tests/tidy.rs`, so that the gate runs them with all others.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod fix;
+mod metadata;
+mod smoke;
+mod step;
+mod verify;
+
+#[derive(Debug, Parser)]
+#[command(about = "The project's own tasks")]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Checks everything a change must pass; never writes the tree.
+    Verify,
+    /// Formats, applies what clippy knows to fix, and rewrites expected test output.
+    Fix,
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "a command-line tool says what went wrong"
+)]
+fn main() -> ExitCode {
+    let outcome = match Args::parse().task {
+        Task::Verify => verify::run(),
+        Task::Fix => fix::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
