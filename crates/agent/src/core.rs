@@ -8,166 +8,31 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use skep_model::{
-    Node, NodeDescription, Rng, SessionId, Task, TaskId, TaskState, TaskStatus, Timestamp,
+    Node, Rng, SessionId, Task, TaskId, TaskState, Timestamp,
     dispatch::{
-        AssignmentChange, AssignmentsKind, AssignmentsMessage, DispatchError, HeartbeatRequest,
-        HeartbeatResponse, SessionMessage, SessionRequest, StatusUpdate, WeightedPeer,
+        AssignmentChange, AssignmentsKind, AssignmentsMessage, DispatchError, SessionMessage,
+        StatusUpdate, WeightedPeer,
     },
 };
 
-pub use self::session::Attempt;
+pub use self::{
+    effect::{Change, Effect, StoredTask},
+    event::Event,
+    session::Attempt,
+};
 use self::{
     report::StatusQueue,
     session::{Session, Verdict},
 };
-use crate::{
-    exec::{Op, Outcome},
-    task::{self, TaskMachine},
-};
+use crate::task::{self, TaskMachine};
 
+mod effect;
+mod event;
 mod report;
 mod session;
 
 #[cfg(test)]
 mod tests;
-
-/// What happens to an agent.
-#[derive(Debug, Clone)]
-pub enum Event {
-    /// Answer to [`Effect::Describe`]; `None` when the node could not be described.
-    Described(Option<NodeDescription>),
-    /// A message on the session stream.
-    Session {
-        /// The attempt it belongs to.
-        attempt: Attempt,
-        /// The message.
-        message: SessionMessage,
-    },
-    /// The session or assignments stream could not be opened, broke, or ended.
-    SessionEnded {
-        /// The attempt it belongs to.
-        attempt: Attempt,
-        /// Why.
-        error: DispatchError,
-    },
-    /// A message on the assignments stream.
-    Assignments {
-        /// The attempt it belongs to.
-        attempt: Attempt,
-        /// The message.
-        message: AssignmentsMessage,
-    },
-    /// Answer to [`Effect::SendHeartbeat`].
-    Heartbeat {
-        /// The attempt it belongs to.
-        attempt: Attempt,
-        /// The answer.
-        result: Result<HeartbeatResponse, DispatchError>,
-    },
-    /// Answer to [`Effect::SendStatuses`].
-    StatusesSent {
-        /// The attempt it belongs to.
-        attempt: Attempt,
-        /// The answer.
-        result: Result<(), DispatchError>,
-    },
-    /// Answer to [`Effect::Run`].
-    OpDone {
-        /// The task.
-        task: TaskId,
-        /// Which operation.
-        op: Op,
-        /// How it ended.
-        outcome: Outcome,
-    },
-    /// The node leaves the cluster: kill and delete all tasks, keep no session.
-    Leave,
-    /// The time of `next_deadline` has come.
-    Tick,
-}
-
-/// What the owner of an agent core must do.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
-    /// Store it. Durable before any other effect of the same call is performed.
-    Persist(Change),
-    /// Ask the executor to describe the node; comes back as [`Event::Described`].
-    Describe,
-    /// Open a session stream; its messages come back as [`Event::Session`], its end as
-    /// [`Event::SessionEnded`].
-    OpenSession {
-        /// To be repeated in every event of this attempt.
-        attempt: Attempt,
-        /// First message.
-        request: SessionRequest,
-    },
-    /// Open the assignments stream of the session; its messages come back as
-    /// [`Event::Assignments`], its end as [`Event::SessionEnded`].
-    OpenAssignments {
-        /// To be repeated in every event of this attempt.
-        attempt: Attempt,
-        /// The session.
-        session_id: SessionId,
-    },
-    /// Drop the streams and requests of the attempt. Nothing comes back.
-    CloseSession(Attempt),
-    /// Send a heartbeat; comes back as [`Event::Heartbeat`].
-    SendHeartbeat {
-        /// To be repeated in the answer.
-        attempt: Attempt,
-        /// The heartbeat.
-        request: HeartbeatRequest,
-    },
-    /// Send statuses; comes back as [`Event::StatusesSent`].
-    SendStatuses {
-        /// To be repeated in the answer.
-        attempt: Attempt,
-        /// The statuses.
-        update: StatusUpdate,
-    },
-    /// The node object changed: tell the executor. Nothing comes back; repeated per session.
-    Configure(Arc<Node>),
-    /// The managers changed: remember them, also across restarts. Nothing comes back.
-    ManagersChanged(Vec<WeightedPeer>),
-    /// Start the operation on the task's controller; comes back as [`Event::OpDone`], always.
-    Run {
-        /// The task as now assigned.
-        task: Arc<Task>,
-        /// Which.
-        op: Op,
-    },
-    /// Drop the task's running operation; it still comes back as [`Event::OpDone`].
-    Cancel(TaskId),
-    /// Delete whatever the node has of a task nobody knows. Nothing comes back; what is still there
-    /// is found again at the next start.
-    RemoveOrphan(TaskId),
-    /// All tasks are gone after [`Event::Leave`]. Nothing comes back.
-    Left,
-}
-
-/// A change of the worker's stored tasks.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Change {
-    /// The task was assigned or its assignment changed.
-    Task(Arc<Task>),
-    /// The task's observed status.
-    Status(TaskId, TaskStatus),
-    /// The task is no longer assigned; its removal goes on after a restart.
-    Unassign(TaskId),
-    /// Nothing of the task is left.
-    Forget(TaskId),
-}
-
-/// A task as stored by an earlier run.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StoredTask {
-    /// The task as last assigned.
-    pub task: Arc<Task>,
-    /// Its last stored status.
-    pub status: TaskStatus,
-    /// False once its removal began.
-    pub is_assigned: bool,
-}
 
 /// A worker. See the module's documentation.
 #[derive(Debug)]

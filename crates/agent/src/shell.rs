@@ -4,27 +4,23 @@
 //! events; the loop stores a turn's changes in one transaction before it starts the turn's jobs.
 //! On shutdown jobs are dropped and containers run on. No decisions are made here.
 
-use std::{
-    collections::BTreeMap,
-    num::NonZeroUsize,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 
-use skep_model::{
-    Node, Rng, SessionId, TaskId, Timestamp,
-    dispatch::{DispatchError, WeightedPeer},
-};
+use skep_model::{Rng, TaskId};
 use tokio::{
     select,
     sync::{Semaphore, mpsc, oneshot, watch},
     task::{AbortHandle, JoinError, JoinSet},
-    time::{Instant, sleep_until},
+    time::sleep_until,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::jobs::{Done, Node as NodeJobs};
+pub use self::handle::{Handle, Report};
+use self::{
+    clock::Clock,
+    jobs::{Done, Node as NodeJobs},
+};
 use crate::{
     core::{AgentCore, Attempt, Change, Effect, Event},
     db::{self, Db},
@@ -32,6 +28,8 @@ use crate::{
     exec::{Controller, Executor},
 };
 
+mod clock;
+mod handle;
 mod jobs;
 
 #[cfg(test)]
@@ -48,9 +46,6 @@ const EVENTS_PER_TURN_MAX: usize = 256;
 /// Leave requests that wait; the daemon sends one.
 const COMMANDS_MAX: usize = 4;
 
-/// Longest sleep without a deadline; the loop then finds that nothing is due.
-const IDLE_SLEEP: Duration = Duration::from_secs(3600);
-
 /// Settings of an agent.
 #[derive(Debug, Clone)]
 pub struct AgentConfig {
@@ -58,19 +53,6 @@ pub struct AgentConfig {
     pub seed: u64,
     /// Cores of the node; bounds parallel prepares and starts.
     pub core_count: NonZeroUsize,
-}
-
-/// What the agent knows of its place in the cluster, for `docker info` and role changes.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Report {
-    /// The session, while registered.
-    pub session_id: Option<SessionId>,
-    /// Why the last session ended.
-    pub error: Option<DispatchError>,
-    /// The node object as last sent.
-    pub node: Option<Arc<Node>>,
-    /// The managers as last sent.
-    pub managers: Vec<WeightedPeer>,
 }
 
 /// Why an agent stopped by itself. Containers run on.
@@ -82,13 +64,6 @@ pub enum Error {
     /// The agent is not running any more.
     #[error("agent has stopped")]
     Stopped,
-}
-
-/// Talks to a running agent; cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Handle {
-    commands: mpsc::Sender<oneshot::Sender<()>>,
-    report: watch::Receiver<Report>,
 }
 
 /// A worker, not yet running.
@@ -118,34 +93,11 @@ struct Shell {
     clock: Clock,
 }
 
-/// Wall-clock time that never jumps: the wall clock at start plus what has passed since.
-#[derive(Debug, Clone, Copy)]
-struct Clock {
-    wall_at_start: Timestamp,
-    start: Instant,
-}
-
 /// Whether the loop goes on.
 #[derive(Debug, PartialEq, Eq)]
 enum Flow {
     Continue,
     Left,
-}
-
-// === impl Handle ===
-
-impl Handle {
-    /// Kills and deletes all tasks of the node and ends the agent; returns when they are gone.
-    pub async fn leave(&self) -> Result<(), Error> {
-        let (tx, rx) = oneshot::channel();
-        self.commands.send(tx).await.map_err(|_| Error::Stopped)?;
-        rx.await.map_err(|_| Error::Stopped)
-    }
-
-    /// The agent's place in the cluster, always the latest.
-    pub fn report(&self) -> watch::Receiver<Report> {
-        self.report.clone()
-    }
 }
 
 // === impl Agent ===
@@ -168,10 +120,7 @@ impl Agent {
     ) -> Self {
         let (commands_tx, commands) = mpsc::channel(COMMANDS_MAX);
         let (report, report_rx) = watch::channel(Report::default());
-        let handle = Handle {
-            commands: commands_tx,
-            report: report_rx,
-        };
+        let handle = Handle::new(commands_tx, report_rx);
         Self {
             config,
             db: Arc::new(db),
@@ -220,7 +169,7 @@ impl Agent {
                 Ok(Flow::Left) => break Ok(()),
                 Err(error) => break Err(error),
             }
-            publish(&report, &core);
+            handle::publish(&report, &core);
             let wake_at = shell.clock.instant(core.next_deadline());
             // Every arm is cancel-safe: an event is either taken whole or stays where it is. Jobs come
             // last because they can be ready all the time.
@@ -428,30 +377,6 @@ impl Shell {
     }
 }
 
-// === impl Clock ===
-
-impl Clock {
-    fn new() -> Self {
-        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        Self {
-            wall_at_start: Timestamp::ZERO + since_epoch.unwrap_or_default(),
-            start: Instant::now(),
-        }
-    }
-
-    fn now(&self) -> Timestamp {
-        self.wall_at_start + self.start.elapsed()
-    }
-
-    /// When to wake. Rounded up to tokio's millisecond, so that what is due is due on waking.
-    fn instant(&self, deadline: Option<Timestamp>) -> Instant {
-        let now = Instant::now();
-        deadline.map_or(now + IDLE_SLEEP, |at| {
-            now + at.since(self.now()).min(IDLE_SLEEP)
-        })
-    }
-}
-
 async fn load(db: &Arc<Db>) -> Result<db::Loaded, Error> {
     if let Some(path) = db.quarantined() {
         warn!(path = %path.display(), "Worker database was damaged and set aside");
@@ -473,26 +398,4 @@ async fn blocking<T: Send + 'static>(
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(_) => Err(Error::Stopped),
     }
-}
-
-fn publish(report: &watch::Sender<Report>, core: &AgentCore) {
-    report.send_if_modified(|known| {
-        let is_same = known.session_id == core.session_id()
-            && known.error.as_ref() == core.session_error()
-            && known.managers == core.managers()
-            && match (&known.node, core.node()) {
-                (Some(known), Some(node)) => Arc::ptr_eq(known, node),
-                (None, None) => true,
-                (Some(_), None) | (None, Some(_)) => false,
-            };
-        if !is_same {
-            *known = Report {
-                session_id: core.session_id(),
-                error: core.session_error().cloned(),
-                node: core.node().cloned(),
-                managers: core.managers().to_vec(),
-            };
-        }
-        !is_same
-    });
 }

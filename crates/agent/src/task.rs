@@ -2,7 +2,7 @@
 //!
 //! A pure core (STYLE S2): no IO, no clock, no randomness, no tokio. [`TaskMachine::handle`] takes
 //! what happened and orders at most one [`Op`] at a time; the observed state only grows. States,
-//! messages and the meaning of errors are Swarm's. Restarting ended tasks is the manager's business.
+//! messages and the meaning of errors are Swarm's. One state machine, so one file. Restarting ended tasks is the manager's business.
 //! Left out: storing, reporting and running, which `core` and `shell` do. Design:
 //! `docs/design/agent.md`.
 

@@ -1,7 +1,7 @@
 //! Registration with a dispatcher: open, first answer, heartbeats, loss, back-off, description.
 //!
 //! Every attempt to hold a session has a number; answers to earlier attempts are recognised by it
-//! and dropped. What a session is used for is `core`'s business.
+//! and dropped. One state machine, so one file. What a session is used for is `core`'s business.
 
 use std::time::Duration;
 
