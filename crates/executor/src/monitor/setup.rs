@@ -143,7 +143,7 @@ mod tests {
         );
         assert_eq!(direct_options(&[PathBuf::from("/a:b")], upper, work), None);
         assert_eq!(direct_options(&[], upper, work), None);
-        let many: Vec<_> = (0..200).map(|n| PathBuf::from(format!("/some/long/path/{n}"))).collect();
+        let many: Vec<_> = (0..400).map(|n| PathBuf::from(format!("/some/long/path/{n}"))).collect();
         assert_eq!(direct_options(&many, upper, work), None);
     }
 }

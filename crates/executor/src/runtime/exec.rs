@@ -153,6 +153,8 @@ async fn run_helper(
     let mut command = handle.settings().monitor_command(&["exec".as_ref(), &session.dir]);
     set_stdio(&mut command, exec);
     let mut child = command.spawn().map_err(Error::io("run the exec helper in", &session.dir))?;
+    // Taken before `wait`, which would close stdin.
+    let pipes = pipes(&mut child);
     let reports = UnixListener::from_std(reports).map_err(Error::Protocol)?;
     let accepted = tokio::select! {
         accepted = reports.accept() => accepted,
@@ -165,11 +167,14 @@ async fn run_helper(
         Report::Failed { code, message } => return Err(Error::NotRun { code, message }),
         Report::Exited { .. } => return Err(Error::Protocol(io::ErrorKind::InvalidData.into())),
     };
-    let terminal = match exec.has_tty {
-        true => Some(receive_pty(console, exec.tty_size).map_err(Error::Protocol)?),
-        false => None,
+    let (stdin, stdout, stderr, terminal) = match exec.has_tty {
+        false => (pipes.0, pipes.1, pipes.2, None),
+        true => {
+            let pty = receive_pty(console, exec.tty_size).map_err(Error::Protocol)?;
+            let input = exec.has_stdin.then(|| Box::new(pty.clone()) as ExecInput);
+            (input, Some(Box::new(pty.clone()) as ExecOutput), None, Some(pty))
+        }
     };
-    let (stdin, stdout, stderr) = streams(&mut child, terminal.as_ref(), exec.has_stdin);
     // The async runtime reaps the helper when it ends.
     Ok(Exec { pid, stdin, stdout, stderr, terminal, reports, session })
 }
@@ -183,11 +188,7 @@ fn set_stdio(command: &mut Command, exec: &ExecConfig) {
 
 type Streams = (Option<ExecInput>, Option<ExecOutput>, Option<ExecOutput>);
 
-fn streams(child: &mut Child, terminal: Option<&Pty>, has_stdin: bool) -> Streams {
-    if let Some(pty) = terminal {
-        let input = has_stdin.then(|| Box::new(pty.clone()) as ExecInput);
-        return (input, Some(Box::new(pty.clone())), None);
-    }
+fn pipes(child: &mut Child) -> Streams {
     let stdin = child.stdin.take().map(|stream| Box::new(stream) as ExecInput);
     let stdout = child.stdout.take().map(|stream| Box::new(stream) as ExecOutput);
     let stderr = child.stderr.take().map(|stream| Box::new(stream) as ExecOutput);
