@@ -128,6 +128,19 @@ async fn a_broken_session_is_rebuilt_and_everything_reported_again() {
 }
 
 #[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn a_session_that_lost_one_stream_closes_the_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let (node, dispatcher) = (FakeNode::new(), FakeDispatcher::new());
+    dispatcher.assign(task(1, TaskState::Running));
+    let agent = start(dir.path(), &node, &dispatcher);
+    dispatcher.wait_for(1, TaskState::Running).await;
+    let session = dispatcher.break_assignments();
+    timeout(PATIENCE, session.closed()).await.unwrap();
+    dispatcher.wait_for(1, TaskState::Running).await;
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
 async fn a_shutdown_overtakes_a_prepare_that_hangs() {
     let dir = tempfile::tempdir().unwrap();
     let (node, dispatcher) = (FakeNode::new(), FakeDispatcher::new());

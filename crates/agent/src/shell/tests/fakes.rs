@@ -312,6 +312,14 @@ impl FakeDispatcher {
         state.assignments = None;
     }
 
+    /// Ends the assignments stream; the other one is returned.
+    pub(super) fn break_assignments(&self) -> mpsc::Sender<Result<SessionMessage, DispatchError>> {
+        self.reported.send_modify(BTreeMap::clear);
+        let mut state = self.state();
+        state.assignments = None;
+        state.session.clone().unwrap()
+    }
+
     pub(super) fn heartbeats(&self) -> usize {
         self.state().heartbeat_count
     }
