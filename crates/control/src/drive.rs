@@ -17,7 +17,7 @@ use crate::{
 
 /// Writes per raft entry the manager should ask of [`drive`]. SwarmKit's limit is 200. More
 /// writes per entry mean fewer fsyncs, and a longer wait for other commands.
-pub const WRITES_PER_ENTRY_MAX: usize = 4000;
+pub const WRITES_PER_ENTRY_MAX: usize = 2000;
 
 /// Estimated bytes of an entry after which [`drive`] stops. SwarmKit refuses entries above
 /// 1.5 MiB; the estimate may be off by protobuf's overhead, hence the margin.
@@ -28,7 +28,7 @@ pub const ENTRY_BYTES_MAX: usize = 1024 * 1024;
 pub const ACTIVATIONS_MAX: usize = 200_000;
 
 /// Bytes of a task on the wire besides its spec: ids, timestamps, states, names.
-const TASK_BYTES_BASE: usize = 400;
+const TASK_BYTES_BASE: usize = 320;
 
 /// How a [`drive`] ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -200,7 +200,7 @@ impl Limit {
 /// Bytes of a spec on the wire, within a few dozen: the strings of which users write long ones.
 fn estimate_bytes(spec: &TaskSpec) -> usize {
     const STRING_OVERHEAD: usize = 4;
-    const BASE: usize = 200;
+    const BASE: usize = 80;
     let text =
         |strings: &[String]| -> usize { strings.iter().map(|s| s.len() + STRING_OVERHEAD).sum() };
     let map = |pairs: &std::collections::BTreeMap<String, String>| -> usize {

@@ -121,6 +121,13 @@ impl Report {
     /// Reports are for people; more lines than this help nobody, so the rest is dropped.
     pub const WAITS_MAX: usize = 100;
 
+    /// Adds what `wait` makes, if there is room.
+    pub(crate) fn push_with(&mut self, wait: impl FnOnce() -> Wait) {
+        if self.waits.len() < Self::WAITS_MAX {
+            self.waits.push(wait());
+        }
+    }
+
     pub(crate) fn push(&mut self, wait: Wait) {
         if self.waits.len() < Self::WAITS_MAX {
             self.waits.push(wait);

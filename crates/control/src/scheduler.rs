@@ -8,7 +8,7 @@ mod filter;
 mod fleet;
 mod spread;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use skep_model::{
     GenericResource, NodeId, ServiceId, SpecVersion, Task, TaskId, TaskState, Timestamp,
@@ -33,8 +33,9 @@ const ASSIGNED_MESSAGE: &str = "scheduler assigned task to node";
 const CONFIRMED_MESSAGE: &str = "scheduler confirmed task can run on preassigned node";
 
 pub(crate) fn reconcile(view: &Store, now: Timestamp) -> Plan {
-    let mut tasks = view.tasks_to_place().peekable();
-    if tasks.peek().is_none() {
+    let is_idle =
+        view.tasks_to_place().next().is_none() && view.tasks_to_confirm().next().is_none();
+    if is_idle {
         return Plan::default();
     }
     let mut scheduler = Scheduler {
@@ -43,19 +44,18 @@ pub(crate) fn reconcile(view: &Store, now: Timestamp) -> Plan {
         fleet: Fleet::read(view),
         plan: Plan::default(),
     };
-    let (preassigned, free): (Vec<_>, Vec<_>) = tasks.partition(|task| task.node_id.is_some());
     // Global tasks have no choice, so they go first.
-    for task in preassigned {
+    for task in view.tasks_to_confirm() {
         if scheduler.is_full() {
             break;
         }
         scheduler.confirm(task);
     }
-    for group in groups(&free) {
-        if scheduler.is_full() {
-            break;
-        }
-        scheduler.place(&group);
+    scheduler.place_all_of(None);
+    let mut service = view.next_service_to_place(None);
+    while service.is_some() && !scheduler.is_full() {
+        scheduler.place_all_of(service);
+        service = view.next_service_to_place(service);
     }
     if scheduler.is_full() {
         scheduler.plan.follow_up.push(Key::Scheduler);
@@ -85,47 +85,12 @@ pub fn explain(view: &Store, id: TaskId, now: Timestamp) -> Option<String> {
     Some(tally.no_suitable_node())
 }
 
-/// Tasks that filters and ranking cannot tell apart.
-struct Group<'a> {
-    service: Option<ServiceId>,
-    spec_version: Option<SpecVersion>,
-    tasks: Vec<&'a Arc<Task>>,
-}
-
-/// Groups tasks, which come ordered by service. Tasks without a version are compared by content.
-fn groups<'a>(tasks: &[&'a Arc<Task>]) -> Vec<Group<'a>> {
-    let mut groups: Vec<Group<'a>> = Vec::new();
-    for of_service in tasks.chunk_by(|a, b| a.service_id == b.service_id) {
-        let service = of_service[0].service_id;
-        let mut by_version: BTreeMap<SpecVersion, Vec<&Arc<Task>>> = BTreeMap::new();
-        let from = groups.len();
-        for task in of_service {
-            if let Some(version) = task.spec_version {
-                by_version.entry(version).or_default().push(task);
-                continue;
-            }
-            match groups[from..].last_mut() {
-                Some(group) if is_alike(group.tasks[0], task) => group.tasks.push(task),
-                Some(_) | None => groups.push(Group {
-                    service,
-                    spec_version: None,
-                    tasks: vec![task],
-                }),
-            }
-        }
-        for (version, mut tasks) in by_version {
-            tasks.sort_by_key(|task| (task.slot, task.id));
-            groups.push(Group {
-                service,
-                spec_version: Some(version),
-                tasks,
-            });
-        }
-    }
-    groups
-}
-
+/// Whether filters and ranking cannot tell two tasks of one service apart. Tasks without a version
+/// are compared by content.
 fn is_alike(a: &Task, b: &Task) -> bool {
+    if a.spec_version.is_some() || b.spec_version.is_some() {
+        return a.spec_version == b.spec_version;
+    }
     (Arc::ptr_eq(&a.spec, &b.spec) || a.spec == b.spec) && a.endpoint == b.endpoint
 }
 
@@ -162,37 +127,75 @@ impl Scheduler<'_> {
             Some(failed) => {
                 let mut tally = Tally::default();
                 tally.add(failed);
-                self.postpone(task, tally.explain());
+                self.postpone(task, &tally.explain());
             }
         }
     }
 
-    /// Places as many tasks of a group as nodes take.
-    fn place(&mut self, group: &Group<'_>) {
-        let first = group.tasks[0];
+    /// Places the tasks of one service, or of none, one revision after the other.
+    fn place_all_of(&mut self, service: Option<ServiceId>) {
+        let mut placed: BTreeSet<Option<SpecVersion>> = BTreeSet::new();
+        loop {
+            let mut rest = self
+                .view
+                .tasks_to_place_of(service)
+                .skip_while(|task| placed.contains(&task.spec_version));
+            let Some(first) = rest.next() else { return };
+            if first.spec_version.is_none() {
+                self.place_unversioned(service);
+            } else {
+                let tasks = self.view.tasks_to_place_of(service);
+                self.place(tasks.filter(|task| is_alike(first, task)));
+            }
+            if self.is_full() {
+                return;
+            }
+            placed.insert(first.spec_version);
+        }
+    }
+
+    /// Places tasks that have no revision in runs of equal content.
+    fn place_unversioned(&mut self, service: Option<ServiceId>) {
+        let tasks = self.view.tasks_to_place_of(service);
+        let mut tasks = tasks.filter(|task| task.spec_version.is_none()).peekable();
+        while let Some(first) = tasks.peek().copied() {
+            let run = std::iter::from_fn(|| tasks.next_if(|task| is_alike(first, task)));
+            self.place(run);
+            if self.is_full() {
+                return;
+            }
+        }
+    }
+
+    /// Places as many of a run of equal tasks as nodes take and a plan holds.
+    fn place<'b>(&mut self, tasks: impl Iterator<Item = &'b Arc<Task>>) {
+        let mut tasks = tasks.peekable();
+        let Some(first) = tasks.peek().copied() else {
+            return;
+        };
         let needs = Needs::of(first);
         self.fleet.detail_all(self.view, &needs);
         let counts = self
             .fleet
-            .counts(self.view, group.service, group.spec_version, self.now);
+            .counts(self.view, first.service_id, first.spec_version, self.now);
         let mut spread = Spread::new(&self.fleet, &needs, counts);
-        let mut tasks = group.tasks.iter();
-        while !self.is_full() && tasks.len() > 0 {
-            let Some(index) = spread.choose(&self.fleet, &needs) else {
-                break;
-            };
-            let task = tasks.next().expect("there are tasks left");
-            self.assign(task, index, ASSIGNED_MESSAGE);
-        }
-        if self.is_full() || tasks.len() == 0 {
-            return;
-        }
-        let explanation = spread.tally(&self.fleet, &needs).no_suitable_node();
+        let mut explanation: Option<String> = None;
         for task in tasks {
             if self.is_full() {
                 return;
             }
-            self.postpone(task, explanation.clone());
+            // Tasks are equal: when one finds no node, those after it do not either.
+            let choice = match explanation {
+                None => spread.choose(&self.fleet, &needs),
+                Some(_) => None,
+            };
+            if let Some(index) = choice {
+                self.assign(task, index, ASSIGNED_MESSAGE);
+                continue;
+            }
+            let explanation = explanation
+                .get_or_insert_with(|| spread.tally(&self.fleet, &needs).no_suitable_node());
+            self.postpone(task, explanation);
         }
     }
 
@@ -211,17 +214,17 @@ impl Scheduler<'_> {
     }
 
     /// Writes the explanation unless it stands there already.
-    fn postpone(&mut self, task: &Arc<Task>, explanation: String) {
-        self.plan.report.push(Wait::NoNode {
+    fn postpone(&mut self, task: &Arc<Task>, explanation: &str) {
+        self.plan.report.push_with(|| Wait::NoNode {
             task: task.id,
-            explanation: explanation.clone(),
+            explanation: explanation.to_owned(),
         });
         if task.status.err == explanation {
             return;
         }
         let mut task = Task::clone(task);
         task.status.timestamp = self.now;
-        task.status.err = explanation;
+        explanation.clone_into(&mut task.status.err);
         self.plan.changes.push(Change::UpdateTask(Box::new(task)));
     }
 }

@@ -3,7 +3,10 @@
 //! Above 300 lines with its accessors because every index must be kept next to the one place
 //! that writes it.
 
-use std::{ops::RangeInclusive, sync::Arc};
+use std::{
+    ops::{Bound, RangeBounds, RangeInclusive},
+    sync::Arc,
+};
 
 use imbl::{OrdMap, OrdSet};
 use skep_model::{Cluster, Id, Node, NodeId, Service, ServiceId, Slot, Task, TaskId, TaskState};
@@ -16,6 +19,10 @@ use crate::{
 /// Position of a task within its service: numbered slots first, then nodes, then neither.
 type SlotKey = (u64, Option<NodeId>);
 
+/// Order of tasks that wait for the scheduler: those bound to a node, then the others by service
+/// and slot.
+type PlaceKey = (bool, Option<ServiceId>, u64, TaskId);
+
 /// The state machine replicated by raft. `clone` is O(1) and gives an immutable snapshot.
 #[derive(Debug, Clone, Default)]
 pub struct Store {
@@ -27,7 +34,7 @@ pub struct Store {
     services_by_name: OrdMap<String, ServiceId>,
     tasks_by_service: OrdSet<(ServiceId, SlotKey, TaskId)>,
     tasks_by_node: OrdSet<(NodeId, TaskId)>,
-    tasks_to_place: OrdSet<(Option<ServiceId>, TaskId)>,
+    tasks_to_place: OrdSet<PlaceKey>,
     /// Nodes without load are absent.
     loads: OrdMap<NodeId, NodeLoad>,
 }
@@ -175,11 +182,41 @@ impl Store {
             .map(|(_, task)| self.tasks.get(task).expect("an indexed task exists"))
     }
 
-    /// Tasks that wait for the scheduler, by service, then by id.
+    /// Tasks that wait for the scheduler to confirm the node they are bound to, by service.
+    pub fn tasks_to_confirm(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.range_to_place((false, None, 0, LOWEST_TASK)..(true, None, 0, LOWEST_TASK))
+    }
+
+    /// Tasks that wait for the scheduler to choose a node, by service, then by slot.
     pub fn tasks_to_place(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.range_to_place((true, None, 0, LOWEST_TASK)..)
+    }
+
+    /// Those of [`Store::tasks_to_place`] that belong to one service, or to none.
+    pub fn tasks_to_place_of(
+        &self,
+        service: Option<ServiceId>,
+    ) -> impl Iterator<Item = &Arc<Task>> {
+        let from = (true, service, 0, LOWEST_TASK);
+        self.range_to_place(from..=(true, service, u64::MAX, HIGHEST_TASK))
+    }
+
+    /// The first service after `service` with tasks to place; `None` comes before every service.
+    pub fn next_service_to_place(&self, service: Option<ServiceId>) -> Option<ServiceId> {
+        let from = (true, service, u64::MAX, HIGHEST_TASK);
+        let mut rest = self
+            .tasks_to_place
+            .range((Bound::Excluded(from), Bound::Unbounded));
+        rest.next().and_then(|(_, service, _, _)| *service)
+    }
+
+    fn range_to_place(
+        &self,
+        range: impl RangeBounds<PlaceKey>,
+    ) -> impl Iterator<Item = &Arc<Task>> {
         self.tasks_to_place
-            .iter()
-            .map(|(_, task)| self.tasks.get(task).expect("an indexed task exists"))
+            .range(range)
+            .map(|(_, _, _, task)| self.tasks.get(task).expect("an indexed task exists"))
     }
 
     /// What the tasks placed on a node and not ended take of it.
@@ -349,7 +386,7 @@ const HIGHEST_SLOT: SlotKey = (u64::MAX, Some(NodeId(Id::HIGHEST)));
 struct Keys {
     by_service: Option<(ServiceId, SlotKey, TaskId)>,
     by_node: Option<(NodeId, TaskId)>,
-    to_place: Option<(Option<ServiceId>, TaskId)>,
+    to_place: Option<PlaceKey>,
     load: Option<(NodeId, NodeLoad)>,
 }
 
@@ -366,7 +403,12 @@ impl Keys {
         Self {
             by_service: task.service_id.map(|service| (service, slot, task.id)),
             by_node: task.node_id.map(|node| (node, task.id)),
-            to_place: is_to_place.then_some((task.service_id, task.id)),
+            to_place: is_to_place.then_some((
+                task.node_id.is_none(),
+                task.service_id,
+                task.slot,
+                task.id,
+            )),
             load: NodeLoad::of(task),
         }
     }
