@@ -256,11 +256,8 @@ fn script_states() -> impl Iterator<Item = Vec<StoredTask>> {
 fn the_first_format_is_still_read() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tasks.db");
-    let golden = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/src/db/golden/worker-v1.redb.gz"
-    );
-    let mut file = flate2::read::GzDecoder::new(std::fs::File::open(golden).unwrap());
+    let golden: &[u8] = include_bytes!("golden/worker-v1.redb.gz");
+    let mut file = flate2::read::GzDecoder::new(golden);
     std::io::copy(&mut file, &mut std::fs::File::create(&path).unwrap()).unwrap();
     let loaded = Db::open(&path).unwrap().load().unwrap();
     let unassigned = StoredTask {

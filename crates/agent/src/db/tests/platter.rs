@@ -114,8 +114,15 @@ impl StorageBackend for Platter {
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.state();
         state.count()?;
-        state.synced = state.image.clone();
-        state.unsynced.clear();
+        let state = &mut *state;
+        for write in state.unsynced.drain(..) {
+            match write {
+                Write::Length(length) => state.synced.resize(length, 0),
+                Write::Bytes(offset, bytes) => {
+                    state.synced[offset..offset + bytes.len()].copy_from_slice(&bytes);
+                }
+            }
+        }
         Ok(())
     }
 
