@@ -89,6 +89,11 @@ impl Disk {
         Ok(disk)
     }
 
+    /// Makes the names of a new store durable.
+    pub(crate) fn sync_root(&self) -> Result<()> {
+        sync_directory(&self.root)
+    }
+
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }

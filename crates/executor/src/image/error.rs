@@ -175,6 +175,9 @@ impl Error {
     /// The class of this error.
     pub fn kind(&self) -> ErrorKind {
         match self {
+            Self::Unpack(unpack::Error::Write { .. } | unpack::Error::NoSpace { .. }) => {
+                ErrorKind::Internal
+            }
             Self::Reference(_)
             | Self::Digest(_)
             | Self::TagWithDigest

@@ -194,7 +194,7 @@ fn oci_images(staged: &Staged) -> Result<Vec<Candidate>> {
 /// The image a descriptor leads to; `None` for what is not an image to run, such as an attestation.
 fn oci_image(staged: &Staged, entry: &Descriptor, depth: usize) -> Result<Option<Candidate>> {
     let bytes = staged.document(&blob_name(entry)?, MANIFEST_BYTES_MAX)?;
-    match Manifest::parse(&bytes, Some(&entry.media_type().to_string()))? {
+    match Manifest::parse(&bytes, Some(entry.media_type().as_ref()))? {
         Manifest::Image(image) => {
             let layers = image
                 .layers()

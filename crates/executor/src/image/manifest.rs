@@ -32,7 +32,7 @@ const LAYERS: [&str; 5] = [
 #[derive(Debug)]
 pub(crate) enum Manifest {
     Image(Box<ImageManifest>),
-    Index(ImageIndex),
+    Index(Box<ImageIndex>),
 }
 
 /// The fields that tell the kinds apart.
@@ -115,7 +115,7 @@ fn parse_index(bytes: &[u8]) -> Result<Manifest> {
             limit,
         });
     }
-    Ok(Manifest::Index(index))
+    Ok(Manifest::Index(Box::new(index)))
 }
 
 /// The digest of a descriptor.

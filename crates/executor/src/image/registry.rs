@@ -10,20 +10,23 @@ use std::{
 };
 
 use reqwest::{
-    Client, Method, Response, StatusCode, Url,
+    Client, Method, Response, StatusCode,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RANGE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use super::{
-    Digest, ErrorKind, Reference, StoreConfig, config::MANIFEST_BYTES_MAX, manifest::ACCEPTED,
+    Digest, Reference, StoreConfig, config::MANIFEST_BYTES_MAX, manifest::ACCEPTED,
     reference::DEFAULT_DOMAIN,
 };
 
 mod challenge;
+mod error;
+mod token;
 
 use challenge::{Challenge, parse_challenge};
+pub use error::Error;
 
 /// Docker Hub's registry is not where its name says.
 const DOCKER_HUB: &str = "registry-1.docker.io";
@@ -31,15 +34,8 @@ const DOCKER_HUB: &str = "registry-1.docker.io";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// A body that stalls this long is given up, and resumed.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// Answers of token services, in bytes. Azure's tokens have 3 KiB.
-const TOKEN_BYTES_MAX: u64 = 1 << 20;
 /// Error bodies are for people.
 const ERROR_BYTES_MAX: u64 = 64 << 10;
-/// What the token specification says of tokens without a lifetime.
-const TOKEN_LIFETIME_DEFAULT: u64 = 60;
-/// Renew a little early.
-const TOKEN_MARGIN: Duration = Duration::from_secs(10);
-const CLIENT_ID: &str = "skep";
 
 /// Credentials for a registry, as in Docker's `X-Registry-Auth`.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -52,110 +48,6 @@ pub struct RegistryAuth {
     pub identity_token: String,
     /// Which registry they are for; empty is the one of the image.
     pub server: String,
-}
-
-/// A request to a registry failed. The wording is Docker's, clients show it.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// There is no such manifest.
-    #[error("manifest for {reference} not found: {code}: {message}")]
-    ManifestUnknown {
-        /// Familiar form.
-        reference: String,
-        /// The registry's code, as words.
-        code: String,
-        /// The registry's words.
-        message: String,
-    },
-    /// There is no such repository, or it does not show itself.
-    #[error("repository {name} not found: {code}: {message}")]
-    NameUnknown {
-        /// Familiar name.
-        name: String,
-        /// The registry's code, as words.
-        code: String,
-        /// The registry's words.
-        message: String,
-    },
-    /// The registry knows who asks, or does not want to, and says no.
-    #[error(
-        "pull access denied for {name}, repository does not exist or may require 'docker login': {code}: {message}"
-    )]
-    Denied {
-        /// Familiar name.
-        name: String,
-        /// The registry's code, as words.
-        code: String,
-        /// The registry's words.
-        message: String,
-    },
-    /// The registry wants a password and there is none.
-    #[error("{method} \"{url}\": no basic auth credentials")]
-    NoCredentials {
-        /// Of the request.
-        method: &'static str,
-        /// Of the request.
-        url: String,
-    },
-    /// The credentials are wrong, or have no right to this.
-    #[error("{method} \"{url}\": unauthorized: {message}")]
-    Unauthorized {
-        /// Of the request.
-        method: &'static str,
-        /// Of the request.
-        url: String,
-        /// The registry's words.
-        message: String,
-    },
-    /// Too many requests.
-    #[error("toomanyrequests: {message}")]
-    RateLimited {
-        /// The registry's words.
-        message: String,
-        /// When to come back.
-        retry_after: Option<Duration>,
-    },
-    /// Another answer than the protocol knows.
-    #[error("received unexpected HTTP status: {status}{}", shown_message(message))]
-    Status {
-        /// Code and words.
-        status: StatusCode,
-        /// The registry's words, if any.
-        message: String,
-    },
-    /// No connection.
-    #[error("Get \"{url}\": {reason}")]
-    Connect {
-        /// What was asked.
-        url: String,
-        /// As Go's network package would say it.
-        reason: String,
-        /// The cause.
-        #[source]
-        source: Box<reqwest::Error>,
-    },
-    /// A connection that broke.
-    #[error("failed to read from registry at \"{url}\"")]
-    Transfer {
-        /// What was asked.
-        url: String,
-        /// The cause.
-        #[source]
-        source: Box<reqwest::Error>,
-    },
-    /// An answer is longer than it may be.
-    #[error("answer of registry exceeds the limit of {0} bytes")]
-    TooLarge(u64),
-    /// The registry's answer makes no sense.
-    #[error("registry broke the protocol: {0}")]
-    Protocol(String),
-    /// Credentials would have gone over plain HTTP.
-    #[error("refusing to send credentials to `{0}` without TLS")]
-    InsecureToken(String),
-    /// TLS cannot be set up, for instance without root certificates.
-    #[error("failed to set up the HTTP client")]
-    Setup(#[source] Box<reqwest::Error>),
 }
 
 /// A connection to one repository.
@@ -190,13 +82,6 @@ pub(crate) struct BlobAnswer {
     pub(crate) response: Response,
     /// The registry continues where it was asked to; otherwise it starts from the beginning.
     pub(crate) is_partial: bool,
-}
-
-#[derive(Deserialize)]
-struct TokenAnswer {
-    token: Option<String>,
-    access_token: Option<String>,
-    expires_in: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -357,107 +242,6 @@ impl Registry {
             .map_err(|error| self.connect_error(error))
     }
 
-    async fn obtain(&self, challenge: &Challenge, url: &str) -> Result<Grant, Error> {
-        match (challenge, &self.auth) {
-            (Challenge::Basic, Some(auth)) if !auth.username.is_empty() => Ok(Grant {
-                header: auth.basic_header(),
-                expires: None,
-            }),
-            (Challenge::Basic, _) => Err(Error::NoCredentials {
-                method: "Head",
-                url: url.to_owned(),
-            }),
-            (
-                Challenge::Bearer {
-                    realm,
-                    service,
-                    scope,
-                },
-                auth,
-            ) => {
-                self.fetch_token(realm, service, scope.as_deref(), auth.as_ref())
-                    .await
-            }
-        }
-    }
-
-    async fn fetch_token(
-        &self,
-        realm: &str,
-        service: &str,
-        scope: Option<&str>,
-        auth: Option<&RegistryAuth>,
-    ) -> Result<Grant, Error> {
-        let mut url = Url::parse(realm)
-            .map_err(|_| Error::Protocol(format!("token realm `{realm}` is not a URL")))?;
-        if auth.is_some() && url.scheme() != "https" && !self.is_insecure {
-            return Err(Error::InsecureToken(realm.to_owned()));
-        }
-        let default_scope = format!("repository:{}:pull", self.reference.path());
-        let scope = scope.unwrap_or(&default_scope);
-        let request = match auth {
-            Some(auth) if !auth.identity_token.is_empty() => {
-                let form = [
-                    ("grant_type", "refresh_token"),
-                    ("client_id", CLIENT_ID),
-                    ("service", service),
-                    ("scope", scope),
-                    ("refresh_token", &auth.identity_token),
-                ];
-                self.client
-                    .post(url.clone())
-                    .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-                    .body(encode_form(&form))
-            }
-            auth => {
-                url.query_pairs_mut()
-                    .append_pair("scope", scope)
-                    .append_pair("service", service);
-                let mut request = self.client.get(url.clone());
-                if let Some(auth) = auth {
-                    request = request.header(AUTHORIZATION, auth.basic_header());
-                }
-                request
-            }
-        };
-        let response = request
-            .send()
-            .await
-            .map_err(|error| self.connect_error(error))?;
-        if !response.status().is_success() {
-            return Err(self.token_error(response, realm).await);
-        }
-        let body = read_body(response, TOKEN_BYTES_MAX).await?;
-        let answer: TokenAnswer = serde_json::from_slice(&body)
-            .map_err(|_| Error::Protocol("token answer is not understood".to_owned()))?;
-        let token = answer.token.or(answer.access_token);
-        let token = token.ok_or_else(|| Error::Protocol("token answer has no token".to_owned()))?;
-        let lifetime = Duration::from_secs(answer.expires_in.unwrap_or(TOKEN_LIFETIME_DEFAULT));
-        let expires = Instant::now().checked_add(lifetime.saturating_sub(TOKEN_MARGIN));
-        Ok(Grant {
-            header: format!("Bearer {token}"),
-            expires,
-        })
-    }
-
-    async fn token_error(&self, response: Response, realm: &str) -> Error {
-        let status = response.status();
-        let (_, message) = read_errors(response).await;
-        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            let message = if message.is_empty() {
-                "incorrect username or password".into()
-            } else {
-                message
-            };
-            return Error::Unauthorized {
-                method: "Get",
-                url: realm.to_owned(),
-                message,
-            };
-        }
-        Error::Status { status, message }
-    }
-
     /// Success, or the registry's error in Docker's words.
     async fn check(&self, response: Response) -> Result<Response, Error> {
         let status = response.status();
@@ -582,44 +366,6 @@ impl fmt::Debug for RegistryAuth {
     }
 }
 
-// === impl Error ===
-
-impl Error {
-    /// Docker's class of this error.
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            Self::ManifestUnknown { .. } | Self::NameUnknown { .. } | Self::Denied { .. } => {
-                ErrorKind::NotFound
-            }
-            Self::NoCredentials { .. } | Self::Unauthorized { .. } => ErrorKind::Unauthorized,
-            Self::Connect { .. } | Self::Transfer { .. } | Self::RateLimited { .. } => {
-                ErrorKind::Unavailable
-            }
-            Self::TooLarge(_) => ErrorKind::InvalidArgument,
-            _ => ErrorKind::Internal,
-        }
-    }
-
-    /// Whether the same request may succeed later.
-    pub(crate) fn is_transient(&self) -> bool {
-        match self {
-            Self::Transfer { .. } | Self::RateLimited { .. } => true,
-            // Nobody listens, or nobody is there: waiting seldom helps and Docker does not either.
-            Self::Connect { source, .. } => source.is_timeout() || !source.is_connect(),
-            Self::Status { status, .. } => status.is_server_error(),
-            _ => false,
-        }
-    }
-
-    /// How long the registry wants to be left alone.
-    pub(crate) fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::RateLimited { retry_after, .. } => *retry_after,
-            _ => None,
-        }
-    }
-}
-
 fn build_client(is_insecure: bool) -> Result<Client, Error> {
     // The workspace has one provider. Another part of the process may have installed it already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -694,15 +440,6 @@ fn is_loopback(host: &str) -> bool {
     name == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
-fn encode_form(pairs: &[(&str, &str)]) -> String {
-    // Any URL does: only its query is used, whose encoding is the form's.
-    let Ok(mut url) = Url::parse("https://form.invalid/") else {
-        return String::new();
-    };
-    url.query_pairs_mut().extend_pairs(pairs);
-    url.query().unwrap_or_default().to_owned()
-}
-
 fn chain(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
     std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |e| {
         e.source()
@@ -725,12 +462,4 @@ fn root_cause(error: &reqwest::Error) -> String {
         .last()
         .map(ToString::to_string)
         .unwrap_or_default()
-}
-
-fn shown_message(message: &str) -> String {
-    if message.is_empty() {
-        String::new()
-    } else {
-        format!(": {message}")
-    }
 }

@@ -62,6 +62,7 @@ impl ImageStore {
     pub fn open_with(root: &Path, config: StoreConfig) -> Result<Self> {
         let disk = Disk::open(root)?;
         let metadata = Metadata::open(&root.join("metadata.redb"))?;
+        disk.sync_root()?;
         let inner = Inner {
             config,
             disk,
@@ -178,7 +179,15 @@ impl ImageStore {
         let mut live_blobs: BTreeSet<Digest> = live.configs;
         for diff_id in disk.layers()? {
             if live.layers.contains(&diff_id) || pins.contains_key(&diff_id) {
-                live_blobs.insert(disk.layer_record(diff_id)?.blob);
+                match disk.layer_record(diff_id) {
+                    Ok(record) => {
+                        live_blobs.insert(record.blob);
+                    }
+                    // Its files still serve containers; a node must not refuse to start for it.
+                    Err(error) => {
+                        tracing::warn!(layer = %diff_id, %error, "Layer record is damaged");
+                    }
+                }
             } else {
                 freed += disk
                     .layer_record(diff_id)
@@ -269,6 +278,7 @@ impl Image {
     }
 
     /// Directories for overlayfs, **bottom first** (`lowerdir=` wants them the other way round). Keep a lease while they are mounted.
+    /// mount(2) takes one page of options: with dozens of layers open them `O_PATH` and give `/proc/self/fd/<n>`.
     pub fn layer_dirs(&self) -> &[PathBuf] {
         &self.layer_dirs
     }

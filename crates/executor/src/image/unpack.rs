@@ -7,22 +7,25 @@ use std::{
     fs::File,
     io::{self, Read, Write},
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
 };
 
 use rustix::{
-    fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, XattrFlags},
+    fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, XattrFlags},
     io::Errno,
-    process::{Gid, Uid},
 };
 
-use super::{
-    compression,
-    tar_stream::{self, Entry, Kind, TarStream},
-};
+use super::tar_stream::{self, Entry, Kind, TarStream};
+
+mod attributes;
+mod error;
+
+use attributes::{set_file_metadata, set_node_metadata, timestamps};
+pub use error::Error;
+use error::{parent_error, unsafe_path, write_error, write_io};
 
 /// Longest path, as the kernel's PATH_MAX.
 const PATH_BYTES_MAX: usize = 4096;
@@ -39,57 +42,6 @@ const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
 const COPY_BYTES: usize = 128 << 10;
 /// Mode of directories an archive needs but does not name, as Docker.
 const IMPLIED_DIRECTORY_MODE: u32 = 0o755;
-
-/// A layer archive was refused or could not be written.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// A path or hard link leads, or could lead, outside the layer.
-    #[error("unsafe path `{path}` in layer: {reason}")]
-    UnsafePath {
-        /// As in the archive, lossy.
-        path: String,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
-    /// The archive ends too early.
-    #[error("layer archive is truncated")]
-    Truncated,
-    /// The archive is damaged, or compressed data is.
-    #[error("malformed layer archive: {0}")]
-    Malformed(String),
-    /// The archive has something we do not unpack.
-    #[error("unsupported layer archive: {0}")]
-    Unsupported(&'static str),
-    /// More comes out than the store allows.
-    #[error("layer exceeds the limit of {limit} {unit}")]
-    TooLarge {
-        /// How many.
-        limit: u64,
-        /// Of what.
-        unit: &'static str,
-    },
-    /// The disk is full.
-    #[error("no space left on device while unpacking `{path}`")]
-    NoSpace {
-        /// The entry.
-        path: String,
-    },
-    /// The file system refused an entry.
-    #[error("failed to {operation} `{path}` of layer")]
-    Write {
-        /// What was tried.
-        operation: &'static str,
-        /// The entry.
-        path: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The archive could not be read.
-    #[error("failed to read layer archive")]
-    Read(#[source] io::Error),
-}
 
 /// What was written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -441,168 +393,6 @@ fn write_node(entry: &Entry, parent: BorrowedFd<'_>, name: &OsStr) -> Result<(),
     set_node_metadata(parent, name, entry)?;
     fs::chmodat(parent, name, mode, AtFlags::empty())
         .map_err(write_error("set mode of", &entry.path))
-}
-
-/// Owner, mode and attributes, in this order: a change of owner clears set-id bits and capabilities.
-fn set_file_metadata(file: BorrowedFd<'_>, entry: &Entry) -> Result<(), Error> {
-    let (uid, gid) = owner(entry)?;
-    fs::fchown(file, Some(uid), Some(gid)).map_err(write_error("set owner of", &entry.path))?;
-    fs::fchmod(file, Mode::from_raw_mode(entry.mode))
-        .map_err(write_error("set mode of", &entry.path))?;
-    for (name, value) in entry
-        .xattrs
-        .iter()
-        .filter(|(name, _)| is_kept_attribute(name))
-    {
-        let result = fs::fsetxattr(file, name.as_slice(), value, XattrFlags::empty());
-        ignore_unsupported(name, result).map_err(write_error("set attribute of", &entry.path))?;
-    }
-    Ok(())
-}
-
-/// The same for what cannot be opened.
-fn set_node_metadata(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> Result<(), Error> {
-    let (uid, gid) = owner(entry)?;
-    fs::chownat(
-        parent,
-        name,
-        Some(uid),
-        Some(gid),
-        AtFlags::SYMLINK_NOFOLLOW,
-    )
-    .map_err(write_error("set owner of", &entry.path))?;
-    let path = Path::new("/proc/self/fd")
-        .join(parent.as_raw_fd().to_string())
-        .join(name);
-    for (key, value) in entry
-        .xattrs
-        .iter()
-        .filter(|(key, _)| is_kept_attribute(key))
-    {
-        let result = fs::lsetxattr(&path, key.as_slice(), value, XattrFlags::empty());
-        // Links and nodes take no user attributes.
-        match result {
-            Err(Errno::PERM) if key.starts_with(b"user.") => Ok(()),
-            other => ignore_unsupported(key, other),
-        }
-        .map_err(write_error("set attribute of", &entry.path))?;
-    }
-    fs::utimensat(
-        parent,
-        name,
-        &timestamps(entry.mtime),
-        AtFlags::SYMLINK_NOFOLLOW,
-    )
-    .map_err(write_error("set times of", &entry.path))
-}
-
-fn owner(entry: &Entry) -> Result<(Uid, Gid), Error> {
-    // All ones means "unchanged" to the kernel.
-    if entry.uid == u32::MAX || entry.gid == u32::MAX {
-        return Err(Error::Malformed("owner".to_owned()));
-    }
-    Ok((Uid::from_raw(entry.uid), Gid::from_raw(entry.gid)))
-}
-
-/// Attributes steering overlayfs (`trusted.`, `user.overlay.`) or a host's security module are not an image's business.
-fn is_kept_attribute(name: &[u8]) -> bool {
-    name == b"security.capability"
-        || name.starts_with(b"system.posix_acl_")
-        || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."))
-}
-
-/// A file system without an attribute class loses it silently, as in Docker; lost capabilities would break programs.
-fn ignore_unsupported(name: &[u8], result: Result<(), Errno>) -> Result<(), Errno> {
-    match result {
-        Err(Errno::OPNOTSUPP) if name != b"security.capability" => Ok(()),
-        other => other,
-    }
-}
-
-fn timestamps((seconds, nanos): (i64, u32)) -> Timestamps {
-    let time = Timespec {
-        tv_sec: seconds,
-        tv_nsec: i64::from(nanos),
-    };
-    Timestamps {
-        last_access: time,
-        last_modification: time,
-    }
-}
-
-fn shown(path: &[u8]) -> String {
-    String::from_utf8_lossy(path).into_owned()
-}
-
-fn unsafe_path(path: &[u8], reason: &'static str) -> Error {
-    Error::UnsafePath {
-        path: shown(path),
-        reason,
-    }
-}
-
-fn parent_error(error: Errno, path: &[u8]) -> Error {
-    match error {
-        Errno::LOOP => unsafe_path(path, "a parent is a symbolic link"),
-        Errno::NOTDIR => unsafe_path(path, "a parent is not a directory"),
-        Errno::XDEV => unsafe_path(path, "outside the layer"),
-        other => write_error("open parent of", path)(other),
-    }
-}
-
-fn write_error<'a>(operation: &'static str, path: &'a [u8]) -> impl FnOnce(Errno) -> Error + 'a {
-    move |error| write_io(operation, path, error.into())
-}
-
-fn write_io(operation: &'static str, path: &[u8], source: io::Error) -> Error {
-    let path = shown(path);
-    match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::NoSpace { path },
-        _ => Error::Write {
-            operation,
-            path,
-            source,
-        },
-    }
-}
-
-impl From<tar_stream::Error> for Error {
-    fn from(error: tar_stream::Error) -> Self {
-        match error {
-            tar_stream::Error::Truncated => Self::Truncated,
-            tar_stream::Error::Malformed(what) => Self::Malformed(what.to_owned()),
-            tar_stream::Error::Unsupported(what) => Self::Unsupported(what),
-            tar_stream::Error::TooManyEntries(limit) => Self::TooLarge {
-                limit,
-                unit: "entries",
-            },
-            tar_stream::Error::Read(error) => error.into(),
-        }
-    }
-}
-
-/// Errors of reading and decompressing.
-impl From<io::Error> for Error {
-    fn from(error: io::Error) -> Self {
-        if let Some(inner) = error.get_ref() {
-            if let Some(limit) = inner.downcast_ref::<compression::TooLarge>() {
-                return Self::TooLarge {
-                    limit: limit.0,
-                    unit: "bytes",
-                };
-            }
-            if let Some(unsupported) = inner.downcast_ref::<compression::Unsupported>() {
-                return Self::Unsupported(unsupported.0);
-            }
-        }
-        match error.kind() {
-            io::ErrorKind::UnexpectedEof => Self::Truncated,
-            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other => {
-                Self::Malformed(error.to_string())
-            }
-            _ => Self::Read(error),
-        }
-    }
 }
 
 #[cfg(test)]

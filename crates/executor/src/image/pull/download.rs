@@ -43,6 +43,36 @@ impl ImageStore {
             });
         }
         let mut partial = Partial::open(self.inner.disk.partial_path(layer.blob)).await?;
+        // An earlier process may have left a damaged beginning; then the whole is worth one more try.
+        let mut is_continued = partial.byte_count > 0;
+        loop {
+            self.receive_all(registry, layer, &mut partial).await?;
+            layer.progress.tell("Verifying Checksum").await;
+            let actual = Digest::finish(partial.hasher.clone());
+            if actual == layer.blob {
+                break;
+            }
+            partial.restart().await?;
+            if !is_continued {
+                return Err(Error::DigestMismatch {
+                    expected: layer.blob,
+                    actual,
+                });
+            }
+            is_continued = false;
+        }
+        let Partial { path, file, .. } = partial;
+        drop(file);
+        let (store, blob) = (self.clone(), layer.blob);
+        blocking(move || store.inner.disk.publish_blob(&path, blob)).await
+    }
+
+    async fn receive_all(
+        &self,
+        registry: &Registry,
+        layer: &Layer,
+        partial: &mut Partial,
+    ) -> Result<()> {
         let mut tries = Tries::new(self.inner.config.pull_tries);
         while partial.byte_count != layer.bytes {
             match partial.receive(registry, layer).await {
@@ -55,27 +85,7 @@ impl ImageStore {
                 Err(error) => tries.pause(error).await?,
             }
         }
-        layer.progress.tell("Verifying Checksum").await;
-        let Partial {
-            path,
-            mut file,
-            hasher,
-            ..
-        } = partial;
-        file.flush().await.map_err(Error::io("write", &path))?;
-        drop(file);
-        let actual = Digest::finish(hasher);
-        if actual != layer.blob {
-            tokio::fs::remove_file(&path)
-                .await
-                .map_err(Error::io("remove", &path))?;
-            return Err(Error::DigestMismatch {
-                expected: layer.blob,
-                actual,
-            });
-        }
-        let store = self.clone();
-        blocking(move || store.inner.disk.publish_blob(&path, actual)).await
+        Ok(())
     }
 }
 

@@ -35,7 +35,7 @@ fn check_conflict(store: &ImageStore, name: &str, force: bool, is_running: bool,
 fn the_last_name_takes_the_image_and_its_layers() {
     let fixture = Fixture::new();
     let image = tiny("x", "x:1");
-    load(&fixture, &[image.clone()]);
+    load(&fixture, std::slice::from_ref(&image));
     tag(&fixture.store, "x:1", "x:2");
     let removed = fixture
         .store
@@ -89,7 +89,7 @@ fn shared_layers_stay_with_the_other_image() {
 fn containers_protect_the_only_name() {
     let fixture = Fixture::new();
     let image = tiny("x", "x:1");
-    load(&fixture, &[image.clone()]);
+    load(&fixture, std::slice::from_ref(&image));
     let short = &image.id()[7..19];
     let store = &fixture.store;
     store.lease(id(&image), CONTAINER).expect("lease");
@@ -132,7 +132,7 @@ fn containers_protect_the_only_name() {
 fn forced_removal_leaves_the_layers_to_the_container() {
     let fixture = Fixture::new();
     let image = tiny("x", "x:1");
-    load(&fixture, &[image.clone()]);
+    load(&fixture, std::slice::from_ref(&image));
     let store = &fixture.store;
     let directory = store.image(id(&image)).expect("image").layer_dirs()[0].clone();
     store.lease(id(&image), CONTAINER).expect("lease");
@@ -155,7 +155,7 @@ fn forced_removal_leaves_the_layers_to_the_container() {
 fn several_names_protect_against_removal_by_id() {
     let fixture = Fixture::new();
     let image = tiny("x", "x:1");
-    load(&fixture, &[image.clone()]);
+    load(&fixture, std::slice::from_ref(&image));
     tag(&fixture.store, "x:1", "y:1");
     let short = image.id()[7..19].to_owned();
     check_conflict(
@@ -179,7 +179,7 @@ fn several_names_protect_against_removal_by_id() {
 fn a_name_that_looks_like_an_id_is_a_name() {
     let fixture = Fixture::new();
     let image = tiny("x", "x:1");
-    load(&fixture, &[image.clone()]);
+    load(&fixture, std::slice::from_ref(&image));
     // A repository called like the beginning of the image's own id.
     let name = image.id()[7..11].to_owned();
     tag(&fixture.store, "x:1", &name);

@@ -250,6 +250,7 @@ fn check_refused(archive: Archive, expect: &str) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn paths_out_of_the_layer_are_refused() {
     let unsafe_path = |path: &str, reason: &str| format!("unsafe path `{path}` in layer: {reason}");
     for (archive, path, reason) in [
