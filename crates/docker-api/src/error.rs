@@ -5,7 +5,7 @@
 
 use std::{error::Error, fmt};
 
-use axum::http::StatusCode;
+use hyper::StatusCode;
 
 /// What kind of failure it is; decides the HTTP status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,4 +138,19 @@ pub fn out_of_sequence() -> ApiError {
         ErrorKind::System,
         "rpc error: code = Unknown desc = update out of sequence",
     )
+}
+
+/// Displays an error with its causes, for the log.
+pub(crate) struct ErrorChain<'a>(pub(crate) &'a (dyn Error + 'static));
+
+impl fmt::Display for ErrorChain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
 }

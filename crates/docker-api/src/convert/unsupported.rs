@@ -1,0 +1,143 @@
+//! Fields of a service that no node can honour yet. The list only shrinks.
+
+use crate::{
+    dto::{
+        container_spec::{ContainerSpec, Privileges},
+        mount::Mount,
+        service::{EndpointSpec, ServiceSpec},
+        task::TaskSpec,
+    },
+    error::{ApiError, Result},
+};
+
+/// Refuses `spec` when it asks for something not supported, naming every such field by its path.
+pub(super) fn check(spec: &ServiceSpec) -> Result<()> {
+    let mut found = Found::default();
+    found.when(!spec.networks.is_empty(), "Networks");
+    found.when(spec.mode.replicated_job.is_some(), "Mode.ReplicatedJob");
+    found.when(spec.mode.global_job.is_some(), "Mode.GlobalJob");
+    template(&spec.task_template, &mut found);
+    if let Some(endpoint) = &spec.endpoint_spec {
+        ports(endpoint, &mut found);
+    }
+    if found.0.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::not_implemented(format!(
+        "not supported yet: {}",
+        found.0.join(", ")
+    )))
+}
+
+#[derive(Default)]
+struct Found(Vec<String>);
+
+impl Found {
+    fn when(&mut self, is_set: bool, path: impl Into<String>) {
+        if is_set {
+            self.0.push(path.into());
+        }
+    }
+}
+
+fn template(spec: &TaskSpec, found: &mut Found) {
+    found.when(spec.runtime == "plugin", "TaskTemplate.Runtime=plugin");
+    found.when(
+        spec.runtime == "attachment",
+        "TaskTemplate.Runtime=attachment",
+    );
+    found.when(spec.plugin_spec.is_some(), "TaskTemplate.PluginSpec");
+    found.when(
+        spec.network_attachment_spec.is_some(),
+        "TaskTemplate.NetworkAttachmentSpec",
+    );
+    found.when(!spec.networks.is_empty(), "TaskTemplate.Networks");
+    let reservations = spec
+        .resources
+        .as_ref()
+        .and_then(|all| all.reservations.as_ref());
+    found.when(
+        reservations.is_some_and(|reservations| !reservations.generic_resources.is_empty()),
+        "TaskTemplate.Resources.Reservations.GenericResources",
+    );
+    if let Some(driver) = &spec.log_driver {
+        let is_known = ["", "json-file", "none"].contains(&driver.name.as_str());
+        found.when(
+            !is_known,
+            format!("TaskTemplate.LogDriver.Name={}", driver.name),
+        );
+    }
+    if let Some(container) = &spec.container_spec {
+        self::container(container, found);
+    }
+}
+
+fn container(spec: &ContainerSpec, found: &mut Found) {
+    let path = |field: &str| format!("TaskTemplate.ContainerSpec.{field}");
+    found.when(!spec.secrets.is_empty(), path("Secrets"));
+    found.when(!spec.configs.is_empty(), path("Configs"));
+    found.when(!spec.hosts.is_empty(), path("Hosts"));
+    if let Some(dns) = &spec.dns_config {
+        found.when(!dns.nameservers.is_empty(), path("DNSConfig.Nameservers"));
+        found.when(!dns.search.is_empty(), path("DNSConfig.Search"));
+        found.when(!dns.options.is_empty(), path("DNSConfig.Options"));
+    }
+    if let Some(health) = &spec.healthcheck {
+        found.when(health.test != ["NONE"], path("Healthcheck"));
+    }
+    found.when(
+        !["", "default"].contains(&spec.isolation.as_str()),
+        path(&format!("Isolation={}", spec.isolation)),
+    );
+    found.when(spec.open_stdin, path("OpenStdin"));
+    if let Some(privileges) = &spec.privileges {
+        self::privileges(privileges, found);
+    }
+    for (index, mount) in spec.mounts.iter().enumerate() {
+        self::mount(mount, &path(&format!("Mounts[{index}]")), found);
+    }
+}
+
+fn privileges(privileges: &Privileges, found: &mut Found) {
+    let path = |field: &str| format!("TaskTemplate.ContainerSpec.Privileges.{field}");
+    found.when(privileges.credential_spec.is_some(), path("CredentialSpec"));
+    found.when(privileges.selinux_context.is_some(), path("SELinuxContext"));
+    let is_custom = privileges
+        .seccomp
+        .as_ref()
+        .is_some_and(|seccomp| seccomp.mode == "custom");
+    found.when(is_custom, path("Seccomp.Mode=custom"));
+}
+
+fn mount(mount: &Mount, path: &str, found: &mut Found) {
+    found.when(
+        ["npipe", "cluster", "image"].contains(&mount.kind.as_str()),
+        format!("{path}.Type={}", mount.kind),
+    );
+    found.when(
+        mount.image_options.is_some(),
+        format!("{path}.ImageOptions"),
+    );
+    found.when(
+        mount.cluster_options.is_some(),
+        format!("{path}.ClusterOptions"),
+    );
+    let Some(volume) = &mount.volume_options else {
+        return;
+    };
+    if let Some(driver) = &volume.driver_config {
+        let path = format!("{path}.VolumeOptions.DriverConfig");
+        let is_local = ["", "local"].contains(&driver.name.as_str());
+        found.when(!is_local, format!("{path}.Name={}", driver.name));
+        found.when(!driver.options.is_empty(), format!("{path}.Options"));
+    }
+}
+
+fn ports(spec: &EndpointSpec, found: &mut Found) {
+    for (index, port) in spec.ports.iter().enumerate() {
+        found.when(
+            ["", "ingress"].contains(&port.publish_mode.as_str()),
+            format!("EndpointSpec.Ports[{index}].PublishMode=ingress"),
+        );
+    }
+}

@@ -1,0 +1,178 @@
+//! Volumes and networks of this node.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    backend::{CreateVolumeRequest, NetworkDetail, VolumeDetail},
+    dto::{Map, is_default},
+    http::timestamp::{rfc3339, rfc3339_nano},
+};
+
+/// A volume.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Volume {
+    created_at: String,
+    driver: String,
+    labels: Option<Map>,
+    mountpoint: String,
+    name: String,
+    options: Option<Map>,
+    scope: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage_data: Option<UsageData>,
+}
+
+/// Use of a volume.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct UsageData {
+    ref_count: usize,
+    size: i64,
+}
+
+impl Volume {
+    /// A volume as lists show it.
+    pub(crate) fn new(volume: VolumeDetail) -> Self {
+        let some = |map: Map| (!map.is_empty()).then_some(map);
+        Self {
+            created_at: rfc3339(volume.created_at),
+            driver: volume.driver,
+            labels: some(volume.labels),
+            mountpoint: volume.mountpoint,
+            name: volume.name,
+            options: some(volume.options),
+            scope: "local",
+            usage_data: None,
+        }
+    }
+
+    /// A volume as `system df` shows it.
+    pub(crate) fn with_usage(volume: VolumeDetail) -> Self {
+        let usage = UsageData {
+            ref_count: volume.users.len(),
+            size: volume.size_bytes.unwrap_or(-1),
+        };
+        Self {
+            usage_data: Some(usage),
+            ..Self::new(volume)
+        }
+    }
+}
+
+/// `GET /volumes`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct VolumeList {
+    pub(crate) volumes: Vec<Volume>,
+    pub(crate) warnings: Option<Vec<String>>,
+}
+
+/// `POST /volumes/create`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct CreateVolume {
+    name: String,
+    driver: String,
+    driver_opts: Map,
+    labels: Map,
+    pub(crate) cluster_volume_spec: Option<serde_json::Value>,
+}
+
+impl From<CreateVolume> for CreateVolumeRequest {
+    fn from(request: CreateVolume) -> Self {
+        Self {
+            name: request.name,
+            driver: request.driver,
+            options: request.driver_opts,
+            labels: request.labels,
+        }
+    }
+}
+
+/// `POST /volumes/prune`.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct VolumesPruned {
+    pub(crate) volumes_deleted: Option<Vec<String>>,
+    pub(crate) space_reclaimed: i64,
+}
+
+/// A network.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Network {
+    name: String,
+    id: String,
+    created: String,
+    scope: String,
+    driver: String,
+    #[serde(rename = "EnableIPv4")]
+    has_ipv4: bool,
+    #[serde(rename = "EnableIPv6")]
+    has_ipv6: bool,
+    #[serde(rename = "IPAM")]
+    ipam: Ipam,
+    internal: bool,
+    attachable: bool,
+    ingress: bool,
+    config_from: BTreeMap<&'static str, &'static str>,
+    config_only: bool,
+    containers: Map,
+    options: Map,
+    labels: Map,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Ipam {
+    driver: &'static str,
+    options: Option<Map>,
+    config: Vec<IpamConfig>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct IpamConfig {
+    subnet: String,
+    #[serde(skip_serializing_if = "is_default")]
+    gateway: String,
+}
+
+impl From<NetworkDetail> for Network {
+    fn from(network: NetworkDetail) -> Self {
+        let config = network
+            .subnets
+            .iter()
+            .map(|(address, prefix, gateway)| IpamConfig {
+                subnet: format!("{address}/{prefix}"),
+                gateway: gateway
+                    .map(|gateway| gateway.to_string())
+                    .unwrap_or_default(),
+            });
+        Self {
+            name: network.name,
+            id: network.id,
+            created: rfc3339_nano(network.created_at),
+            scope: network.scope,
+            driver: network.driver,
+            has_ipv4: true,
+            has_ipv6: network.has_ipv6,
+            ipam: Ipam {
+                driver: "default",
+                options: None,
+                config: config.collect(),
+            },
+            internal: false,
+            attachable: false,
+            ingress: false,
+            config_from: BTreeMap::from([("Network", "")]),
+            config_only: false,
+            containers: Map::new(),
+            options: network.options,
+            labels: network.labels,
+        }
+    }
+}

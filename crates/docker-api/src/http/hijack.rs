@@ -1,0 +1,117 @@
+//! Handing a connection over to a container: attach and exec.
+
+use std::pin::Pin;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use hyper::{
+    StatusCode,
+    header::{CONNECTION, HeaderValue, UPGRADE},
+    upgrade::OnUpgrade,
+};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::{
+    backend::{AttachedIo, OutputChunk},
+    http::{
+        request::Request,
+        response::{self, RAW_STREAM, Response},
+        server::Context,
+        stdcopy,
+    },
+};
+
+/// Bytes of input read at once; terminals send few, pipes fill it.
+const INPUT_BUFFER_BYTES: usize = 32 << 10;
+
+/// Answers with the streams of `io`: over the bare connection when the client offered it, else as
+/// a body with the output alone.
+pub(crate) fn hijack(context: &Context, mut request: Request, io: AttachedIo) -> Response {
+    if !request.wants_upgrade() {
+        let has_tty = io.has_tty;
+        let output = io
+            .output
+            .map(move |chunk| chunk.map(|chunk| encode(has_tty, &chunk)));
+        return response::stream(RAW_STREAM, output, &context.shutdown);
+    }
+    let content_type = response::output_type(request.version, io.has_tty);
+    let upgrade = hyper::upgrade::on(&mut request.http);
+    context
+        .tasks
+        .spawn(pump(upgrade, io, context.shutdown.clone()));
+    let mut response = response::full(StatusCode::SWITCHING_PROTOCOLS, content_type, Bytes::new());
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    response
+        .headers_mut()
+        .insert(UPGRADE, HeaderValue::from_static("tcp"));
+    response
+}
+
+fn encode(has_tty: bool, chunk: &OutputChunk) -> Bytes {
+    if has_tty {
+        chunk.data.clone()
+    } else {
+        stdcopy::frame(chunk.source, &chunk.data)
+    }
+}
+
+/// Carries bytes both ways until the output ends, the client goes, or the server stops. The end of
+/// the client's input only closes the process's stdin.
+async fn pump(upgrade: OnUpgrade, io: AttachedIo, shutdown: CancellationToken) {
+    let connection = match upgrade.await {
+        Ok(connection) => TokioIo::new(connection),
+        Err(error) => {
+            debug!(%error, "Client went away before the connection was handed over");
+            return;
+        }
+    };
+    let (reader, mut writer) = tokio::io::split(connection);
+    let AttachedIo {
+        has_tty,
+        mut output,
+        input,
+    } = io;
+    let output = async {
+        while let Some(Ok(chunk)) = output.next().await {
+            if writer.write_all(&encode(has_tty, &chunk)).await.is_err() {
+                return;
+            }
+        }
+        // The client may be gone already; there is nobody to tell.
+        let _ = writer.shutdown().await;
+    };
+    // Both arms only move bytes; on the first end of `output` nothing that was read matters.
+    tokio::select! {
+        () = output => {}
+        () = feed(reader, input) => {}
+        () = shutdown.cancelled() => {}
+    }
+}
+
+/// Carries the client's bytes to `input`. Returns only when the connection broke.
+async fn feed(mut reader: impl AsyncRead + Unpin, input: Option<Pin<Box<dyn AsyncWrite + Send>>>) {
+    let mut input = input;
+    let mut buffer = vec![0; INPUT_BUFFER_BYTES];
+    loop {
+        match reader.read(&mut buffer).await {
+            Err(_) => return,
+            Ok(0) => break,
+            Ok(count) => {
+                let Some(sink) = &mut input else { continue };
+                if sink.write_all(&buffer[..count]).await.is_err() {
+                    input = None;
+                }
+            }
+        }
+    }
+    if let Some(mut input) = input {
+        // A process that closed its stdin does not care.
+        let _ = input.shutdown().await;
+    }
+    std::future::pending().await
+}

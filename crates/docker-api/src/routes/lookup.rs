@@ -1,0 +1,120 @@
+//! Finding cluster objects by what people type: id, name, or the start of an id.
+
+use std::{str::FromStr, sync::Arc};
+
+use skep_model::{Node, NodeId, Service, ServiceId, Task, TaskId};
+
+use crate::{
+    backend::{ClusterStatus, ClusterView, LocalNodeState},
+    error::{ApiError, Result},
+    http::server::Context,
+};
+
+const NOT_IN_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker \
+                            swarm join\" to connect this node to swarm and try again.";
+const LOCKED: &str = "Swarm is encrypted and needs to be unlocked before it can be used. Please use \
+                      \"docker swarm unlock\" to unlock it.";
+const NOT_READY: &str = "This node is not a swarm manager. Manager is being prepared or has trouble \
+                         connecting to the cluster.";
+const WORKER: &str = "This node is not a swarm manager. Worker nodes can't be used to view or \
+                      modify cluster state. Please run this command on a manager node or promote \
+                      the current node to a manager.";
+
+/// Why `status` cannot answer for the cluster; `None` when it can.
+pub(crate) fn no_manager(status: &ClusterStatus) -> Option<ApiError> {
+    let text = match status.state {
+        LocalNodeState::Active if status.is_manager => return None,
+        LocalNodeState::Active => WORKER,
+        LocalNodeState::Locked => LOCKED,
+        LocalNodeState::Pending => NOT_READY,
+        LocalNodeState::Inactive | LocalNodeState::Error => NOT_IN_SWARM,
+    };
+    Some(ApiError::unavailable(text))
+}
+
+/// Refuses unless this node is an active manager.
+pub(crate) fn check_manager(context: &Context) -> Result<()> {
+    no_manager(&context.backends.cluster.status()).map_or(Ok(()), Err)
+}
+
+/// The cluster's state, on an active manager.
+pub(crate) async fn view(context: &Context) -> Result<Arc<dyn ClusterView>> {
+    check_manager(context)?;
+    context.backends.cluster.view().await
+}
+
+/// Picks by whole id, then by name, then by the start of the id; Docker's order and texts.
+fn find<T, Id: FromStr + Copy>(
+    noun: &str,
+    wanted: &str,
+    by_id: impl FnOnce(Id) -> Option<Arc<T>>,
+    by_name: impl FnOnce() -> Vec<Arc<T>>,
+    by_prefix: impl FnOnce() -> Vec<Arc<T>>,
+) -> Result<Arc<T>> {
+    if let Some(found) = wanted.parse().ok().and_then(by_id) {
+        return Ok(found);
+    }
+    let mut found = by_name();
+    if found.is_empty() {
+        found = by_prefix();
+    }
+    match found.len() {
+        0 => Err(ApiError::not_found(format!("{noun} {wanted} not found"))),
+        1 => Ok(found.swap_remove(0)),
+        count => {
+            let message = format!("{noun} {wanted} is ambiguous ({count} matches found)");
+            Err(ApiError::invalid(message))
+        }
+    }
+}
+
+fn starting<T>(all: Vec<Arc<T>>, wanted: &str, id: impl Fn(&T) -> &str) -> Vec<Arc<T>> {
+    all.into_iter()
+        .filter(|object| id(object).starts_with(wanted))
+        .collect()
+}
+
+/// The service called `wanted`.
+pub(crate) fn service(view: &dyn ClusterView, wanted: &str) -> Result<Arc<Service>> {
+    find(
+        "service",
+        wanted,
+        |id: ServiceId| view.service(id),
+        || view.service_by_name(wanted).into_iter().collect(),
+        || starting(view.services(), wanted, |service| service.id.as_str()),
+    )
+}
+
+/// The task called `wanted`.
+pub(crate) fn task(view: &dyn ClusterView, wanted: &str) -> Result<Arc<Task>> {
+    let named = |task: &Arc<Task>| task.name() == wanted;
+    find(
+        "task",
+        wanted,
+        |id: TaskId| view.task(id),
+        || view.tasks().into_iter().filter(named).collect(),
+        || starting(view.tasks(), wanted, |task| task.id.as_str()),
+    )
+}
+
+/// The node called `wanted`; a node's name is its host name. `self` is this node.
+pub(crate) fn node(context: &Context, view: &dyn ClusterView, wanted: &str) -> Result<Arc<Node>> {
+    let own = context
+        .backends
+        .cluster
+        .status()
+        .node_id
+        .filter(|_| wanted == "self");
+    let named = |node: &Arc<Node>| {
+        node.hostname().eq_ignore_ascii_case(wanted)
+            || (!wanted.is_empty() && node.spec.annotations.name.eq_ignore_ascii_case(wanted))
+    };
+    let text = own.map(|id| id.to_string());
+    find(
+        "node",
+        text.as_deref().unwrap_or(wanted),
+        |id: NodeId| view.node(id),
+        || view.nodes().into_iter().filter(named).collect(),
+        || starting(view.nodes(), wanted, |node| node.id.as_str()),
+    )
+}

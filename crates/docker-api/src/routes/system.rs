@@ -1,0 +1,122 @@
+//! `/_ping`, `/version`, `/info`, `/system/df`.
+
+use bytes::Bytes;
+use hyper::{
+    Method, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, PRAGMA},
+};
+use serde::Serialize;
+
+use crate::{
+    backend::{ClusterView, LocalNodeState},
+    convert,
+    dto::{
+        container,
+        engine::{Info, Version},
+        image,
+        volume::Volume,
+    },
+    error::Result,
+    http::{
+        request::Request,
+        response::{self, Response},
+        server::Context,
+        timestamp,
+    },
+    routes::lookup,
+};
+
+/// `GET` and `HEAD /_ping`
+pub(crate) fn ping(context: &Context, request: &Request) -> Response {
+    let status = context.backends.cluster.status();
+    let swarm = match (status.state, status.is_manager) {
+        (LocalNodeState::Active, true) => "active/manager",
+        (LocalNodeState::Active, false) => "active/worker",
+        (state, _) => state.name(),
+    };
+    let mut response = match *request.method() == Method::HEAD {
+        true => response::empty(StatusCode::OK),
+        false => response::full(StatusCode::OK, "text/plain", Bytes::from_static(b"OK")),
+    };
+    let headers = response.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    let no_cache = HeaderValue::from_static("no-cache, no-store, must-revalidate");
+    headers.insert(CACHE_CONTROL, no_cache);
+    headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
+    headers.insert("Builder-Version", HeaderValue::from_static("1"));
+    headers.insert("Swarm", HeaderValue::from_static(swarm));
+    response
+}
+
+/// `GET /version`
+pub(crate) fn version(context: &Context) -> Result<Response> {
+    response::json(&Version::from(context.backends.system.facts()))
+}
+
+/// `GET /info`
+pub(crate) async fn info(context: &Context, request: &Request) -> Result<Response> {
+    let status = context.backends.cluster.status();
+    let view = match lookup::no_manager(&status) {
+        None => context.backends.cluster.view().await.ok(),
+        Some(_) => None,
+    };
+    let view: Option<&dyn ClusterView> = view.as_deref();
+    let swarm = convert::local_info(&status, view);
+    let facts = context.backends.system.facts();
+    let totals = context.backends.system.totals().await?;
+    let now = timestamp::rfc3339_nano(timestamp::now());
+    response::json(&Info::new(facts, totals, swarm, request.version, now))
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct DiskUsage {
+    layers_size: u64,
+    images: Option<Vec<image::Summary>>,
+    containers: Option<Vec<container::Summary>>,
+    volumes: Option<Vec<Volume>>,
+    build_cache: Option<Vec<()>>,
+}
+
+/// `GET /system/df`
+pub(crate) async fn disk_usage(context: &Context, request: &Request) -> Result<Response> {
+    let types: Vec<_> = request.query.all("type").collect();
+    let all = types.is_empty() || !request.version.at_least(42);
+    let wants = |kind: &str| all || types.contains(&kind);
+    let (mut layers_size, mut images) = (0, None);
+    if wants("image") {
+        layers_size = context.backends.images.layers_bytes().await?;
+        let list = context.backends.images.images().await?.into_iter();
+        images = Some(
+            list.map(|it| image::Summary::new(it, request.version))
+                .collect(),
+        );
+    }
+    let mut containers = None;
+    if wants("container") {
+        let list = context
+            .backends
+            .containers
+            .containers(true)
+            .await?
+            .into_iter();
+        let now = timestamp::now();
+        containers = Some(list.map(|it| container::Summary::new(it, now)).collect());
+    }
+    let mut volumes = None;
+    if wants("volume") {
+        let list = context.backends.volumes.volumes().await?.into_iter();
+        volumes = Some(list.map(Volume::with_usage).collect());
+    }
+    let build_cache = wants("build-cache").then(Vec::new);
+    response::json(&DiskUsage {
+        layers_size,
+        images,
+        containers,
+        volumes,
+        build_cache,
+    })
+}
