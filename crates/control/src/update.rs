@@ -390,7 +390,13 @@ impl<'a> Update<'a> {
             Change::CreateTask(Box::new(template.task(place.slot, desired_state, now, rng)))
         };
         match self.config.order {
-            UpdateOrder::StartFirst => make(TaskState::Running, rng),
+            UpdateOrder::StartFirst => {
+                // One old task goes on serving; others, left by an update cut short, do not.
+                let is_running = |task: &&&Arc<Task>| task.status.state == TaskState::Running;
+                let mut changes = stop_all_but(live.iter().find(is_running).copied());
+                changes.push(make(TaskState::Running, rng));
+                Change::Together(changes)
+            }
             UpdateOrder::StopFirst => {
                 let mut changes = stop_all_but(None);
                 changes.push(make(TaskState::Ready, rng));

@@ -25,6 +25,7 @@ pub(crate) struct World {
     dirty: Dirty,
     wakes: Wakes,
     nodes: BTreeMap<String, NodeId>,
+    node_count: usize,
     /// Short names of tasks: `web.1#2` is the second task of slot 1.
     names: BTreeMap<TaskId, String>,
     made: BTreeMap<String, u32>,
@@ -42,6 +43,7 @@ impl World {
             dirty: Dirty::default(),
             wakes: Wakes::default(),
             nodes: BTreeMap::new(),
+            node_count: 0,
             names: BTreeMap::new(),
             made: BTreeMap::new(),
             agents_act: true,
@@ -92,6 +94,20 @@ impl World {
         };
         self.settle();
         output + &self.violations()
+    }
+
+    pub(crate) fn has_task(&self, name: &str) -> bool {
+        let is_named = |full: &str| full.split('#').next() == Some(name);
+        self.store.tasks().any(|task| {
+            is_named(&self.names[&task.id])
+                && task.status.state >= TaskState::Assigned
+                && task.status.state <= TaskState::Running
+                && task.desired_state <= TaskState::Running
+        })
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
     }
 
     // === driving ===
@@ -259,8 +275,9 @@ impl World {
     }
 
     fn add_node(&mut self, name: &str, args: &[&str]) -> String {
+        self.node_count += 1;
         // Ids sort as nodes were added, so that ties are easy to follow.
-        let id: NodeId = format!("{:0>25}", format!("n{}", self.nodes.len() + 1))
+        let id: NodeId = format!("{:0>25}", format!("{:0>3}", self.node_count))
             .parse()
             .unwrap();
         self.nodes.insert(name.to_owned(), id);
@@ -392,7 +409,7 @@ impl World {
         tasks.sort_by_key(|task| {
             let ordinal = self.names[&task.id].split_once('#').map(|(_, n)| n.len());
             (
-                task.desired_state <= TaskState::Running,
+                task.desired_state <= TaskState::Running && !task.status.state.is_terminal(),
                 ordinal,
                 &self.names[&task.id],
             )

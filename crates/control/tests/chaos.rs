@@ -1,0 +1,217 @@
+//! Random commands against a cluster: after each the invariants hold, and when the trouble ends
+//! everything runs that should.
+
+#![expect(clippy::unwrap_used, reason = "a broken test shall panic")]
+
+#[path = "scripts/spec.rs"]
+mod spec;
+#[path = "scripts/world.rs"]
+mod world;
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use skep_model::{ServiceMode, TaskState, UpdateState};
+use world::World;
+
+const NODES: [&str; 4] = ["n1", "n2", "n3", "n4"];
+const SERVICES: [&str; 3] = ["web", "db", "all"];
+
+/// What a generated number stands for depends on what exists, so that any list of numbers is a
+/// valid history.
+#[derive(Debug, Clone)]
+struct Step {
+    what: u8,
+    who: usize,
+    how: usize,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    (0u8..16, 0usize..12, 0usize..12).prop_map(|(what, who, how)| Step { what, who, how })
+}
+
+struct Chaos {
+    world: World,
+    nodes: BTreeSet<&'static str>,
+    services: BTreeSet<&'static str>,
+    log: Vec<String>,
+}
+
+impl Chaos {
+    fn new() -> Self {
+        let mut chaos = Self {
+            world: World::new(),
+            nodes: BTreeSet::new(),
+            services: BTreeSet::new(),
+            log: Vec::new(),
+        };
+        chaos.run("node add n1 cpu=4 label.rack=a");
+        chaos.run("node add n2 cpu=4 label.rack=b");
+        chaos.nodes.extend(["n1", "n2"]);
+        chaos
+    }
+
+    fn run(&mut self, command: &str) {
+        self.log.push(command.to_owned());
+        let output = self.world.run(command);
+        assert_eq!(output, "", "after {:#?}", self.log);
+    }
+
+    fn step(&mut self, step: &Step) {
+        let node = NODES[step.who % NODES.len()];
+        let service = SERVICES[step.who % SERVICES.len()];
+        let has_node = self.nodes.contains(node);
+        let has_service = self.services.contains(service);
+        let command = match step.what {
+            0 if !has_node => {
+                self.nodes.insert(node);
+                format!(
+                    "node add {node} cpu=4 label.rack={}",
+                    ["a", "b"][step.how % 2]
+                )
+            }
+            0 | 1 if has_node => {
+                let to = ["active", "pause", "drain"][step.how % 3];
+                format!("node update {node} availability={to}")
+            }
+            2 if has_node => format!("node {} {node}", ["up", "down"][step.how % 2]),
+            3 if has_node && step.how == 0 => {
+                self.nodes.remove(node);
+                format!("node rm {node}")
+            }
+            4 if has_node => {
+                let rack = ["a", "b", "c"][step.how % 3];
+                format!("node update {node} label.rack={rack}")
+            }
+            5 if has_node => format!("node update {node} cpu={}", 1 + step.how % 4),
+            6 | 7 if !has_service => {
+                self.services.insert(service);
+                create(service, step.how)
+            }
+            6 | 7 | 8 => update(service, step.how),
+            9 if has_service && step.how == 0 => {
+                self.services.remove(service);
+                format!("service rm {service}")
+            }
+            10 | 11 => {
+                let place = match service {
+                    "all" => node.to_owned(),
+                    _ => (1 + step.how % 4).to_string(),
+                };
+                let name = format!("{service}.{place}");
+                if !has_service || !self.world.has_task(&name) {
+                    return;
+                }
+                let end = ["fail", "reject", "complete"][step.how % 3];
+                format!("task {end} {name}")
+            }
+            12 => format!("agents {}", ["act", "wait"][step.how % 2]),
+            13 => "leader change".to_owned(),
+            14 => format!("tick {}s", [1, 5, 10, 70][step.how % 4]),
+            _ => return,
+        };
+        if command.starts_with("service update") && !self.services.contains(service) {
+            return;
+        }
+        self.run(&command);
+    }
+
+    /// All nodes are well, all services can run somewhere, time passes.
+    fn heal(&mut self) {
+        for node in NODES {
+            if self.nodes.insert(node) {
+                self.run(&format!("node add {node}"));
+            }
+            self.run(&format!("node up {node}"));
+            self.run(&format!(
+                "node update {node} availability=active cpu=64 label.rack=a"
+            ));
+        }
+        self.run("agents act");
+        for service in self.services.clone() {
+            self.run(&format!("service update {service} image=app:healed"));
+        }
+        self.run("tick 10m");
+    }
+
+    /// Every slot runs the wanted image, and nothing else runs.
+    fn check_converged(&self) {
+        let store = self.world.store();
+        for service in store.services() {
+            let running: Vec<_> = store
+                .tasks_of_service(service.id)
+                .filter(|task| task.status.state == TaskState::Running)
+                .collect();
+            let wanted = match service.spec.mode {
+                ServiceMode::Replicated { replicas } => usize::try_from(replicas).unwrap(),
+                _ => self.nodes.len(),
+            };
+            let name = service.name();
+            assert_eq!(running.len(), wanted, "{name} after {:#?}", self.log);
+            let image = |task: &skep_model::Task| task.spec.container.image.clone();
+            assert!(
+                running.iter().all(|task| image(task) == "app:healed"),
+                "{name} runs something else after {:#?}",
+                self.log
+            );
+            let state = service.update_status.as_ref().map(|status| status.state);
+            assert!(
+                matches!(state, None | Some(UpdateState::Completed)),
+                "{name} is {state:?} after {:#?}",
+                self.log
+            );
+        }
+    }
+}
+
+fn create(service: &str, how: usize) -> String {
+    let extra = [
+        "",
+        "delay=1s",
+        "update-order=start-first",
+        "update-parallelism=2 update-delay=2s",
+        "update-failure=rollback",
+        "update-failure=continue",
+        "cpu=1",
+        "port=80:80",
+        "spread=node.labels.rack",
+        "max-per-node=2",
+        "update-order=start-first update-failure=rollback rollback-order=start-first",
+        "restart=on-failure attempts=2",
+    ][how];
+    // Services must not take each other's ports, or not all of them can run.
+    let port = SERVICES.iter().position(|name| *name == service).unwrap() + 80;
+    let extra = extra.replace("80:80", &format!("{port}:80"));
+    match service {
+        "all" => format!("service create all mode=global {extra}"),
+        name => format!("service create {name} replicas=3 {extra}"),
+    }
+}
+
+fn update(service: &str, how: usize) -> String {
+    let change = match how {
+        0..3 => format!("image=app:{how}"),
+        3 => "constraint=node.labels.rack==a".to_owned(),
+        4 => "constraint=node.labels.rack!=c".to_owned(),
+        5 => "force".to_owned(),
+        6 => "cpu=1".to_owned(),
+        7 => "delay=2s".to_owned(),
+        count if service != "all" => format!("replicas={}", (count - 8) % 4 + 1),
+        _ => "force".to_owned(),
+    };
+    format!("service update {service} {change}")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+
+    #[test]
+    fn invariants_hold_and_trouble_ends(steps in prop::collection::vec(step(), 1..60)) {
+        let mut chaos = Chaos::new();
+        for step in &steps {
+            chaos.step(step);
+        }
+        chaos.heal();
+        chaos.check_converged();
+    }
+}
