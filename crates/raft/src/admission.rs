@@ -111,6 +111,10 @@ fn check_known(index: u64, last: u64) -> Result<(), Inadmissible> {
 
 fn check_entries(message: &Message) -> Result<(), Inadmissible> {
     let (mut index, mut term) = (message.index, message.log_term);
+    // raft-rs finds term 0 beyond its log, and would take such entries for the next ones.
+    if (index == 0) != (term == 0) {
+        return Err(Inadmissible::Entries);
+    }
     for entry in &message.entries {
         index += 1;
         let fits = entry.index == index && entry.term >= term && entry.term <= message.term;
@@ -129,7 +133,8 @@ fn check_snapshot(message: &Message) -> Result<(), Inadmissible> {
         && at.index <= NUMBER_MAX
         && at.term != 0
         && at.term <= message.term
-        && at.conf_state.is_simple();
+        && at.conf_state.is_simple()
+        && !at.conf_state.voters.is_empty();
     if sane {
         Ok(())
     } else {

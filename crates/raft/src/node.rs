@@ -27,7 +27,7 @@ use crate::{
     entry::{Entry, HardState},
     log_bridge,
     memory_log::MemoryLog,
-    message::Message,
+    message::{Message, MessageKind},
     ready::Ready,
     restored::{RestoreError, Restored},
     snapshot::{ConfState, Snapshot, SnapshotMetadata},
@@ -95,7 +95,7 @@ impl Node {
 
     /// One tick of the clock.
     pub fn tick(&mut self) {
-        if !self.is_stopped {
+        if !self.is_stopped && (self.is_leader() || !self.must_not_win()) {
             self.raft.tick();
             self.timer.settle(&mut self.raft);
         }
@@ -118,10 +118,22 @@ impl Node {
         if let Some(snapshot) = &mut message.snapshot {
             add_receiver(&mut snapshot.metadata.conf_state, self.id);
         }
+        if kind == MessageKind::TimeoutNow && self.must_not_win() {
+            return Ok(());
+        }
         let from = message.from;
         let stepped = self.raft.step(convert::message_to_raft(message, kind));
         self.timer.settle(&mut self.raft);
         stepped.map_err(|_| StepError::UnknownPeer(from))
+    }
+
+    /// Whether an election now would be won at once, being the only voter, with entries not on disk: raft-rs aborts then. Time
+    /// stands still until they are. Winning others' votes takes messages that are sent after the write.
+    fn must_not_win(&self) -> bool {
+        let raft = &self.raft.raft;
+        let log = &raft.raft_log;
+        let is_written = log.persisted == log.last_index();
+        !is_written && raft.prs().is_singleton()
     }
 
     /// Starts an election now. A group of one is led after the next `ready`s.
@@ -134,6 +146,9 @@ impl Node {
         }
         if !self.conf_state.voters.contains(&self.id) {
             return Err(LeadershipError::NotVoter(self.id));
+        }
+        if !self.is_leader() && self.must_not_win() {
+            return Err(LeadershipError::NotPersisted);
         }
         // The only error is of a leader that campaigns, which has nothing to do.
         let _ = self.raft.campaign();

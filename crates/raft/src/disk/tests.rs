@@ -149,6 +149,27 @@ fn old_snapshots_are_kept_as_told() {
     assert_eq!(platter.file_names(), [kept(5), kept(6), kept(7)]);
 }
 
+/// A crash between the file and the transaction that refers to it leaves a file.
+#[test]
+fn stray_snapshots_are_removed_by_the_next_one() {
+    let mut platter = Platter::default();
+    let mut disk = open(&platter).unwrap();
+    run(&mut disk, &Step::Bootstrap).unwrap();
+    run(&mut disk, &write(2..=9, 2)).unwrap();
+    for stray in [
+        "0000000000000001-0000000000000001.snap",
+        "00000000000000ff-0000000000000001.snap",
+    ] {
+        SnapshotFiles::write(&mut platter, stray, b"stray").unwrap();
+    }
+    SnapshotFiles::write(&mut platter, "key", b"not ours").unwrap();
+    run(&mut disk, &Step::Save(snapshot(5, 2))).unwrap();
+    assert_eq!(
+        platter.file_names(),
+        ["0000000000000002-0000000000000005.snap", "key"]
+    );
+}
+
 /// What every storage refuses, and that a ready without work is none.
 #[test]
 fn every_storage_keeps_the_contract() {

@@ -65,6 +65,9 @@ pub enum LeadershipError {
     /// It must be the leader for this.
     #[error("node is not the leader")]
     NotLeader,
+    /// The only voter leads at once, so its log must be on disk: write what is ready first.
+    #[error("log is not on disk yet")]
+    NotPersisted,
     /// Only a voter can lead (and leadership is handed to another one).
     #[error("member `{0}` is not an eligible voter")]
     NotVoter(u64),

@@ -144,6 +144,17 @@ fn malformed_entries_are_refused() {
     ] {
         check(append(bad), Inadmissible::Entries);
     }
+    let beyond = Entry {
+        index: last + 2,
+        term: 2,
+        ..Entry::default()
+    };
+    let leap = Message {
+        index: last + 1,
+        log_term: 0,
+        ..append(beyond)
+    };
+    check(leap, Inadmissible::Entries);
 }
 
 #[test]
@@ -179,6 +190,50 @@ fn fields_of_other_libraries_are_neither_read_nor_sent() {
     foreign.extend([0x80, 1, 9]);
     let decoded = Message::decode(&foreign[..]).unwrap();
     assert_eq!(decoded.encode_to_vec(), plain);
+}
+
+/// Found by the property below: such a snapshot makes its receiver the only voter, which may not lead before it is written.
+#[test]
+fn only_voter_does_not_lead_before_its_log_is_written() {
+    let mut member = bystander(false);
+    let conf_state = ConfState {
+        voters: vec![1],
+        ..ConfState::default()
+    };
+    let metadata = SnapshotMetadata {
+        conf_state,
+        index: 7,
+        term: 1,
+    };
+    let snapshot = Snapshot {
+        data: "x".into(),
+        metadata,
+    };
+    let snapshot = Message {
+        to: 1,
+        from: 2,
+        term: 3,
+        snapshot: Some(snapshot),
+        ..message(MessageKind::Snapshot)
+    };
+    member.node.step(snapshot).unwrap();
+    (0..30).for_each(|_| member.node.tick());
+    let timeout = Message {
+        to: 1,
+        from: 2,
+        term: 3,
+        ..message(MessageKind::TimeoutNow)
+    };
+    member.node.step(timeout).unwrap();
+    let ready = member.node.ready().unwrap();
+    assert_eq!(member.node.campaign(), Err(LeadershipError::NotPersisted));
+    (0..30).for_each(|_| member.node.tick());
+    assert_eq!(member.node.role(), Role::Follower);
+    member.disk.write(&ready).unwrap();
+    member.node.persisted(ready.number);
+    (0..30).for_each(|_| member.node.tick());
+    member.pump();
+    assert!(member.node.is_leader());
 }
 
 fn small() -> impl Strategy<Value = u64> {
