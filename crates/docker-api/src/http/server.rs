@@ -114,7 +114,9 @@ impl Server {
             };
             let context = self.0.clone();
             let service = service_fn(move |request| answer(context.clone(), request));
-            let connection = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
+            let connection = builder
+                .serve_connection(TokioIo::new(io), service)
+                .with_upgrades();
             let shutdown = shutdown.clone();
             connections.spawn(async move {
                 let mut connection = pin!(connection);
