@@ -262,13 +262,21 @@ impl Store {
     }
 
     fn check_name(&self, object: &Object) -> Result<(), ApplyError> {
-        let Object::Service(service) = object else {
-            return Ok(());
-        };
-        match self.service_by_name(service.name()) {
-            Some(holder) if holder.id != service.id => {
-                Err(ApplyError::NameInUse(service.name().to_owned()))
+        let (holder, name) = match object {
+            Object::Service(service) => {
+                let holder = self.service_by_name(service.name());
+                (holder.map(|s| ObjectId::Service(s.id)), service.name())
             }
+            // All clusters have the same name, so there is one.
+            Object::Cluster(cluster) => {
+                let holder = self.cluster.as_ref();
+                let name = cluster.spec.annotations.name.as_str();
+                (holder.map(|c| ObjectId::Cluster(c.id)), name)
+            }
+            Object::Node(_) | Object::Task(_) => return Ok(()),
+        };
+        match holder {
+            Some(holder) if holder != object.id() => Err(ApplyError::NameInUse(name.to_owned())),
             Some(_) | None => Ok(()),
         }
     }

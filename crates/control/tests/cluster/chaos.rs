@@ -1,18 +1,12 @@
 //! Random commands against a cluster: after each the invariants hold, and when the trouble ends
 //! everything runs that should.
 
-#![expect(clippy::unwrap_used, reason = "a broken test shall panic")]
-
-#[path = "scripts/spec.rs"]
-mod spec;
-#[path = "scripts/world.rs"]
-mod world;
-
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use skep_model::{ServiceMode, TaskState, UpdateState};
-use world::World;
+
+use crate::world::World;
 
 const NODES: [&str; 4] = ["n1", "n2", "n3", "n4"];
 const SERVICES: [&str; 3] = ["web", "db", "all"];
@@ -88,7 +82,7 @@ impl Chaos {
                 self.services.insert(service);
                 create(service, step.how)
             }
-            6 | 7 | 8 => update(service, step.how),
+            6..=8 => update(service, step.how),
             9 if has_service && step.how == 0 => {
                 self.services.remove(service);
                 format!("service rm {service}")

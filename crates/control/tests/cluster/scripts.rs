@@ -4,16 +4,9 @@
 //! After every command the cluster settles and its invariants are checked; agents do what they
 //! are told unless `agents wait` says otherwise.
 
-#![expect(clippy::unwrap_used, reason = "a broken script shall panic")]
-
-#[path = "scripts/spec.rs"]
-mod spec;
-#[path = "scripts/world.rs"]
-mod world;
-
 use std::{fs, path::Path};
 
-use world::World;
+use crate::world::World;
 
 #[track_caller]
 fn check(name: &str) {

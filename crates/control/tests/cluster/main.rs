@@ -1,0 +1,8 @@
+//! Tests of the reconcilers together, on a simulated cluster: written scripts and random histories.
+
+#![expect(clippy::unwrap_used, reason = "a broken test shall panic")]
+
+mod chaos;
+mod scripts;
+mod spec;
+mod world;
