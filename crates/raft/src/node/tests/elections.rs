@@ -117,6 +117,33 @@ fn whole_group_restarts() {
     }
 }
 
+#[test]
+fn vote_survives_a_restart() {
+    let mut member = Group::new(3, 5).members.remove(&3).unwrap();
+    let index = member.node.last_index();
+    // From a candidate after a transfer, whom no lease holds back.
+    let request = |from| Message {
+        kind: MessageKind::RequestVote as i32,
+        to: 3,
+        from,
+        term: 9,
+        log_term: 2,
+        index,
+        context: "CampaignTransfer".into(),
+        ..Message::default()
+    };
+    let answer = |member: &mut Member, from| {
+        member.node.step(request(from)).unwrap();
+        let mut answers = member.pump();
+        answers.retain(|answer| answer.to == from);
+        answers.pop().unwrap().reject
+    };
+    assert!(!answer(&mut member, 1));
+    let mut member = Member::start(3, 5, member.disk);
+    assert!(answer(&mut member, 2), "it voted for another in that term");
+    assert!(!answer(&mut member, 1));
+}
+
 /// Cuts, restarts and proposals for a while; gives the trace of everything said.
 fn turmoil(seed: u64) -> u64 {
     let mut group = Group::new(3, seed);

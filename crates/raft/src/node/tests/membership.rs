@@ -31,7 +31,7 @@ fn member_missing_from_the_snapshots_membership_is_added() {
     let stored = group.members.get_mut(&1).unwrap().disk.snapshot().unwrap();
     let mut newcomer = Member::start(2, 3, MemoryDisk::new());
     let message = Message {
-        kind: crate::MessageKind::Snapshot as i32,
+        kind: MessageKind::Snapshot as i32,
         to: 2,
         from: 1,
         term: 2,
@@ -81,7 +81,7 @@ fn removed_member_stops() {
         .pop()
         .unwrap();
     let append = Message {
-        kind: crate::MessageKind::Append as i32,
+        kind: MessageKind::Append as i32,
         to: 3,
         from: 1,
         term: 2,
@@ -125,7 +125,7 @@ fn leader_that_finds_itself_removed_stops_with_entries_in_flight() {
     }
     group.members.get_mut(&2).unwrap().pump();
     let timeout = Message {
-        kind: crate::MessageKind::TimeoutNow as i32,
+        kind: MessageKind::TimeoutNow as i32,
         to: 2,
         from: 1,
         term: 2,
