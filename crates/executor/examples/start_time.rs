@@ -9,9 +9,7 @@ use std::{
 };
 
 use nix::sys::resource::{UsageWho, getrusage};
-use skep_executor::runtime::{
-    ContainerConfig, OciChoice, Runtime, RuntimeConfig, config::Rootfs,
-};
+use skep_executor::runtime::{ContainerConfig, OciChoice, Runtime, RuntimeConfig, config::Rootfs};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -20,17 +18,18 @@ fn main() -> Outcome<()> {
     let [monitor, oci, rootfs, count] = &args[..] else {
         return Err("usage: start_time MONITOR crun|runc ROOTFS COUNT".into());
     };
-    let oci = if oci == "runc" { OciChoice::Runc } else { OciChoice::Crun };
-    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let oci = if oci == "runc" {
+        OciChoice::Runc
+    } else {
+        OciChoice::Crun
+    };
+    let tokio = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     tokio.block_on(measure(monitor, oci, Path::new(rootfs), count.parse()?))
 }
 
-async fn measure(
-    monitor: &str,
-    oci: OciChoice,
-    rootfs: &Path,
-    count: usize,
-) -> Outcome<()> {
+async fn measure(monitor: &str, oci: OciChoice, rootfs: &Path, count: usize) -> Outcome<()> {
     let dir = tempfile::tempdir()?;
     let runtime = Runtime::new(RuntimeConfig {
         root: dir.path().join("c"),
@@ -78,8 +77,14 @@ fn config(dir: &Path, rootfs: &Path, index: usize) -> Outcome<ContainerConfig> {
     };
     let (upper, work) = (own("upper")?, own("work")?);
     Ok(ContainerConfig {
-        args: ["/bin/busybox", "sleep", "1000"].map(str::to_owned).to_vec(),
-        rootfs: Rootfs::Overlay { lower: vec![rootfs.to_owned()], upper, work },
+        args: ["/bin/busybox", "sleep", "1000"]
+            .map(str::to_owned)
+            .to_vec(),
+        rootfs: Rootfs::Overlay {
+            lower: vec![rootfs.to_owned()],
+            upper,
+            work,
+        },
         ..ContainerConfig::default()
     })
 }
@@ -104,6 +109,14 @@ fn cpu() -> Outcome<Duration> {
 
 fn private_kib(pid: i32) -> Outcome<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let of = |line: &str| line.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok());
-    Ok(text.lines().filter(|line| line.starts_with("Private_")).filter_map(of).sum())
+    let of = |line: &str| {
+        line.split_whitespace()
+            .nth(1)
+            .and_then(|n| n.parse::<u64>().ok())
+    };
+    Ok(text
+        .lines()
+        .filter(|line| line.starts_with("Private_"))
+        .filter_map(of)
+        .sum())
 }

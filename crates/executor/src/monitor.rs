@@ -60,6 +60,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 
 /// Nanoseconds since the epoch; 0 when the clock is before it.
 pub(crate) fn unix_nanos() -> i64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -31,6 +31,7 @@ use std::{
 
 use tokio::sync::{Mutex, OnceCell};
 
+use self::cgroup::Hierarchies;
 pub use self::{
     client::{AttachedInput, AttachedOutput, OutputStream},
     config::{ContainerConfig, ContainerId},
@@ -43,7 +44,6 @@ pub use self::{
     top::Processes,
     user::User,
 };
-use self::cgroup::Hierarchies;
 use crate::monitor::{
     config::{OciRuntime, read_json},
     state::{Phase, State},
@@ -111,8 +111,16 @@ impl Runtime {
         let hierarchies = Hierarchies::read().map_err(Error::io("read", "/proc/self/mountinfo"))?;
         let has_swap_limit = hierarchies.has_swap_limit();
         let (probe, burial) = (OnceCell::new(), Mutex::new(()));
-        let settings = Settings { config, hierarchies, has_swap_limit, probe, burial };
-        Ok(Self { settings: Arc::new(settings) })
+        let settings = Settings {
+            config,
+            hierarchies,
+            has_swap_limit,
+            probe,
+            burial,
+        };
+        Ok(Self {
+            settings: Arc::new(settings),
+        })
     }
 
     /// What this node runs containers with. Asked once; a failure is asked again next time.
@@ -121,11 +129,7 @@ impl Runtime {
     }
 
     /// Creates a container that waits for [`Handle::start`]. After an error the directory is gone, unless the error is that it exists.
-    pub async fn create(
-        &self,
-        id: &ContainerId,
-        config: ContainerConfig,
-    ) -> Result<Handle, Error> {
+    pub async fn create(&self, id: &ContainerId, config: ContainerConfig) -> Result<Handle, Error> {
         create::create(&self.settings, id, config).await
     }
 
@@ -147,12 +151,16 @@ impl Runtime {
     pub async fn adopt_all(&self) -> Result<Vec<Adopted>, Error> {
         let root = &self.settings.config.root;
         let entries = fs::read_dir(root).map_err(Error::io("list", root))?;
-        let mut names: Vec<String> =
-            entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let mut names: Vec<String> = entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
         names.sort_unstable();
         let mut found = Vec::with_capacity(names.len());
         for name in names {
-            let Ok(id) = name.parse::<ContainerId>() else { continue };
+            let Ok(id) = name.parse::<ContainerId>() else {
+                continue;
+            };
             found.push(adopt(&self.settings, &id).await?);
         }
         Ok(found)
@@ -161,7 +169,10 @@ impl Runtime {
 
 async fn adopt(settings: &Arc<Settings>, id: &ContainerId) -> Result<Adopted, Error> {
     let dir = settings.dir(id);
-    let broken = |reason: String| Adopted::Broken { id: id.clone(), reason };
+    let broken = |reason: String| Adopted::Broken {
+        id: id.clone(),
+        reason,
+    };
     let config: ContainerConfig = match read_json(&dir.join(CONFIG_FILE)) {
         Ok(config) => config,
         Err(error) => return Ok(broken(format!("{CONFIG_FILE}: {error}"))),
@@ -194,7 +205,11 @@ impl Settings {
 
     pub(crate) async fn oci(&self) -> Result<OciRuntime, Error> {
         let probe = self.probe().await?;
-        Ok(OciRuntime { kind: probe.kind, path: probe.path.clone(), root: self.oci_root() })
+        Ok(OciRuntime {
+            kind: probe.kind,
+            path: probe.path.clone(),
+            root: self.oci_root(),
+        })
     }
 
     pub(crate) fn oci_root(&self) -> PathBuf {
@@ -216,8 +231,15 @@ impl Settings {
             None => (OsString::from("/proc/self/exe"), &[][..]),
         };
         let mut command = tokio::process::Command::new(program);
-        command.args(leading).args(args).current_dir("/").env_clear();
-        command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        command
+            .args(leading)
+            .args(args)
+            .current_dir("/")
+            .env_clear();
+        command.env(
+            "PATH",
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        );
         command
     }
 }

@@ -27,7 +27,11 @@ pub(super) enum Role {
     Waiting,
     /// Asked for the start that is under way.
     Starting,
-    Attached { stdin: bool, stdout: bool, stderr: bool },
+    Attached {
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+    },
 }
 
 /// One connection.
@@ -143,7 +147,10 @@ impl Client {
 
     /// Drops the client if it held up output for too long.
     pub(super) fn check_stall(&mut self, now: Instant) {
-        if self.stall_deadline().is_some_and(|deadline| deadline <= now) {
+        if self
+            .stall_deadline()
+            .is_some_and(|deadline| deadline <= now)
+        {
             self.is_gone = true;
         }
     }

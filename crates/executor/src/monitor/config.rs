@@ -96,7 +96,10 @@ impl OciKind {
 /// Reads a JSON file of limited size.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
     if fs::metadata(path)?.len() > CONFIG_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "file is too large"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "file is too large",
+        ));
     }
     Ok(serde_json::from_slice(&fs::read(path)?)?)
 }

@@ -37,15 +37,24 @@ pub const PROCESS_FILE: &str = "process.json";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Report {
-    Started { pid: i32 },
-    Exited { code: i32 },
+    Started {
+        pid: i32,
+    },
+    Exited {
+        code: i32,
+    },
     /// It never ran; `code` is what the client gets as exit code.
-    Failed { code: i32, message: String },
+    Failed {
+        code: i32,
+        message: String,
+    },
 }
 
 /// Runs one session.
 pub(super) fn run(dir: &Path) -> Result<(), String> {
-    let dir = dir.canonicalize().map_err(|e| format!("failed to open session directory: {e}"))?;
+    let dir = dir
+        .canonicalize()
+        .map_err(|e| format!("failed to open session directory: {e}"))?;
     let spec: ExecSpec =
         read_json(&dir.join(EXEC_FILE)).map_err(|e| format!("failed to read {EXEC_FILE}: {e}"))?;
     let mut daemon = connect_in(&dir, REPORT_FILE)
@@ -68,26 +77,42 @@ fn session(dir: &Path, spec: &ExecSpec, daemon: &mut UnixStream) -> Result<i32, 
         .map_err(|error| fatal(format!("failed to enter the monitor's namespace: {error}")))?;
 
     let mut command = oci::command(&spec.oci, dir);
-    command.arg("exec").arg("--detach").arg("--process").arg(dir.join(PROCESS_FILE));
+    command
+        .arg("exec")
+        .arg("--detach")
+        .arg("--process")
+        .arg(dir.join(PROCESS_FILE));
     command.arg("--pid-file").arg(dir.join("pid"));
     let handle = File::open(dir).map_err(|error| fatal(error.to_string()))?;
     if spec.has_tty {
         use std::os::fd::AsRawFd;
         let (pid, fd) = (std::process::id(), handle.as_raw_fd());
-        command.arg("--console-socket").arg(format!("/proc/{pid}/fd/{fd}/{EXEC_CONSOLE_FILE}"));
+        command
+            .arg("--console-socket")
+            .arg(format!("/proc/{pid}/fd/{fd}/{EXEC_CONSOLE_FILE}"));
     } else {
-        command.stdin(Stdio::inherit()).stdout(Stdio::inherit()).stderr(Stdio::inherit());
+        command
+            .stdin(Stdio::inherit())
+            .stdout(Stdio::inherit())
+            .stderr(Stdio::inherit());
     }
-    let status = command
-        .arg(&spec.container_id)
-        .status()
-        .map_err(|error| fatal(format!("failed to run `{}`: {error}", spec.oci.path.display())))?;
+    let status = command.arg(&spec.container_id).status().map_err(|error| {
+        fatal(format!(
+            "failed to run `{}`: {error}",
+            spec.oci.path.display()
+        ))
+    })?;
     // The end of the streams must be the process' end, not ours.
     release_stdio();
     if !status.success() {
         let ending = format!("status {}", status.code().or(status.signal()).unwrap_or(-1));
         let raw = oci::last_error(dir, &ending);
-        return Err(oci::describe(Operation::Exec, spec.oci.kind, &spec.program, &raw));
+        return Err(oci::describe(
+            Operation::Exec,
+            spec.oci.kind,
+            &spec.program,
+            &raw,
+        ));
     }
     let pid = fs::read_to_string(dir.join("pid"))
         .ok()
@@ -98,7 +123,11 @@ fn session(dir: &Path, spec: &ExecSpec, daemon: &mut UnixStream) -> Result<i32, 
 }
 
 fn release_stdio() {
-    if let Ok(null) = fs::OpenOptions::new().read(true).write(true).open("/dev/null") {
+    if let Ok(null) = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+    {
         let _ = dup2_stdin(&null);
         let _ = dup2_stdout(&null);
         let _ = dup2_stderr(&null);

@@ -82,7 +82,11 @@ impl JsonLog {
             self.reopen();
         }
         // Somebody may have truncated the file (`> log`): its true end counts.
-        self.size = self.file.as_ref().and_then(|f| f.metadata().ok()).map_or(0, |m| m.len());
+        self.size = self
+            .file
+            .as_ref()
+            .and_then(|f| f.metadata().ok())
+            .map_or(0, |m| m.len());
         let written = match &self.file {
             Some(file) => write_or_undo(file, &self.batch, self.size),
             None => Err(io::ErrorKind::NotFound.into()),
@@ -100,7 +104,11 @@ impl JsonLog {
 
     fn reopen(&mut self) {
         self.file = open_append(&self.config.path).ok();
-        self.size = self.file.as_ref().and_then(|f| f.metadata().ok()).map_or(0, |m| m.len());
+        self.size = self
+            .file
+            .as_ref()
+            .and_then(|f| f.metadata().ok())
+            .map_or(0, |m| m.len());
     }
 
     fn rotate(&mut self) {
@@ -132,7 +140,11 @@ pub(crate) fn rotated(path: &Path, index: u32) -> PathBuf {
 }
 
 fn open_append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .open(path)
 }
 
 fn write_or_undo(mut file: &File, bytes: &[u8], size_before: u64) -> io::Result<()> {
@@ -177,7 +189,10 @@ fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
 
 /// Go's `RFC3339Nano` in UTC: trailing zeros of the fraction are left out.
 pub(crate) fn rfc3339_nanos(nanos: i64) -> String {
-    let (seconds, fraction) = (nanos.div_euclid(1_000_000_000), nanos.rem_euclid(1_000_000_000));
+    let (seconds, fraction) = (
+        nanos.div_euclid(1_000_000_000),
+        nanos.rem_euclid(1_000_000_000),
+    );
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     // Gregorian date of a day count: years are counted from March so that leap days come last (H. Hinnant's `civil_from_days`).
     let shifted = days + 719_468;
@@ -187,7 +202,11 @@ pub(crate) fn rfc3339_nanos(nanos: i64) -> String {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     let mut text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");

@@ -62,7 +62,10 @@ mod tests {
 
     #[test]
     fn lines_are_cut_at_newlines_across_reads() {
-        check(&[b"ab", b"c\n\nd", b"\ne"], &[(3, true), (0, true), (1, true), (1, false)]);
+        check(
+            &[b"ab", b"c\n\nd", b"\ne"],
+            &[(3, true), (0, true), (1, true), (1, false)],
+        );
     }
 
     #[test]

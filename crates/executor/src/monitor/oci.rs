@@ -23,12 +23,19 @@ const MESSAGE_BYTES_MAX: usize = 4096;
 /// A command of the runtime with its global options; the caller adds the verb and stdio.
 pub(super) fn command(oci: &OciRuntime, dir: &Path) -> Command {
     let mut command = Command::new(&oci.path);
-    command.arg("--root").arg(&oci.root).arg("--log").arg(dir.join(OCI_LOG));
+    command
+        .arg("--root")
+        .arg(&oci.root)
+        .arg("--log")
+        .arg(dir.join(OCI_LOG));
     // crun also formats what init prints on exec failure; plain text is what belongs into the container's stderr.
     if oci.kind == OciKind::Runc {
         command.args(["--log-format", "json"]);
     }
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     command
 }
 
@@ -60,7 +67,10 @@ fn error_in_line(line: &str) -> Option<String> {
         Ok(entry) if entry.level == "error" || entry.level == "fatal" => entry.msg,
         Ok(_) => return None,
         // crun's text format: `TIME: message`.
-        Err(_) => line.split_once("Z: ").map_or(line, |(_, message)| message).to_owned(),
+        Err(_) => line
+            .split_once("Z: ")
+            .map_or(line, |(_, message)| message)
+            .to_owned(),
     };
     let message: String = message.trim().chars().take(MESSAGE_BYTES_MAX).collect();
     (!message.is_empty()).then_some(message)
@@ -93,9 +103,14 @@ pub(super) fn describe(
         || lower.contains("no such file or directory")
     {
         127
-    } else if ["permission denied", "is a directory", "not a directory", "exec format error"]
-        .iter()
-        .any(|text| lower.contains(text))
+    } else if [
+        "permission denied",
+        "is a directory",
+        "not a directory",
+        "exec format error",
+    ]
+    .iter()
+    .any(|text| lower.contains(text))
     {
         126
     } else {
@@ -145,8 +160,14 @@ mod tests {
     fn check(kind: OciKind, program: &str, raw: &str, code: i32, cause: &str) {
         let (seen, sentence) = describe(Operation::Create, kind, program, raw);
         assert_eq!(seen, code, "{sentence}");
-        assert!(sentence.ends_with(&format!("{cause}: unknown")), "{sentence}");
-        assert!(sentence.starts_with("failed to create task for container: "), "{sentence}");
+        assert!(
+            sentence.ends_with(&format!("{cause}: unknown")),
+            "{sentence}"
+        );
+        assert!(
+            sentence.starts_with("failed to create task for container: "),
+            "{sentence}"
+        );
     }
 
     #[test]
@@ -165,16 +186,34 @@ mod tests {
 
     #[test]
     fn programs_that_may_not_run_give_126() {
-        check(OciKind::Crun, "/x", "open executable: Permission denied", 126, "permission denied");
-        check(OciKind::Crun, "/etc", "open executable: Operation not permitted", 126, "permission denied");
+        check(
+            OciKind::Crun,
+            "/x",
+            "open executable: Permission denied",
+            126,
+            "permission denied",
+        );
+        check(
+            OciKind::Crun,
+            "/etc",
+            "open executable: Operation not permitted",
+            126,
+            "permission denied",
+        );
     }
 
     #[test]
     fn errors_are_found_in_both_log_formats() {
         let text = "2026-11-21T11:59:11.845582Z: executable file `foo` not found";
-        assert_eq!(error_in_line(text).unwrap(), "executable file `foo` not found");
+        assert_eq!(
+            error_in_line(text).unwrap(),
+            "executable file `foo` not found"
+        );
         let json = r#"{"level":"error","msg":"boom","time":"t"}"#;
         assert_eq!(error_in_line(json).unwrap(), "boom");
-        assert_eq!(error_in_line(r#"{"level":"info","msg":"boom","time":"t"}"#), None);
+        assert_eq!(
+            error_in_line(r#"{"level":"info","msg":"boom","time":"t"}"#),
+            None
+        );
     }
 }

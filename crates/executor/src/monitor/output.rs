@@ -29,7 +29,11 @@ pub(super) struct Output {
 
 impl Output {
     pub(super) fn new(log: Option<LogFile>) -> Self {
-        Self { log: log.map(JsonLog::open), stdout: Lines::default(), stderr: Lines::default() }
+        Self {
+            log: log.map(JsonLog::open),
+            stdout: Lines::default(),
+            stderr: Lines::default(),
+        }
     }
 
     /// Logs bytes of one stream.
@@ -48,8 +52,10 @@ impl Output {
     pub(super) fn finish(&mut self) {
         let Some(log) = &mut self.log else { return };
         let now = super::unix_nanos();
-        self.stdout.finish(|piece, is_end| log.append("stdout", piece, is_end, now));
-        self.stderr.finish(|piece, is_end| log.append("stderr", piece, is_end, now));
+        self.stdout
+            .finish(|piece, is_end| log.append("stdout", piece, is_end, now));
+        self.stderr
+            .finish(|piece, is_end| log.append("stderr", piece, is_end, now));
         log.flush();
     }
 
@@ -60,7 +66,9 @@ impl Output {
 
     /// Changes rotation; false without a log.
     pub(super) fn set_rotation(&mut self, max_size: u64, max_files: u32) -> bool {
-        let Some(log) = &mut self.log else { return false };
+        let Some(log) = &mut self.log else {
+            return false;
+        };
         log.set_rotation(max_size, max_files);
         true
     }

@@ -1,9 +1,6 @@
 //! Host ports held for a container: bound, never listened on, given back at the end.
 
-use std::{
-    net::SocketAddr,
-    os::fd::OwnedFd,
-};
+use std::{net::SocketAddr, os::fd::OwnedFd};
 
 use rustix::{
     io::Errno,
@@ -25,7 +22,10 @@ impl Ports {
     /// Binds all or none. The error is what Docker tells its clients.
     pub(super) fn reserve(wanted: &[PortReservation]) -> Result<Self, String> {
         if wanted.len() > PORT_COUNT_MAX {
-            return Err(format!("{} host ports are too many for one container", wanted.len()));
+            return Err(format!(
+                "{} host ports are too many for one container",
+                wanted.len()
+            ));
         }
         let mut held = Vec::with_capacity(wanted.len());
         for port in wanted {
@@ -78,7 +78,11 @@ mod tests {
     use super::*;
 
     fn reservation(port: u16) -> PortReservation {
-        PortReservation { protocol: Protocol::Tcp, addr: IpAddr::V4(Ipv4Addr::LOCALHOST), port }
+        PortReservation {
+            protocol: Protocol::Tcp,
+            addr: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port,
+        }
     }
 
     #[test]
@@ -86,12 +90,19 @@ mod tests {
         let other = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = other.local_addr().unwrap().port();
         let error = Ports::reserve(&[reservation(port)]).unwrap_err();
-        assert_eq!(error, format!("Bind for 127.0.0.1:{port} failed: port is already allocated"));
+        assert_eq!(
+            error,
+            format!("Bind for 127.0.0.1:{port} failed: port is already allocated")
+        );
     }
 
     #[test]
     fn a_held_port_is_free_again_after_release() {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let free = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let mut ports = Ports::reserve(&[reservation(free)]).unwrap();
         assert!(TcpListener::bind(("127.0.0.1", free)).is_err());
         ports.release(&reservation(free));

@@ -38,18 +38,32 @@ pub enum Request {
     /// Runs the created container. Refused in any other phase.
     Start,
     /// Sends a signal to the container's first process.
-    Signal { signal: i32 },
+    Signal {
+        signal: i32,
+    },
     /// Sets the pty's size.
-    Resize { rows: u16, columns: u16 },
+    Resize {
+        rows: u16,
+        columns: u16,
+    },
     /// Turns the connection into streams.
-    Attach { stdin: bool, stdout: bool, stderr: bool },
+    Attach {
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+    },
     /// Answers when the container has ended.
     Wait,
     State,
     /// Changes rotation from now on; refused without a log.
-    SetLog { max_size: u64, max_files: u32 },
+    SetLog {
+        max_size: u64,
+        max_files: u32,
+    },
     /// Gives a reserved host port back; succeeds when it was not held.
-    ReleasePort { port: PortReservation },
+    ReleasePort {
+        port: PortReservation,
+    },
 }
 
 /// What the monitor answers.
@@ -176,7 +190,14 @@ mod tests {
 
     #[test]
     fn requests_have_stable_names_on_the_wire() {
-        let text = serde_json::to_string(&Request::Attach { stdin: true, stdout: true, stderr: false });
-        assert_eq!(text.unwrap(), r#"{"op":"attach","stdin":true,"stdout":true,"stderr":false}"#);
+        let text = serde_json::to_string(&Request::Attach {
+            stdin: true,
+            stdout: true,
+            stderr: false,
+        });
+        assert_eq!(
+            text.unwrap(),
+            r#"{"op":"attach","stdin":true,"stdout":true,"stderr":false}"#
+        );
     }
 }

@@ -51,16 +51,27 @@ impl Monitor {
             },
             Request::Signal { signal } => self.signal(signal),
             Request::Resize { rows, columns } => self.resize(rows, columns),
-            Request::Attach { stdin, stdout, stderr } => {
+            Request::Attach {
+                stdin,
+                stdout,
+                stderr,
+            } => {
                 self.reply(index, Ok(()));
-                self.clients[index].role = Role::Attached { stdin, stdout, stderr };
+                self.clients[index].role = Role::Attached {
+                    stdin,
+                    stdout,
+                    stderr,
+                };
                 return;
             }
             Request::Wait => {
                 self.clients[index].role = Role::Waiting;
                 return;
             }
-            Request::SetLog { max_size, max_files } => self.set_log(max_size, max_files),
+            Request::SetLog {
+                max_size,
+                max_files,
+            } => self.set_log(max_size, max_files),
             Request::ReleasePort { port } => {
                 self.ports.release(&port);
                 Ok(())
@@ -81,14 +92,24 @@ impl Monitor {
     fn begin_start(&mut self) -> Result<(), Refusal> {
         if self.state.phase != Phase::Created || self.starting.is_some() {
             let message = "the container is not waiting for its start".to_owned();
-            return Err(Refusal { kind: RefusalKind::WrongPhase, message });
+            return Err(Refusal {
+                kind: RefusalKind::WrongPhase,
+                message,
+            });
         }
         oci::clear_log(&self.dir);
         let mut command = oci::command(&self.config.oci, &self.dir);
-        let child = command.arg("start").arg(&self.config.id).spawn().map_err(|error| Refusal {
-            kind: RefusalKind::Failed,
-            message: format!("failed to run `{}`: {error}", self.config.oci.path.display()),
-        })?;
+        let child = command
+            .arg("start")
+            .arg(&self.config.id)
+            .spawn()
+            .map_err(|error| Refusal {
+                kind: RefusalKind::Failed,
+                message: format!(
+                    "failed to run `{}`: {error}",
+                    self.config.oci.path.display()
+                ),
+            })?;
         self.starting = i32::try_from(child.id()).ok();
         Ok(())
     }
@@ -107,7 +128,10 @@ impl Monitor {
             let raw = oci::last_error(&self.dir, &ending);
             let (kind, program) = (self.config.oci.kind, &self.config.program);
             let (_, message) = oci::describe(Operation::Start, kind, program, &raw);
-            Err(Refusal { kind: RefusalKind::Failed, message })
+            Err(Refusal {
+                kind: RefusalKind::Failed,
+                message,
+            })
         };
         for index in 0..self.clients.len() {
             if self.clients[index].role == Role::Starting {
@@ -131,7 +155,10 @@ impl Monitor {
     fn resize(&self, rows: u16, columns: u16) -> Result<(), Refusal> {
         let Some(terminal) = &self.io.terminal else {
             let message = "the container has no terminal".to_owned();
-            return Err(Refusal { kind: RefusalKind::Unsupported, message });
+            return Err(Refusal {
+                kind: RefusalKind::Unsupported,
+                message,
+            });
         };
         stdio::resize(terminal, rows, columns).map_err(|errno| Refusal {
             kind: RefusalKind::Failed,
@@ -144,6 +171,9 @@ impl Monitor {
             return Ok(());
         }
         let message = "the container has no log that can rotate so".to_owned();
-        Err(Refusal { kind: RefusalKind::Unsupported, message })
+        Err(Refusal {
+            kind: RefusalKind::Unsupported,
+            message,
+        })
     }
 }

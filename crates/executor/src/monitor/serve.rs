@@ -26,7 +26,7 @@ use super::{
     create::TAKEN_SIGNALS,
     output::{Chunk, Output, READ_BYTES, read_chunk},
     ports::Ports,
-    protocol::{Kind, Reply},
+    protocol::{Kind, Reply, SOCKET_FILE},
     state::{Exit, Phase, State},
     stdio::ContainerIo,
 };
@@ -146,8 +146,10 @@ impl Monitor {
 
     fn poll(&self, timeout: Option<Duration>) -> Result<Vec<(Token, PollFlags)>, String> {
         let interest = self.interest();
-        let mut fds: Vec<PollFd<'_>> =
-            interest.iter().map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
+        let mut fds: Vec<PollFd<'_>> = interest
+            .iter()
+            .map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags))
+            .collect();
         let timeout = timeout.map(|limit| Timespec {
             tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(limit.subsec_nanos()),
@@ -156,8 +158,13 @@ impl Monitor {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(format!("failed to poll: {error}")),
         }
-        let ready = interest.iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
-        Ok(ready.map(|((token, ..), fd)| (*token, fd.revents())).collect())
+        let ready = interest
+            .iter()
+            .zip(&fds)
+            .filter(|(_, fd)| !fd.revents().is_empty());
+        Ok(ready
+            .map(|((token, ..), fd)| (*token, fd.revents()))
+            .collect())
     }
 
     fn interest(&self) -> Vec<(Token, BorrowedFd<'_>, PollFlags)> {
@@ -188,7 +195,9 @@ impl Monitor {
 
     /// Whether a full client holds up the container's output for now.
     fn is_output_held(&self) -> bool {
-        self.clients.iter().any(|client| client.stall_deadline().is_some())
+        self.clients
+            .iter()
+            .any(|client| client.stall_deadline().is_some())
     }
 
     fn source(&self, kind: Kind) -> Option<&OwnedFd> {
@@ -286,7 +295,9 @@ impl Monitor {
     }
 
     fn serve_client(&mut self, index: usize, flags: PollFlags) {
-        let Some(client) = self.clients.get_mut(index) else { return };
+        let Some(client) = self.clients.get_mut(index) else {
+            return;
+        };
         if flags.contains(PollFlags::OUT) {
             client.flush();
         }
@@ -315,7 +326,9 @@ impl Monitor {
         });
         self.state.phase = Phase::Exited;
         self.state.log_dropped = self.output.dropped();
-        self.state.write(&self.dir).map_err(|error| format!("failed to write state: {error}"))?;
+        self.state
+            .write(&self.dir)
+            .map_err(|error| format!("failed to write state: {error}"))?;
         self.io = ContainerIo::default();
         let reply = Reply::Ok(Box::new(self.state.clone()));
         for client in &mut self.clients {
@@ -325,9 +338,11 @@ impl Monitor {
                 Role::Asking | Role::Starting => client.is_gone = true,
             }
         }
-        remove_cgroups(&self.config.cgroup_dirs);
+        remove_cgroups(&self.config);
         remove_oci_state(&self.config);
         self.ports = Ports::default();
+        // For `delete`: whatever has this container's name from now on is not ours.
+        let _ = std::fs::remove_file(self.dir.join(SOCKET_FILE));
         self.linger()
     }
 
@@ -346,7 +361,8 @@ impl Monitor {
     fn linger(&mut self) -> Result<(), String> {
         let deadline = Instant::now() + LINGER_MAX;
         loop {
-            self.clients.retain(|client| client.has_output() && !client.is_gone);
+            self.clients
+                .retain(|client| client.has_output() && !client.is_gone);
             if self.clients.is_empty() || Instant::now() >= deadline {
                 return Ok(());
             }
@@ -364,9 +380,16 @@ pub(super) fn exit_code(status: WaitStatus) -> i32 {
     }
 }
 
-/// Kills what is left in the container's cgroups and removes them; the daemon's `delete` repeats it if need be.
-pub(super) fn remove_cgroups(dirs: &[PathBuf]) {
-    let _ = crate::runtime::cgroup::destroy(dirs);
+/// Kills what is left in the container's cgroups and removes those this process sees; the daemon's `delete` repeats it for all.
+pub(super) fn remove_cgroups(config: &MonitorConfig) {
+    let is_seen = |dir: &&PathBuf| {
+        config
+            .hidden_mount
+            .as_ref()
+            .is_none_or(|hidden| !dir.starts_with(hidden))
+    };
+    let seen: Vec<PathBuf> = config.cgroup_dirs.iter().filter(is_seen).cloned().collect();
+    let _ = crate::runtime::cgroup::destroy(&seen);
 }
 
 /// With the cgroups gone the OCI runtime's `delete` would only remove its directory (there are no hooks): 7 ms of CPU saved.

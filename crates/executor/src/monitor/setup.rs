@@ -24,8 +24,14 @@ const LAYER_COUNT_MAX: usize = 500;
 /// The mount point inside the container's directory.
 pub(super) const ROOTFS_DIR: &str = "bundle/rootfs";
 
-/// A hierarchy the OCI runtime will not see, opened before it is hidden.
-pub(super) type ExtraCgroup = Option<File>;
+/// Cgroups opened before one of their hierarchies is hidden.
+#[derive(Debug)]
+pub(super) struct Cgroups {
+    /// The container's in the hidden hierarchy.
+    pub(super) extra: Option<File>,
+    /// The monitor's own.
+    own: Vec<File>,
+}
 
 /// Leaves the daemon's session and becomes the reaper of what the OCI runtime leaves behind.
 pub(super) fn detach() -> Result<(), String> {
@@ -36,23 +42,46 @@ pub(super) fn detach() -> Result<(), String> {
 }
 
 /// Enters a mount namespace of its own, mounts the root file system and hides what crun cannot bear.
-pub(super) fn mounts(dir: &Path, config: &MonitorConfig) -> Result<ExtraCgroup, String> {
+pub(super) fn mounts(dir: &Path, config: &MonitorConfig) -> Result<Cgroups, String> {
     let extra = config.extra_cgroup.as_deref().and_then(open_cgroup);
+    let own = config
+        .monitor_cgroups
+        .iter()
+        .filter_map(|dir| open_cgroup(dir))
+        .collect();
     unshare(CloneFlags::CLONE_NEWNS)
         .map_err(|error| format!("failed to unshare the mount namespace: {error}"))?;
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
-        .map_err(|error| format!("failed to make mounts slaves: {error}"))?;
+    mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_REC | MsFlags::MS_SLAVE,
+        None::<&str>,
+    )
+    .map_err(|error| format!("failed to make mounts slaves: {error}"))?;
     if let Some(hidden) = &config.hidden_mount {
         umount2(hidden, MntFlags::MNT_DETACH)
             .map_err(|error| format!("failed to hide `{}`: {error}", hidden.display()))?;
+        // crun makes directories there: they must not end up below the host's mount point.
+        let cover = mount(
+            Some("tmpfs"),
+            hidden,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            Some("size=1m"),
+        );
+        cover.map_err(|error| format!("failed to cover `{}`: {error}", hidden.display()))?;
     }
     mount_rootfs(dir, &config.rootfs)?;
-    Ok(extra)
+    Ok(Cgroups { extra, own })
 }
 
 fn open_cgroup(path: &Path) -> Option<File> {
     fs::create_dir_all(path).ok()?;
-    OpenOptions::new().write(true).open(path.join("cgroup.procs")).ok()
+    OpenOptions::new()
+        .write(true)
+        .open(path.join("cgroup.procs"))
+        .ok()
 }
 
 /// Puts a process into a cgroup that was opened before.
@@ -61,12 +90,10 @@ pub(super) fn join(cgroup: &mut File, pid: i32) -> io::Result<()> {
 }
 
 /// Moves this process out of the daemon's cgroups, so that stopping the daemon's unit does not stop containers.
-pub(super) fn leave_daemon_cgroup(cgroups: &[PathBuf]) {
-    for cgroup in cgroups {
-        if let Some(mut file) = open_cgroup(cgroup) {
-            // Best effort: without it the monitor merely shares the daemon's fate with systemd's KillMode.
-            let _ = join(&mut file, 0);
-        }
+pub(super) fn leave_daemon_cgroup(mut cgroups: Cgroups) {
+    for cgroup in &mut cgroups.own {
+        // Best effort: without it the monitor merely shares the daemon's fate with systemd's KillMode.
+        let _ = join(cgroup, 0);
     }
 }
 
@@ -87,23 +114,38 @@ fn mount_rootfs(dir: &Path, rootfs: &Rootfs) -> Result<(), String> {
                 None => linked_options(dir, lower, upper, work)
                     .map_err(|error| format!("failed to link layers: {error}"))?,
             };
-            mount(Some("overlay"), &target, Some("overlay"), MsFlags::empty(), Some(&*options))
-                .map_err(failed)
+            mount(
+                Some("overlay"),
+                &target,
+                Some("overlay"),
+                MsFlags::empty(),
+                Some(&*options),
+            )
+            .map_err(failed)
         }
     }
 }
 
 /// The option string with the paths as they are, if the kernel can read it.
 fn direct_options(lower: &[PathBuf], upper: &Path, work: &Path) -> Option<String> {
-    let is_plain = |path: &Path| path.to_str().is_some_and(|text| !text.contains([',', ':', '\\']));
+    let is_plain = |path: &Path| {
+        path.to_str()
+            .is_some_and(|text| !text.contains([',', ':', '\\']))
+    };
     let all_plain = lower.iter().all(|path| is_plain(path)) && is_plain(upper) && is_plain(work);
     if !all_plain || lower.is_empty() {
         return None;
     }
-    let lower: Vec<_> = lower.iter().rev().filter_map(|path| path.to_str()).collect();
+    let lower: Vec<_> = lower
+        .iter()
+        .rev()
+        .filter_map(|path| path.to_str())
+        .collect();
     let (upper, work) = (upper.to_str()?, work.to_str()?);
-    let options =
-        format!("lowerdir={},upperdir={upper},workdir={work},index=off", lower.join(":"));
+    let options = format!(
+        "lowerdir={},upperdir={upper},workdir={work},index=off",
+        lower.join(":")
+    );
     (options.len() <= OPTIONS_BYTES_MAX).then_some(options)
 }
 
@@ -126,7 +168,10 @@ fn linked_options(dir: &Path, lower: &[PathBuf], upper: &Path, work: &Path) -> i
     symlink(upper, links.join("u"))?;
     symlink(work, links.join("w"))?;
     rustix::process::chdir(&links)?;
-    Ok(format!("lowerdir={},upperdir=u,workdir=w,index=off", names.join(":")))
+    Ok(format!(
+        "lowerdir={},upperdir=u,workdir=w,index=off",
+        names.join(":")
+    ))
 }
 
 #[cfg(test)]
@@ -143,7 +188,9 @@ mod tests {
         );
         assert_eq!(direct_options(&[PathBuf::from("/a:b")], upper, work), None);
         assert_eq!(direct_options(&[], upper, work), None);
-        let many: Vec<_> = (0..400).map(|n| PathBuf::from(format!("/some/long/path/{n}"))).collect();
+        let many: Vec<_> = (0..400)
+            .map(|n| PathBuf::from(format!("/some/long/path/{n}")))
+            .collect();
         assert_eq!(direct_options(&many, upper, work), None);
     }
 }

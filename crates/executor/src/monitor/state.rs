@@ -115,7 +115,10 @@ impl State {
     pub fn read(dir: &Path) -> io::Result<Self> {
         let path = dir.join(STATE_FILE);
         if fs::metadata(&path)?.len() > STATE_BYTES_MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "state.json is too large"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "state.json is too large",
+            ));
         }
         Ok(serde_json::from_slice(&fs::read(path)?)?)
     }
@@ -143,7 +146,9 @@ impl ProcessId {
 
 /// This boot's identity.
 pub fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+        .trim()
+        .to_owned())
 }
 
 /// The fields after the command name, which may itself hold blanks and parentheses.
@@ -178,7 +183,13 @@ mod tests {
         let pid = i32::try_from(std::process::id()).unwrap();
         let me = ProcessId::observe(pid).unwrap();
         assert!(me.is_alive());
-        assert!(!ProcessId { start_ticks: me.start_ticks + 1, ..me }.is_alive());
+        assert!(
+            !ProcessId {
+                start_ticks: me.start_ticks + 1,
+                ..me
+            }
+            .is_alive()
+        );
     }
 
     #[test]

@@ -84,15 +84,23 @@ impl Console {
 
     /// A path for other processes that always fits into a socket address.
     fn path(&self) -> String {
-        format!("/proc/{}/fd/{}/{CONSOLE_FILE}", std::process::id(), self.dir.as_raw_fd())
+        format!(
+            "/proc/{}/fd/{}/{CONSOLE_FILE}",
+            std::process::id(),
+            self.dir.as_raw_fd()
+        )
     }
 
     /// Takes the pty that a finished `create` has sent; never blocks.
     pub(super) fn receive(&self, size: Option<(u16, u16)>) -> Result<OwnedFd, String> {
         let failed = |error: Errno| format!("failed to receive the pty: {error}");
-        self.listener.set_nonblocking(true).map_err(|e| failed(from_io(&e)))?;
+        self.listener
+            .set_nonblocking(true)
+            .map_err(|e| failed(from_io(&e)))?;
         let (stream, _) = self.listener.accept().map_err(|e| failed(from_io(&e)))?;
-        stream.set_nonblocking(true).map_err(|e| failed(from_io(&e)))?;
+        stream
+            .set_nonblocking(true)
+            .map_err(|e| failed(from_io(&e)))?;
         let terminal = receive_fd(&stream).map_err(failed)?;
         ioctl_fionbio(&terminal, true).map_err(failed)?;
         if let Some((rows, columns)) = size {
@@ -104,7 +112,15 @@ impl Console {
 
 /// Sets a pty's size.
 pub(super) fn resize(terminal: &OwnedFd, rows: u16, columns: u16) -> Result<(), Errno> {
-    tcsetwinsize(terminal, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })
+    tcsetwinsize(
+        terminal,
+        Winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        },
+    )
 }
 
 /// Binds a socket in a directory whose path may be longer than a socket address.

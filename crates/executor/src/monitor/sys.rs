@@ -1,5 +1,8 @@
 //! The one system call wrapper that no safe library offers: signals by any number, real-time ones included.
-#![expect(unsafe_code, reason = "rustix constructs real-time signals unsafely only")]
+#![expect(
+    unsafe_code,
+    reason = "rustix constructs real-time signals unsafely only"
+)]
 
 use rustix::{
     io::{self, Errno},

@@ -1,7 +1,8 @@
 //! The host's cgroup hierarchies: where a container's cgroup lies in each, what it says, and how it is removed.
 
 use std::{
-    fs, io,
+    fs::{self, OpenOptions},
+    io::{self, Write},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -40,19 +41,25 @@ impl Hierarchies {
     pub fn parse(mountinfo: &str) -> Self {
         let (mut v1, mut v2) = (Vec::<(Vec<String>, PathBuf)>::new(), None);
         for line in mountinfo.lines() {
-            let Some((left, right)) = line.split_once(" - ") else { continue };
-            let Some(point) = left.split(' ').nth(4).map(PathBuf::from) else { continue };
+            let Some((left, right)) = line.split_once(" - ") else {
+                continue;
+            };
+            let Some(point) = left.split(' ').nth(4).map(PathBuf::from) else {
+                continue;
+            };
             let mut right = right.split(' ');
             match right.next() {
                 Some("cgroup2") if v2.is_none() => v2 = Some(point),
                 Some("cgroup") => {
                     let options = right.nth(1).unwrap_or_default();
                     let is_controller = |option: &&str| {
-                        option.starts_with("name=")
-                            || V1_CONTROLLERS.contains(option)
+                        option.starts_with("name=") || V1_CONTROLLERS.contains(option)
                     };
-                    let controllers: Vec<String> =
-                        options.split(',').filter(is_controller).map(str::to_owned).collect();
+                    let controllers: Vec<String> = options
+                        .split(',')
+                        .filter(is_controller)
+                        .map(str::to_owned)
+                        .collect();
                     if !v1.iter().any(|(known, _)| *known == controllers) {
                         v1.push((controllers, point));
                     }
@@ -75,7 +82,10 @@ impl Hierarchies {
     /// The directory of `cgroup` (an absolute cgroup path) for a v1 controller, or in the v2 hierarchy.
     pub fn dir_of(&self, controller: &str, cgroup: &str) -> Option<PathBuf> {
         let relative = cgroup.trim_start_matches('/');
-        let found = self.v1.iter().find(|(names, _)| names.iter().any(|name| name == controller));
+        let found = self
+            .v1
+            .iter()
+            .find(|(names, _)| names.iter().any(|name| name == controller));
         match (found, self.mode()) {
             (Some((_, point)), _) => Some(point.join(relative)),
             (None, Mode::V2) => self.v2.as_ref().map(|point| point.join(relative)),
@@ -86,7 +96,9 @@ impl Hierarchies {
     /// Whether the kernel can limit swap.
     pub fn has_swap_limit(&self) -> bool {
         match (self.dir_of("memory", "/"), self.mode()) {
-            (Some(dir), Mode::V1 | Mode::Hybrid) => dir.join("memory.memsw.limit_in_bytes").exists(),
+            (Some(dir), Mode::V1 | Mode::Hybrid) => {
+                dir.join("memory.memsw.limit_in_bytes").exists()
+            }
             // The root group has no such file: its children do, if swap is compiled in.
             (Some(_), Mode::V2) => Path::new("/proc/swaps").exists(),
             (None, _) => false,
@@ -97,7 +109,9 @@ impl Hierarchies {
     pub fn dirs(&self, cgroup: &str) -> Vec<PathBuf> {
         let relative = cgroup.trim_start_matches('/');
         let v1 = self.v1.iter().map(|(_, point)| point);
-        v1.chain(&self.v2).map(|point| point.join(relative)).collect()
+        v1.chain(&self.v2)
+            .map(|point| point.join(relative))
+            .collect()
     }
 }
 
@@ -133,7 +147,13 @@ pub(crate) fn was_oom_killed(dirs: &[PathBuf]) -> bool {
 
 /// The number after `key` in a flat keyed file.
 pub(crate) fn value_of(text: &str, key: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+    text.lines().find_map(|line| {
+        line.strip_prefix(key)?
+            .strip_prefix(' ')?
+            .trim()
+            .parse()
+            .ok()
+    })
 }
 
 /// The processes of one cgroup directory, its children included.
@@ -147,7 +167,9 @@ pub(crate) fn pids(dir: &Path) -> io::Result<Vec<i32>> {
 }
 
 fn children(dir: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Vec::new();
+    };
     entries
         .filter_map(Result::ok)
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
@@ -158,7 +180,9 @@ fn children(dir: &Path) -> Vec<PathBuf> {
 /// Kills every process in these cgroups.
 pub(crate) fn kill_all(dirs: &[PathBuf]) {
     for dir in dirs {
-        if fs::write(dir.join("cgroup.kill"), "1").is_ok() {
+        // Opened, never created: below a hierarchy that is not mounted it would become a plain file.
+        let file = OpenOptions::new().write(true).open(dir.join("cgroup.kill"));
+        if file.and_then(|mut file| file.write_all(b"1")).is_ok() {
             continue;
         }
         for pid in pids(dir).unwrap_or_default() {

@@ -63,12 +63,16 @@ impl Connection {
     /// Connects to the socket in `dir`, whose path may be longer than a socket address. Never blocks.
     pub(super) fn open(dir: &Path) -> io::Result<Self> {
         let handle = File::open(dir)?;
-        let address =
-            SocketAddrUnix::new(format!("/proc/self/fd/{}/{SOCKET_FILE}", handle.as_raw_fd()))?;
+        let address = SocketAddrUnix::new(format!(
+            "/proc/self/fd/{}/{SOCKET_FILE}",
+            handle.as_raw_fd()
+        ))?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket: OwnedFd = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         connect(&socket, &address)?;
-        Ok(Self { stream: UnixStream::from_std(StdStream::from(socket))? })
+        Ok(Self {
+            stream: UnixStream::from_std(StdStream::from(socket))?,
+        })
     }
 
     /// Asks, and waits a limited time for the answer.
@@ -81,7 +85,9 @@ impl Connection {
     }
 
     pub(super) async fn send(&mut self, request: &Request) -> io::Result<()> {
-        self.stream.write_all(&frame(Kind::Request, &serde_json::to_vec(request)?)).await
+        self.stream
+            .write_all(&frame(Kind::Request, &serde_json::to_vec(request)?))
+            .await
     }
 
     /// The answer, however long it takes.
@@ -97,16 +103,23 @@ impl Connection {
         };
         match read.await.map_err(Error::Protocol)? {
             Reply::Ok(state) => Ok(*state),
-            Reply::Error(refusal) => {
-                Err(Error::Refused { kind: refusal.kind, message: refusal.message })
-            }
+            Reply::Error(refusal) => Err(Error::Refused {
+                kind: refusal.kind,
+                message: refusal.message,
+            }),
         }
     }
 
     /// After an `attach` was answered: the streams.
     pub(super) fn into_streams(self) -> (AttachedInput, AttachedOutput) {
         let (read, write) = self.stream.into_split();
-        (AttachedInput { stream: write, pending: Vec::new() }, AttachedOutput { stream: read })
+        (
+            AttachedInput {
+                stream: write,
+                pending: Vec::new(),
+            },
+            AttachedOutput { stream: read },
+        )
     }
 }
 
@@ -185,7 +198,9 @@ impl AsyncWrite for AttachedInput {
         std::task::ready!(self.as_mut().poll_pending(cx))?;
         let end = frame(Kind::StdinEnd, &[]);
         // Eight bytes: a socket that is writable takes them whole.
-        Pin::new(&mut self.stream).poll_write(cx, &end).map_ok(|_| ())
+        Pin::new(&mut self.stream)
+            .poll_write(cx, &end)
+            .map_ok(|_| ())
     }
 }
 

@@ -79,7 +79,11 @@ pub struct ContainerConfig {
 #[serde(rename_all = "snake_case")]
 pub enum Rootfs {
     /// Overlay, mounted by the monitor in its own mount namespace. `lower` is ordered bottom to top.
-    Overlay { lower: Vec<PathBuf>, upper: PathBuf, work: PathBuf },
+    Overlay {
+        lower: Vec<PathBuf>,
+        upper: PathBuf,
+        work: PathBuf,
+    },
     /// A directory used as it is.
     Directory(PathBuf),
 }
@@ -132,9 +136,17 @@ pub struct Mount {
 #[serde(rename_all = "snake_case")]
 pub enum MountKind {
     /// A path of the host (bind mount, volume, generated file); must exist.
-    Bind { source: PathBuf, propagation: Propagation, is_recursive: bool },
+    Bind {
+        source: PathBuf,
+        propagation: Propagation,
+        is_recursive: bool,
+    },
     /// `size_bytes` 0: the kernel's default; `mode` 0: 1777; `options` are passed on (`exec`, `uid=…`).
-    Tmpfs { size_bytes: u64, mode: u32, options: Vec<String> },
+    Tmpfs {
+        size_bytes: u64,
+        mode: u32,
+        options: Vec<String>,
+    },
 }
 
 /// Mount propagation. `shared` and `rshared` are refused: the monitor's namespace is a slave of the host's.
@@ -281,8 +293,13 @@ impl FromStr for ContainerId {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let starts_well = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-        let is_safe = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
+        let starts_well = text
+            .bytes()
+            .next()
+            .is_some_and(|b| b.is_ascii_alphanumeric());
+        let is_safe = text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
         if starts_well && is_safe && text.len() <= ID_LENGTH_MAX {
             Ok(Self(text.to_owned()))
         } else {
@@ -367,7 +384,11 @@ impl Default for Security {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self::JsonFile { path: None, max_size: 0, max_files: 1 }
+        Self::JsonFile {
+            path: None,
+            max_size: 0,
+            max_files: 1,
+        }
     }
 }
 
@@ -395,7 +416,11 @@ impl LogConfig {
                 "max-size" => size = parse_size(value).ok_or_else(invalid)?,
                 "max-file" => {
                     let count: u32 = value.parse().map_err(|_| invalid())?;
-                    files = Some(if count == 0 { return Err(invalid()) } else { count });
+                    files = Some(if count == 0 {
+                        return Err(invalid());
+                    } else {
+                        count
+                    });
                 }
                 "compress" if value == "false" => {}
                 "compress" => return Err(LogConfigError::Compress),
@@ -410,7 +435,11 @@ impl LogConfig {
         if size == 0 && files.is_some_and(|count| count > 1) {
             return Err(LogConfigError::FilesWithoutSize);
         }
-        Ok(Self::JsonFile { path: None, max_size: size, max_files: files.unwrap_or(1) })
+        Ok(Self::JsonFile {
+            path: None,
+            max_size: size,
+            max_files: files.unwrap_or(1),
+        })
     }
 }
 

@@ -47,7 +47,13 @@ pub(super) async fn create(
     let dir = settings.dir(id);
     let oci = settings.oci().await?;
     let init = settings.probe().await?.init.clone();
-    let plan = Plan { settings: settings.clone(), id: id.clone(), dir: dir.clone(), oci, init };
+    let plan = Plan {
+        settings: settings.clone(),
+        id: id.clone(),
+        dir: dir.clone(),
+        oci,
+        init,
+    };
     let prepared = tokio::task::spawn_blocking(move || plan.prepare(config))
         .await
         .map_err(|error| Error::Protocol(io::Error::other(error)))?;
@@ -90,9 +96,14 @@ async fn run_monitor(settings: &Settings, dir: &Path) -> Result<(), Error> {
     }
     // Dropping the child leaves it running; the async runtime reaps it when it ends.
     match serde_json::from_slice::<State>(&report) {
-        Ok(State { phase: Phase::Failed, exit: Some(exit), .. }) => {
-            Err(Error::NotRun { code: exit.code, message: exit.error })
-        }
+        Ok(State {
+            phase: Phase::Failed,
+            exit: Some(exit),
+            ..
+        }) => Err(Error::NotRun {
+            code: exit.code,
+            message: exit.error,
+        }),
         Ok(_) => Ok(()),
         Err(_) => {
             let words = fs::read_to_string(&log_path).unwrap_or_default();
@@ -116,12 +127,21 @@ impl Plan {
     fn prepare(&self, config: ContainerConfig) -> Result<ContainerConfig, Error> {
         let mut private = DirBuilder::new();
         private.mode(0o700);
-        private.create(&self.dir).map_err(|source| match source.kind() {
-            io::ErrorKind::AlreadyExists => Error::Exists(self.id.clone()),
-            _ => Error::Io { action: "create", path: self.dir.clone(), source },
-        })?;
+        private
+            .create(&self.dir)
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::AlreadyExists => Error::Exists(self.id.clone()),
+                _ => Error::Io {
+                    action: "create",
+                    path: self.dir.clone(),
+                    source,
+                },
+            })?;
         let rootfs = self.dir.join("bundle/rootfs");
-        private.recursive(true).create(&rootfs).map_err(Error::io("create", &rootfs))?;
+        private
+            .recursive(true)
+            .create(&rootfs)
+            .map_err(Error::io("create", &rootfs))?;
         check_sources(&config)?;
         let host = self.settings.host(&self.id, &config, self.init.clone())?;
         let oci_spec = spec::oci_spec(&self.id, &config, &host)?;
@@ -138,7 +158,9 @@ impl Plan {
             options.write(true).create(true).truncate(true).mode(0o600);
             let mut file = io::BufWriter::new(options.open(&path)?);
             serde_json::to_writer(&mut file, value)?;
-            file.into_inner().map(drop).map_err(io::IntoInnerError::into_error)
+            file.into_inner()
+                .map(drop)
+                .map_err(io::IntoInnerError::into_error)
         };
         write().map_err(Error::io("write", &path))
     }
@@ -147,14 +169,19 @@ impl Plan {
         let hierarchies = &self.settings.hierarchies;
         let is_hidden = self.oci.kind == OciKind::Crun && hierarchies.mode() == Mode::Hybrid;
         let unified = hierarchies.v2.clone();
-        let relative = self.settings.cgroup_path(&self.id).trim_start_matches('/').to_owned();
+        let relative = self
+            .settings
+            .cgroup_path(&self.id)
+            .trim_start_matches('/')
+            .to_owned();
         let parent = self.settings.config.cgroup_parent.trim_end_matches('/');
         let own = format!("{parent}/monitor");
         // systemd tracks units by these two; the others do not matter to anyone.
-        let monitor_cgroups = hierarchies
-            .dir_of("name=systemd", &own)
-            .into_iter()
-            .chain(unified.as_ref().map(|point| point.join(own.trim_start_matches('/'))));
+        let monitor_cgroups = hierarchies.dir_of("name=systemd", &own).into_iter().chain(
+            unified
+                .as_ref()
+                .map(|point| point.join(own.trim_start_matches('/'))),
+        );
         MonitorConfig {
             version: 1,
             id: self.id.to_string(),
@@ -169,7 +196,9 @@ impl Plan {
             log: log_file(&self.id, &self.dir, &config.log),
             reserved_ports: config.reserved_ports.clone(),
             cgroup_dirs: self.settings.cgroup_dirs(&self.id),
-            extra_cgroup: unified.filter(|_| is_hidden).map(|point| point.join(relative)),
+            extra_cgroup: unified
+                .filter(|_| is_hidden)
+                .map(|point| point.join(relative)),
             monitor_cgroups: monitor_cgroups.collect(),
         }
     }
@@ -179,10 +208,18 @@ impl Plan {
 pub(super) fn log_file(id: &ContainerId, dir: &Path, config: &LogConfig) -> Option<LogFile> {
     match config {
         LogConfig::None => None,
-        LogConfig::JsonFile { path, max_size, max_files } => {
+        LogConfig::JsonFile {
+            path,
+            max_size,
+            max_files,
+        } => {
             let usual = || dir.join(format!("{id}-json.log"));
             let path = path.clone().unwrap_or_else(usual);
-            Some(LogFile { path, max_size: *max_size, max_files: (*max_files).max(1) })
+            Some(LogFile {
+                path,
+                max_size: *max_size,
+                max_files: (*max_files).max(1),
+            })
         }
     }
 }
@@ -223,7 +260,11 @@ impl Settings {
             user: user::resolve(&config.rootfs, &config.user, &config.groups_add)?,
             capability_last: last.trim().parse().unwrap_or(40),
             devices,
-            all_devices: if is_privileged { all_devices(Path::new("/dev")) } else { Vec::new() },
+            all_devices: if is_privileged {
+                all_devices(Path::new("/dev"))
+            } else {
+                Vec::new()
+            },
         })
     }
 }
@@ -232,10 +273,14 @@ impl Settings {
 fn all_devices(dir: &Path) -> Vec<spec::HostDevice> {
     const OWN: [&str; 6] = ["pts", "shm", "mqueue", "console", "fd", "ptmx"];
     let mut found = Vec::new();
-    let Ok(entries) = fs::read_dir(dir) else { return found };
+    let Ok(entries) = fs::read_dir(dir) else {
+        return found;
+    };
     for entry in entries.flatten() {
         let (name, path) = (entry.file_name(), entry.path());
-        let Ok(kind) = entry.file_type() else { continue };
+        let Ok(kind) = entry.file_type() else {
+            continue;
+        };
         if name.to_str().is_none_or(|name| OWN.contains(&name)) || found.len() >= DEVICE_COUNT_MAX {
             continue;
         }

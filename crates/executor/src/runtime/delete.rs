@@ -16,10 +16,13 @@ use super::{
     config::ContainerId,
     error::{Error, ErrorList},
 };
-use crate::monitor::state::{ProcessId, State, boot_id};
+use crate::monitor::{
+    protocol::SOCKET_FILE,
+    state::{ProcessId, State, boot_id},
+};
 
-/// A monitor that has told the container's end leaves within this time, or is killed.
-const MONITOR_WAIT_MAX: Duration = Duration::from_millis(500);
+/// A monitor is done with the container's cgroups within this time, or is killed.
+const MONITOR_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Between two looks at an ending monitor.
 const MONITOR_POLL: Duration = Duration::from_millis(1);
@@ -33,7 +36,11 @@ pub(super) async fn delete(settings: &Settings, id: &ContainerId) -> Result<(), 
     let errors = tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|error| vec![Error::Protocol(io::Error::other(error))]);
-    if errors.is_empty() { Ok(()) } else { Err(ErrorList(errors)) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(ErrorList(errors))
+    }
 }
 
 fn delete_blocking(dir: &Path, cgroups: &[PathBuf], oci_state: &Path) -> Vec<Error> {
@@ -42,7 +49,7 @@ fn delete_blocking(dir: &Path, cgroups: &[PathBuf], oci_state: &Path) -> Vec<Err
     if let Ok(state) = State::read(dir)
         && boot_id().is_ok_and(|boot| boot == state.boot_id)
     {
-        note(end_processes(&state, cgroups));
+        note(end_processes(dir, &state, cgroups));
     }
     note(cgroup::destroy(cgroups).map_err(Error::io("remove cgroups of", dir)));
     note(remove(oci_state));
@@ -55,15 +62,17 @@ fn delete_blocking(dir: &Path, cgroups: &[PathBuf], oci_state: &Path) -> Vec<Err
     errors
 }
 
-fn end_processes(state: &State, cgroups: &[PathBuf]) -> Result<(), Error> {
+fn end_processes(dir: &Path, state: &State, cgroups: &[PathBuf]) -> Result<(), Error> {
     if !state.is_final() {
         if let Some(process) = state.process.filter(ProcessId::is_alive) {
             let _ = crate::monitor::kill(process.pid, SIGKILL);
         }
         cgroup::kill_all(cgroups);
     }
+    // Its process may live on for a while: unmounting an overlay makes the kernel write the upper file system out.
     let deadline = Instant::now() + MONITOR_WAIT_MAX;
-    while state.monitor.is_alive() {
+    let socket = dir.join(SOCKET_FILE);
+    while socket.exists() && state.monitor.is_alive() {
         if Instant::now() >= deadline {
             let _ = crate::monitor::kill(state.monitor.pid, SIGKILL);
             return Ok(());
@@ -75,9 +84,11 @@ fn end_processes(state: &State, cgroups: &[PathBuf]) -> Result<(), Error> {
 
 fn remove(path: &Path) -> Result<(), Error> {
     match fs::remove_dir_all(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(Error::Io { action: "remove", path: path.to_owned(), source })
-        }
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Io {
+            action: "remove",
+            path: path.to_owned(),
+            source,
+        }),
         _ => Ok(()),
     }
 }

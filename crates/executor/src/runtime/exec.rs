@@ -1,8 +1,7 @@
 //! Running another process in a container: a helper process per session, streams straight to the daemon.
 
 use std::{
-    fmt, fs,
-    io,
+    fmt, fs, io,
     os::unix::net::UnixListener as StdListener,
     path::PathBuf,
     process::Stdio,
@@ -98,12 +97,16 @@ impl Handle {
         };
         let (handle, wish) = (self.clone(), exec.clone());
         let prepared = tokio::task::spawn_blocking(move || handle.prepare_exec(&wish, &spec));
-        let (session, reports, console) =
-            prepared.await.map_err(|error| Error::Protocol(io::Error::other(error)))??;
-        let started = run_helper(self, &exec, session, reports, console);
-        timeout(START_WAIT_MAX, started)
+        let (session, reports, console) = prepared
             .await
-            .unwrap_or_else(|_| Err(Error::TimedOut { id: self.id().clone(), what: "exec" }))
+            .map_err(|error| Error::Protocol(io::Error::other(error)))??;
+        let started = run_helper(self, &exec, session, reports, console);
+        timeout(START_WAIT_MAX, started).await.unwrap_or_else(|_| {
+            Err(Error::TimedOut {
+                id: self.id().clone(),
+                what: "exec",
+            })
+        })
     }
 
     /// Files and sockets of a session. Blocking.
@@ -126,7 +129,9 @@ impl Handle {
         let process = spec::oci_exec(config, exec, &user, &host)?;
         let write = |name: &str, bytes: serde_json::Result<Vec<u8>>| {
             let path = dir.join(name);
-            let written = bytes.map_err(io::Error::from).and_then(|bytes| fs::write(&path, bytes));
+            let written = bytes
+                .map_err(io::Error::from)
+                .and_then(|bytes| fs::write(&path, bytes));
             written.map_err(Error::io("write", path))
         };
         write(PROCESS_FILE, serde_json::to_vec(&process))?;
@@ -150,9 +155,13 @@ async fn run_helper(
     reports: StdListener,
     console: StdListener,
 ) -> Result<Exec, Error> {
-    let mut command = handle.settings().monitor_command(&["exec".as_ref(), &session.dir]);
+    let mut command = handle
+        .settings()
+        .monitor_command(&["exec".as_ref(), &session.dir]);
     set_stdio(&mut command, exec);
-    let mut child = command.spawn().map_err(Error::io("run the exec helper in", &session.dir))?;
+    let mut child = command
+        .spawn()
+        .map_err(Error::io("run the exec helper in", &session.dir))?;
     // Taken before `wait`, which would close stdin.
     let pipes = pipes(&mut child);
     let reports = UnixListener::from_std(reports).map_err(Error::Protocol)?;
@@ -172,26 +181,58 @@ async fn run_helper(
         true => {
             let pty = receive_pty(console, exec.tty_size).map_err(Error::Protocol)?;
             let input = exec.has_stdin.then(|| Box::new(pty.clone()) as ExecInput);
-            (input, Some(Box::new(pty.clone()) as ExecOutput), None, Some(pty))
+            (
+                input,
+                Some(Box::new(pty.clone()) as ExecOutput),
+                None,
+                Some(pty),
+            )
         }
     };
     // The async runtime reaps the helper when it ends.
-    Ok(Exec { pid, stdin, stdout, stderr, terminal, reports, session })
+    Ok(Exec {
+        pid,
+        stdin,
+        stdout,
+        stderr,
+        terminal,
+        reports,
+        session,
+    })
 }
 
 fn set_stdio(command: &mut Command, exec: &ExecConfig) {
-    let output = || if exec.has_tty { Stdio::null() } else { Stdio::piped() };
+    let output = || {
+        if exec.has_tty {
+            Stdio::null()
+        } else {
+            Stdio::piped()
+        }
+    };
     let has_input = exec.has_stdin && !exec.has_tty;
-    command.stdin(if has_input { Stdio::piped() } else { Stdio::null() });
+    command.stdin(if has_input {
+        Stdio::piped()
+    } else {
+        Stdio::null()
+    });
     command.stdout(output()).stderr(output());
 }
 
 type Streams = (Option<ExecInput>, Option<ExecOutput>, Option<ExecOutput>);
 
 fn pipes(child: &mut Child) -> Streams {
-    let stdin = child.stdin.take().map(|stream| Box::new(stream) as ExecInput);
-    let stdout = child.stdout.take().map(|stream| Box::new(stream) as ExecOutput);
-    let stderr = child.stderr.take().map(|stream| Box::new(stream) as ExecOutput);
+    let stdin = child
+        .stdin
+        .take()
+        .map(|stream| Box::new(stream) as ExecInput);
+    let stdout = child
+        .stdout
+        .take()
+        .map(|stream| Box::new(stream) as ExecOutput);
+    let stderr = child
+        .stderr
+        .take()
+        .map(|stream| Box::new(stream) as ExecOutput);
     (stdin, stdout, stderr)
 }
 
@@ -211,7 +252,10 @@ async fn next_report(
     reports: &mut BufReader<tokio::io::Take<UnixStream>>,
 ) -> Result<Report, Error> {
     let mut line = String::new();
-    reports.read_line(&mut line).await.map_err(Error::Protocol)?;
+    reports
+        .read_line(&mut line)
+        .await
+        .map_err(Error::Protocol)?;
     serde_json::from_str(&line).map_err(|error| Error::Protocol(error.into()))
 }
 
@@ -229,14 +273,20 @@ impl Exec {
 
     /// For `resize` and `signal` from elsewhere.
     pub fn control(&self) -> ExecControl {
-        ExecControl { pid: self.pid, terminal: self.terminal.clone() }
+        ExecControl {
+            pid: self.pid,
+            terminal: self.terminal.clone(),
+        }
     }
 }
 
 impl fmt::Debug for Exec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Exec");
-        debug.field("pid", &self.pid).field("session", &self.session).finish_non_exhaustive()
+        debug
+            .field("pid", &self.pid)
+            .field("session", &self.session)
+            .finish_non_exhaustive()
     }
 }
 
@@ -245,7 +295,9 @@ impl fmt::Debug for Exec {
 impl ExecControl {
     /// Sets the pty's size; nothing without a pty.
     pub fn resize(&self, rows: u16, columns: u16) -> io::Result<()> {
-        self.terminal.as_ref().map_or(Ok(()), |terminal| terminal.resize(rows, columns))
+        self.terminal
+            .as_ref()
+            .map_or(Ok(()), |terminal| terminal.resize(rows, columns))
     }
 
     /// Sends a signal. The caller knows that the process has not been waited for.

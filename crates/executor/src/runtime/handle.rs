@@ -62,7 +62,14 @@ impl Handle {
         dir: PathBuf,
         config: ContainerConfig,
     ) -> Self {
-        Self { shared: Arc::new(Shared { settings, id, dir, config }) }
+        Self {
+            shared: Arc::new(Shared {
+                settings,
+                id,
+                dir,
+                config,
+            }),
+        }
     }
 
     pub fn id(&self) -> &ContainerId {
@@ -86,7 +93,11 @@ impl Handle {
     pub fn state(&self) -> Result<State, Error> {
         State::read(&self.shared.dir).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => Error::NotFound(self.shared.id.clone()),
-            _ => Error::Io { action: "read state in", path: self.shared.dir.clone(), source },
+            _ => Error::Io {
+                action: "read state in",
+                path: self.shared.dir.clone(),
+                source,
+            },
         })
     }
 
@@ -99,9 +110,10 @@ impl Handle {
     /// Runs the created container. Returns when its process runs.
     pub async fn start(&self) -> Result<State, Error> {
         self.ask(Request::Start).await.map_err(|error| match error {
-            Error::Refused { kind: RefusalKind::Failed, message } => {
-                Error::NotRun { code: 128, message }
-            }
+            Error::Refused {
+                kind: RefusalKind::Failed,
+                message,
+            } => Error::NotRun { code: 128, message },
             other => other,
         })
     }
@@ -118,7 +130,12 @@ impl Handle {
 
     /// Changes log rotation from now on.
     pub async fn set_log_rotation(&self, max_size: u64, max_files: u32) -> Result<(), Error> {
-        self.ask(Request::SetLog { max_size, max_files }).await.map(drop)
+        self.ask(Request::SetLog {
+            max_size,
+            max_files,
+        })
+        .await
+        .map(drop)
     }
 
     /// Gives a reserved host port back before the container's end.
@@ -131,9 +148,19 @@ impl Handle {
         &self,
         options: AttachOptions,
     ) -> Result<(AttachedInput, AttachedOutput), Error> {
-        let AttachOptions { stdin, stdout, stderr } = options;
+        let AttachOptions {
+            stdin,
+            stdout,
+            stderr,
+        } = options;
         let mut connection = self.connect()?;
-        connection.ask(&Request::Attach { stdin, stdout, stderr }).await?;
+        connection
+            .ask(&Request::Attach {
+                stdin,
+                stdout,
+                stderr,
+            })
+            .await?;
         Ok(connection.into_streams())
     }
 
@@ -142,7 +169,9 @@ impl Handle {
         loop {
             if let Ok(mut connection) = Connection::open(&self.shared.dir)
                 && connection.send(&Request::Wait).await.is_ok()
-                && let Ok(State { exit: Some(exit), .. }) = connection.reply().await
+                && let Ok(State {
+                    exit: Some(exit), ..
+                }) = connection.reply().await
             {
                 return Ok(exit);
             }
@@ -184,21 +213,31 @@ impl Handle {
         }
         cgroup::kill_all(&self.shared.settings.cgroup_dirs(&self.shared.id));
         let (id, what) = (self.shared.id.clone(), "end after SIGKILL");
-        timeout(KILL_WAIT_MAX, self.wait()).await.map_err(|_| Error::TimedOut { id, what })?
+        timeout(KILL_WAIT_MAX, self.wait())
+            .await
+            .map_err(|_| Error::TimedOut { id, what })?
     }
 
     /// Pids of the container's processes, in the host's namespace.
     pub fn pids(&self) -> Result<Vec<i32>, Error> {
         let cgroup = self.shared.settings.cgroup_path(&self.shared.id);
         let hierarchies = &self.shared.settings.hierarchies;
-        let dir = ["pids", "memory", "cpu"].iter().find_map(|name| hierarchies.dir_of(name, &cgroup));
+        let dir = ["pids", "memory", "cpu"]
+            .iter()
+            .find_map(|name| hierarchies.dir_of(name, &cgroup));
         let dir = dir.ok_or_else(|| Error::NotRunning(self.shared.id.clone()))?;
         cgroup::pids(&dir).map_err(|_| Error::NotRunning(self.shared.id.clone()))
     }
 
     async fn signal_or_ended(&self, signal: i32) -> Result<(), Error> {
         match self.signal(signal).await {
-            Err(Error::Refused { kind: RefusalKind::Gone, .. } | Error::NotRunning(_)) => Ok(()),
+            Err(
+                Error::Refused {
+                    kind: RefusalKind::Gone,
+                    ..
+                }
+                | Error::NotRunning(_),
+            ) => Ok(()),
             // The socket went away under the request: `wait` finds out why.
             Err(Error::Protocol(_)) => Ok(()),
             other => other,
@@ -242,12 +281,23 @@ impl Handle {
         }
         let dirs = settings.cgroup_dirs(&self.shared.id);
         let process = state.process.filter(|_| is_this_boot);
-        let is_oom_killed = tokio::task::spawn_blocking(move || end_without_monitor(&dirs, process))
-            .await
-            .unwrap_or(false);
-        let error = if is_this_boot { "monitor died" } else { "host restarted" }.to_owned();
+        let is_oom_killed =
+            tokio::task::spawn_blocking(move || end_without_monitor(&dirs, process))
+                .await
+                .unwrap_or(false);
+        let error = if is_this_boot {
+            "monitor died"
+        } else {
+            "host restarted"
+        }
+        .to_owned();
         let finished_at = crate::monitor::unix_nanos();
-        state.exit = Some(Exit { code: LOST_CODE, is_oom_killed, finished_at, error });
+        state.exit = Some(Exit {
+            code: LOST_CODE,
+            is_oom_killed,
+            finished_at,
+            error,
+        });
         state.phase = Phase::Exited;
         let failed = Error::io("write state in", &self.shared.dir);
         state.write(&self.shared.dir).map_err(failed)?;

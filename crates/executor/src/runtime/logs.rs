@@ -4,13 +4,7 @@
 
 mod files;
 
-use std::{
-    collections::VecDeque,
-    io,
-    os::fd::OwnedFd,
-    path::Path,
-    pin::Pin,
-};
+use std::{collections::VecDeque, io, os::fd::OwnedFd, path::Path, pin::Pin};
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -50,7 +44,14 @@ pub type LogStream = Pin<Box<dyn Stream<Item = Result<LogEntry, Error>> + Send>>
 impl Default for LogOptions {
     fn default() -> Self {
         let (since, until, tail) = (None, None, None);
-        Self { stdout: true, stderr: true, since, until, tail, follow: false }
+        Self {
+            stdout: true,
+            stderr: true,
+            since,
+            until,
+            tail,
+            follow: false,
+        }
     }
 }
 
@@ -74,9 +75,10 @@ impl Handle {
             is_last_read: false,
             is_done: false,
         };
-        Ok(Box::pin(futures_util::stream::try_unfold(follower, |mut follower| async move {
-            Ok(follower.next().await?.map(|entry| (entry, follower)))
-        })))
+        Ok(Box::pin(futures_util::stream::try_unfold(
+            follower,
+            |mut follower| async move { Ok(follower.next().await?.map(|entry| (entry, follower))) },
+        )))
     }
 }
 
@@ -167,7 +169,9 @@ impl Changes {
             | inotify::WatchFlags::CREATE
             | inotify::WatchFlags::MOVED_TO;
         inotify::add_watch(&watch, dir, events)?;
-        Ok(Self { watch: super::sys::register(watch)? })
+        Ok(Self {
+            watch: super::sys::register(watch)?,
+        })
     }
 
     /// Waits for a change since the last call; which one does not matter.

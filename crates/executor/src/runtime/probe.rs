@@ -14,8 +14,14 @@ use super::{
 use crate::monitor::config::OciKind;
 
 /// Where distributions put programs; the daemon's `PATH` is not trusted to hold `/usr/sbin`.
-const PROGRAM_DIRS: [&str; 6] =
-    ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+const PROGRAM_DIRS: [&str; 6] = [
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+];
 
 /// Static init programs of Debian, Docker's packages and Fedora.
 const INIT_CANDIDATES: [&str; 6] = [
@@ -64,8 +70,14 @@ pub(super) async fn probe(
         OciChoice::Path(path) => Some(path.clone()),
     };
     let path = path.ok_or(Error::NoOciRuntime)?;
-    let output = tokio::process::Command::new(&path).arg("--version").output().await;
-    let broken = |message: String| Error::BrokenOciRuntime { path: path.clone(), message };
+    let output = tokio::process::Command::new(&path)
+        .arg("--version")
+        .output()
+        .await;
+    let broken = |message: String| Error::BrokenOciRuntime {
+        path: path.clone(),
+        message,
+    };
     let output = output.map_err(|error| broken(error.to_string()))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let version = text.lines().next().unwrap_or_default().trim().to_owned();
@@ -78,15 +90,28 @@ pub(super) async fn probe(
     };
     let init = match init {
         Some(path) => Some(path.to_owned()),
-        None => INIT_CANDIDATES.iter().map(PathBuf::from).find(|path| is_static_elf(path)),
+        None => INIT_CANDIDATES
+            .iter()
+            .map(PathBuf::from)
+            .find(|path| is_static_elf(path)),
     };
-    Ok(Probe { kind, path, version, cgroup_mode: hierarchies.mode(), init })
+    Ok(Probe {
+        kind,
+        path,
+        version,
+        cgroup_mode: hierarchies.mode(),
+        init,
+    })
 }
 
 pub(super) fn find_program(name: &str) -> Option<PathBuf> {
-    PROGRAM_DIRS.iter().map(|dir| Path::new(dir).join(name)).find(|path| {
-        fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    })
+    PROGRAM_DIRS
+        .iter()
+        .map(|dir| Path::new(dir).join(name))
+        .find(|path| {
+            fs::metadata(path)
+                .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+        })
 }
 
 /// Whether a 64-bit ELF program needs no dynamic loader: only such runs in a foreign root file system.
@@ -100,10 +125,17 @@ fn is_static_elf(path: &Path) -> bool {
     }
     let number = |at: usize, length: usize| {
         let bytes = head.get(at..at + length)?;
-        Some(bytes.iter().rev().fold(0usize, |sum, &byte| sum << 8 | usize::from(byte)))
+        Some(
+            bytes
+                .iter()
+                .rev()
+                .fold(0usize, |sum, &byte| sum << 8 | usize::from(byte)),
+        )
     };
     let table = (number(32, 4), number(54, 2), number(56, 2));
-    let (Some(offset), Some(size), Some(count)) = table else { return false };
+    let (Some(offset), Some(size), Some(count)) = table else {
+        return false;
+    };
     (0..count.min(64)).all(|index| {
         number(offset + index * size, 4).is_some_and(|kind| kind != PT_INTERP as usize)
     })
@@ -115,17 +147,29 @@ mod tests {
 
     #[test]
     fn static_and_dynamic_programs_are_told_apart() {
-        assert!(is_static_elf(Path::new("/bin/busybox")), "busybox-static is installed");
+        assert!(
+            is_static_elf(Path::new("/bin/busybox")),
+            "busybox-static is installed"
+        );
         assert!(!is_static_elf(&std::env::current_exe().unwrap()));
         assert!(!is_static_elf(Path::new("/etc/passwd")));
     }
 
     #[tokio::test]
     async fn a_missing_runtime_and_a_wrong_one_are_named() {
-        let none = Hierarchies { v1: Vec::new(), v2: None };
+        let none = Hierarchies {
+            v1: Vec::new(),
+            v2: None,
+        };
         let wrong = OciChoice::Path("/bin/busybox".into());
-        assert!(matches!(probe(&wrong, None, &none).await, Err(Error::BrokenOciRuntime { .. })));
+        assert!(matches!(
+            probe(&wrong, None, &none).await,
+            Err(Error::BrokenOciRuntime { .. })
+        ));
         let missing = OciChoice::Path("/nope".into());
-        assert!(matches!(probe(&missing, None, &none).await, Err(Error::BrokenOciRuntime { .. })));
+        assert!(matches!(
+            probe(&missing, None, &none).await,
+            Err(Error::BrokenOciRuntime { .. })
+        ));
     }
 }

@@ -23,11 +23,18 @@ pub(super) struct Pty {
 impl Pty {
     /// Takes a non-blocking descriptor.
     pub(super) fn new(master: OwnedFd) -> io::Result<Self> {
-        Ok(Self { master: Arc::new(super::sys::register(master)?) })
+        Ok(Self {
+            master: Arc::new(super::sys::register(master)?),
+        })
     }
 
     pub(super) fn resize(&self, rows: u16, columns: u16) -> io::Result<()> {
-        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = Winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
         Ok(tcsetwinsize(self.master.get_ref(), size)?)
     }
 }
@@ -63,8 +70,8 @@ impl AsyncWrite for Pty {
     ) -> Poll<io::Result<usize>> {
         loop {
             let mut guard = ready!(self.master.poll_write_ready(cx))?;
-            let write = guard
-                .try_io(|fd| rustix::io::write(fd.get_ref(), bytes).map_err(io::Error::from));
+            let write =
+                guard.try_io(|fd| rustix::io::write(fd.get_ref(), bytes).map_err(io::Error::from));
             if let Ok(outcome) = write {
                 return Poll::Ready(outcome);
             }

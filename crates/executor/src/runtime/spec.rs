@@ -68,7 +68,10 @@ pub enum Error {
     #[error("no command specified")]
     NoCommand,
     #[error("invalid mount `{destination}`: {reason}")]
-    Mount { destination: String, reason: &'static str },
+    Mount {
+        destination: String,
+        reason: &'static str,
+    },
     #[error("unknown capability to add or drop: `{0}`")]
     Capability(String),
     #[error("invalid ulimit type `{0}`")]
@@ -134,7 +137,10 @@ pub fn oci_exec(
         inner.cwd.clone_from(&exec.cwd);
     }
     check(&inner)?;
-    let host = Host { user: user.clone(), ..host.clone() };
+    let host = Host {
+        user: user.clone(),
+        ..host.clone()
+    };
     let mut process = process_value(&inner, &host)?;
     drop_nulls(&mut process);
     serde_json::from_value(process).map_err(Error::Invalid)
@@ -144,11 +150,20 @@ fn check(config: &ContainerConfig) -> Result<(), Error> {
     if config.args.is_empty() || config.args[0].is_empty() {
         return Err(Error::NoCommand);
     }
-    let texts = config.args.iter().chain(&config.env).chain([&config.cwd, &config.hostname]);
+    let texts = config
+        .args
+        .iter()
+        .chain(&config.env)
+        .chain([&config.cwd, &config.hostname]);
     if texts.into_iter().any(|text| text.contains('\0')) {
         return Err(Error::Text("a NUL byte"));
     }
-    let lengths = [config.args.len(), config.env.len(), config.mounts.len(), config.devices.len()];
+    let lengths = [
+        config.args.len(),
+        config.env.len(),
+        config.mounts.len(),
+        config.devices.len(),
+    ];
     if lengths.into_iter().any(|length| length > LIST_LENGTH_MAX) {
         return Err(Error::Text("a list that is too long"));
     }
@@ -167,7 +182,11 @@ fn process_value(config: &ContainerConfig, host: &Host) -> Result<Value, Error> 
     let security = &config.security;
     let held = capabilities::granted(security, host.capability_last)?;
     // A user other than root holds nothing at first; the bounding set is what setuid programs may gain.
-    let effective = if host.user.uid == 0 { held.clone() } else { Vec::new() };
+    let effective = if host.user.uid == 0 {
+        held.clone()
+    } else {
+        Vec::new()
+    };
     Ok(json!({
         "terminal": config.has_tty,
         "consoleSize": size.map(|(height, width)| json!({ "height": height, "width": width })),
@@ -245,7 +264,11 @@ fn namespaces(config: &ContainerConfig, host: &Host) -> Vec<Value> {
         NetworkNamespace::Path(path) => list.push(json!({ "type": "network", "path": path })),
         NetworkNamespace::Host => {}
     }
-    for (kind, shared) in [("pid", &wanted.pid), ("ipc", &wanted.ipc), ("uts", &wanted.uts)] {
+    for (kind, shared) in [
+        ("pid", &wanted.pid),
+        ("ipc", &wanted.ipc),
+        ("uts", &wanted.uts),
+    ] {
         match shared {
             SharedNamespace::Private => list.push(json!({ "type": kind })),
             SharedNamespace::Path(path) => list.push(json!({ "type": kind, "path": path })),
@@ -263,16 +286,23 @@ fn mounts(config: &ContainerConfig, host: &Host) -> Result<Vec<Value>, Error> {
     let mut list = defaults::mounts(config);
     if config.has_init {
         let init = host.init.as_ref().ok_or(Error::NoInit)?;
-        list.push(json!({ "destination": INIT_PATH, "type": "bind", "source": init,
-            "options": ["bind", "ro"] }));
+        list.push(
+            json!({ "destination": INIT_PATH, "type": "bind", "source": init,
+            "options": ["bind", "ro"] }),
+        );
     }
     // A mount at a default's place replaces it, as with `--tmpfs /dev/shm`.
     for mount in &config.mounts {
         let destination = &mount.destination;
         list.retain(|known| known["destination"] != destination.as_str());
-        let invalid = |reason| Error::Mount { destination: destination.clone(), reason };
+        let invalid = |reason| Error::Mount {
+            destination: destination.clone(),
+            reason,
+        };
         if !destination.starts_with('/') || destination.contains('\0') || destination == "/" {
-            return Err(invalid("the destination must be an absolute path other than `/`"));
+            return Err(invalid(
+                "the destination must be an absolute path other than `/`",
+            ));
         }
         let access = if mount.is_readonly { "ro" } else { "rw" };
         list.push(match &mount.kind {
@@ -317,13 +347,23 @@ fn mounts(config: &ContainerConfig, host: &Host) -> Result<Vec<Value>, Error> {
 /// The widest propagation any mount needs of the root.
 fn rootfs_propagation(config: &ContainerConfig) -> Option<&'static str> {
     let is_slave = config.mounts.iter().any(|mount| {
-        matches!(mount.kind, MountKind::Bind { propagation: Propagation::Rslave | Propagation::Slave, .. })
+        matches!(
+            mount.kind,
+            MountKind::Bind {
+                propagation: Propagation::Rslave | Propagation::Slave,
+                ..
+            }
+        )
     });
     is_slave.then_some("rslave")
 }
 
 fn devices(config: &ContainerConfig, host: &Host) -> Vec<Value> {
-    let all = if config.security.is_privileged { &host.all_devices[..] } else { &[] };
+    let all = if config.security.is_privileged {
+        &host.all_devices[..]
+    } else {
+        &[]
+    };
     let chosen: BTreeMap<&str, &HostDevice> = all
         .iter()
         .chain(&host.devices)
@@ -346,11 +386,19 @@ fn devices(config: &ContainerConfig, host: &Host) -> Vec<Value> {
 }
 
 fn masked(config: &ContainerConfig) -> Vec<String> {
-    path_list(config, config.security.masked_paths.as_ref(), &defaults::MASKED_PATHS)
+    path_list(
+        config,
+        config.security.masked_paths.as_ref(),
+        &defaults::MASKED_PATHS,
+    )
 }
 
 fn readonly(config: &ContainerConfig) -> Vec<String> {
-    path_list(config, config.security.readonly_paths.as_ref(), &defaults::READONLY_PATHS)
+    path_list(
+        config,
+        config.security.readonly_paths.as_ref(),
+        &defaults::READONLY_PATHS,
+    )
 }
 
 fn path_list(config: &ContainerConfig, own: Option<&Vec<String>>, usual: &[&str]) -> Vec<String> {
@@ -366,8 +414,14 @@ fn sysctls(config: &ContainerConfig) -> Result<BTreeMap<String, String>, Error> 
     let has_network = config.namespaces.network != NetworkNamespace::Host;
     if has_network && !config.security.is_privileged {
         // As Docker since 20.10: unprivileged users may listen on low ports and send pings.
-        all.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
-        all.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());
+        all.insert(
+            "net.ipv4.ip_unprivileged_port_start".to_owned(),
+            "0".to_owned(),
+        );
+        all.insert(
+            "net.ipv4.ping_group_range".to_owned(),
+            "0 2147483647".to_owned(),
+        );
     }
     for (name, value) in &config.sysctls {
         if !has_network && name.starts_with("net.") {
@@ -376,7 +430,8 @@ fn sysctls(config: &ContainerConfig) -> Result<BTreeMap<String, String>, Error> 
         all.insert(name.clone(), value.clone());
     }
     if !config.domainname.is_empty() {
-        all.entry("kernel.domainname".to_owned()).or_insert_with(|| config.domainname.clone());
+        all.entry("kernel.domainname".to_owned())
+            .or_insert_with(|| config.domainname.clone());
     }
     Ok(all)
 }

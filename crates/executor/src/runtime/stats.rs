@@ -133,7 +133,11 @@ fn read_v1(dir: &dyn Fn(&str) -> PathBuf, stats: &mut Stats) {
     let per_cpu = text(&acct, "cpuacct.usage_percpu");
     stats.cpu.per_cpu_nanos = per_cpu.split_whitespace().flat_map(str::parse).collect();
     let modes = text(&acct, "cpuacct.stat");
-    let mode = |key| value_of(&modes, key).unwrap_or(0).saturating_mul(NANOS_PER_TICK);
+    let mode = |key| {
+        value_of(&modes, key)
+            .unwrap_or(0)
+            .saturating_mul(NANOS_PER_TICK)
+    };
     (stats.cpu.user_nanos, stats.cpu.kernel_nanos) = (mode("user"), mode("system"));
     let throttling = text(&cpu, "cpu.stat");
     stats.cpu.periods = value_of(&throttling, "nr_periods").unwrap_or(0);
@@ -197,7 +201,10 @@ fn parse_blkio_v1(text: &str) -> Vec<BlockIo> {
             bytes: fields.next()?.parse().ok()?,
         })
     };
-    text.lines().filter_map(entry).filter(|io| io.operation != "total").collect()
+    text.lines()
+        .filter_map(entry)
+        .filter(|io| io.operation != "total")
+        .collect()
 }
 
 /// `8:0 rbytes=1 wbytes=2 rios=3 …`.
@@ -207,7 +214,9 @@ fn parse_io_v2(text: &str) -> Vec<BlockIo> {
         let mut fields = line.split_whitespace();
         let device = fields.next().and_then(|device| device.split_once(':'));
         let numbers = device.and_then(|(a, b)| a.parse().ok().zip(b.parse().ok()));
-        let Some((major, minor)) = numbers else { continue };
+        let Some((major, minor)) = numbers else {
+            continue;
+        };
         for field in fields {
             let operation = match field.split_once('=') {
                 Some(("rbytes", value)) => ("read", value),
@@ -215,7 +224,12 @@ fn parse_io_v2(text: &str) -> Vec<BlockIo> {
                 _ => continue,
             };
             if let Ok(bytes) = operation.1.parse() {
-                found.push(BlockIo { major, minor, operation: operation.0.to_owned(), bytes });
+                found.push(BlockIo {
+                    major,
+                    minor,
+                    operation: operation.0.to_owned(),
+                    bytes,
+                });
             }
         }
     }
@@ -228,13 +242,20 @@ fn parse_proc_stat(text: &str) -> (u64, u32) {
         .lines()
         .find_map(|line| line.strip_prefix("cpu "))
         .map_or(0, |rest| {
-            rest.split_whitespace().take(8).filter_map(|field| field.parse::<u64>().ok()).sum()
+            rest.split_whitespace()
+                .take(8)
+                .filter_map(|field| field.parse::<u64>().ok())
+                .sum()
         });
     let is_cpu = |line: &&str| {
-        line.strip_prefix("cpu").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+        line.strip_prefix("cpu")
+            .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
     };
     let cpus = text.lines().filter(is_cpu).count();
-    (ticks * NANOS_PER_TICK, u32::try_from(cpus).unwrap_or(u32::MAX))
+    (
+        ticks * NANOS_PER_TICK,
+        u32::try_from(cpus).unwrap_or(u32::MAX),
+    )
 }
 
 fn parse_mem_total(text: &str) -> u64 {
@@ -247,10 +268,23 @@ fn parse_net_dev(text: &str) -> BTreeMap<String, NetworkStats> {
     let interface = |line: &str| {
         let (name, numbers) = line.split_once(':')?;
         let numbers: Vec<u64> = numbers.split_whitespace().flat_map(str::parse).collect();
-        let [rx_bytes, rx_packets, rx_errors, rx_dropped, _, _, _, _, tx @ ..] = &numbers[..] else {
+        let [
+            rx_bytes,
+            rx_packets,
+            rx_errors,
+            rx_dropped,
+            _,
+            _,
+            _,
+            _,
+            tx @ ..,
+        ] = &numbers[..]
+        else {
             return None;
         };
-        let [tx_bytes, tx_packets, tx_errors, tx_dropped, ..] = tx else { return None };
+        let [tx_bytes, tx_packets, tx_errors, tx_dropped, ..] = tx else {
+            return None;
+        };
         Some((
             name.trim().to_owned(),
             NetworkStats {
@@ -265,7 +299,10 @@ fn parse_net_dev(text: &str) -> BTreeMap<String, NetworkStats> {
             },
         ))
     };
-    text.lines().filter_map(interface).filter(|(name, _)| name != "lo").collect()
+    text.lines()
+        .filter_map(interface)
+        .filter(|(name, _)| name != "lo")
+        .collect()
 }
 
 #[cfg(test)]

@@ -22,14 +22,21 @@ pub struct Processes {
 impl Handle {
     /// Lists the container's processes; `ps_args` empty means `-ef`.
     pub async fn top(&self, ps_args: &str) -> Result<Processes, Error> {
-        let args = if ps_args.trim().is_empty() { DEFAULT_ARGS } else { ps_args };
+        let args = if ps_args.trim().is_empty() {
+            DEFAULT_ARGS
+        } else {
+            ps_args
+        };
         check_args(args)?;
         let pids = self.pids()?;
         if pids.is_empty() {
             return Err(Error::NotRunning(self.id().clone()));
         }
         let ps = find_program("ps").ok_or_else(|| Error::Top("no `ps` on this node".to_owned()))?;
-        let output = Command::new(ps).args(args.split_whitespace()).kill_on_drop(true).output();
+        let output = Command::new(ps)
+            .args(args.split_whitespace())
+            .kill_on_drop(true)
+            .output();
         let output = timeout(PS_WAIT_MAX, output)
             .await
             .map_err(|_| Error::Top("ps did not end in time".to_owned()))?
@@ -53,8 +60,12 @@ fn check_args(args: &str) -> Result<(), Error> {
 /// The rows of `text` (the output of `ps`) that belong to `pids`. Pure.
 fn select(text: &str, pids: &[i32]) -> Result<Processes, Error> {
     let mut lines = text.lines();
-    let titles: Vec<String> =
-        lines.next().unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+    let titles: Vec<String> = lines
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect();
     let column = titles
         .iter()
         .position(|title| title == "PID")

@@ -47,33 +47,50 @@ pub(super) fn resolve(rootfs: &Rootfs, user: &str, groups_add: &[String]) -> Res
 }
 
 /// [`resolve`] on the files' texts. Pure.
-fn resolve_in(
-    passwd: &str,
-    group: &str,
-    user: &str,
-    groups_add: &[String],
-) -> Result<User, Error> {
+fn resolve_in(passwd: &str, group: &str, user: &str, groups_add: &[String]) -> Result<User, Error> {
     let (name, group_name) = match user.split_once(':') {
         Some((name, group)) => (name, Some(group)),
         None => (user, None),
     };
     let name = if name.is_empty() { "0" } else { name };
     let number = name.parse::<u32>().ok();
-    let entry = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| {
-        fields.len() >= 4
-            && (fields[0] == name || (number.is_some() && fields[2].parse().ok() == number))
-    });
+    let entry = passwd
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|fields| {
+            fields.len() >= 4
+                && (fields[0] == name || (number.is_some() && fields[2].parse().ok() == number))
+        });
     let (login, mut found) = match (entry, number) {
         (Some(fields), _) => {
             let numbers = fields[2].parse().ok().zip(fields[3].parse().ok());
             let (uid, gid) = numbers.ok_or_else(|| Error::NoUser(name.to_owned()))?;
-            let home = fields.get(5).filter(|home| !home.is_empty()).unwrap_or(&"/");
+            let home = fields
+                .get(5)
+                .filter(|home| !home.is_empty())
+                .unwrap_or(&"/");
             let home = (*home).to_owned();
-            (Some(fields[0]), User { uid, gid, groups: Vec::new(), home })
+            (
+                Some(fields[0]),
+                User {
+                    uid,
+                    gid,
+                    groups: Vec::new(),
+                    home,
+                },
+            )
         }
         (None, Some(uid)) => {
             let home = if uid == 0 { "/root" } else { "/" };
-            (None, User { uid, gid: 0, groups: Vec::new(), home: home.to_owned() })
+            (
+                None,
+                User {
+                    uid,
+                    gid: 0,
+                    groups: Vec::new(),
+                    home: home.to_owned(),
+                },
+            )
         }
         (None, None) => return Err(Error::NoUser(name.to_owned())),
     };
@@ -95,13 +112,21 @@ fn gid_of(group: &str, name: &str) -> Result<u32, Error> {
         let mut fields = line.split(':');
         (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
     });
-    named.or_else(|| name.parse().ok()).ok_or_else(|| Error::NoGroup(name.to_owned()))
+    named
+        .or_else(|| name.parse().ok())
+        .ok_or_else(|| Error::NoGroup(name.to_owned()))
 }
 
 fn memberships(group: &str, login: &str) -> Vec<u32> {
-    let lines = group.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let lines = group
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>());
     lines
-        .filter(|fields| fields.get(3).is_some_and(|members| members.split(',').any(|m| m == login)))
+        .filter(|fields| {
+            fields
+                .get(3)
+                .is_some_and(|members| members.split(',').any(|m| m == login))
+        })
         .filter_map(|fields| fields[2].parse().ok())
         .collect()
 }
@@ -130,11 +155,18 @@ enum Found {
     Text(String),
     Whiteout,
     /// Not here; an opaque directory hides the layers below.
-    Nothing { is_opaque: bool },
+    Nothing {
+        is_opaque: bool,
+    },
 }
 
 fn read_in(layer: &Path, path: &str) -> io::Result<Found> {
-    let root = openat(CWD, layer, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let root = openat(
+        CWD,
+        layer,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let file = match openat2(&root, path, flags, Mode::empty(), resolve) {
@@ -142,7 +174,9 @@ fn read_in(layer: &Path, path: &str) -> io::Result<Found> {
         // A whiteout is a device without driver, or its parent is one.
         Err(rustix::io::Errno::NXIO | rustix::io::Errno::NOTDIR) => return Ok(Found::Whiteout),
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::LOOP) => {
-            return Ok(Found::Nothing { is_opaque: is_opaque(&layer.join("etc")) });
+            return Ok(Found::Nothing {
+                is_opaque: is_opaque(&layer.join("etc")),
+            });
         }
         Err(error) => return Err(error.into()),
     };
@@ -172,7 +206,10 @@ mod tests {
     fn check(user: &str, add: &[&str], expected: (u32, u32, &[u32], &str)) {
         let add: Vec<String> = add.iter().map(|&text| text.to_owned()).collect();
         let found = resolve_in(PASSWD, GROUP, user, &add).unwrap();
-        assert_eq!((found.uid, found.gid, &found.groups[..], &*found.home), expected);
+        assert_eq!(
+            (found.uid, found.gid, &found.groups[..], &*found.home),
+            expected
+        );
     }
 
     #[test]
@@ -189,7 +226,10 @@ mod tests {
         let error = resolve_in(PASSWD, GROUP, "nobody", &[]).unwrap_err();
         let expected = "unable to find user nobody: no matching entries in passwd file";
         assert_eq!(error.to_string(), expected);
-        assert!(matches!(resolve_in(PASSWD, GROUP, "web:x", &[]), Err(Error::NoGroup(_))));
+        assert!(matches!(
+            resolve_in(PASSWD, GROUP, "web:x", &[]),
+            Err(Error::NoGroup(_))
+        ));
     }
 
     #[test]
@@ -205,8 +245,15 @@ mod tests {
         std::fs::write(high.join("etc/passwd"), "a:x:2:2::/:\n").unwrap();
         std::os::unix::fs::symlink("/etc/passwd", upper.join("etc/group")).unwrap();
         let work = dir.path().join("w");
-        let rootfs = Rootfs::Overlay { lower: vec![low, high], upper, work };
+        let rootfs = Rootfs::Overlay {
+            lower: vec![low, high],
+            upper,
+            work,
+        };
         assert_eq!(resolve(&rootfs, "a", &[]).unwrap().uid, 2);
-        assert!(resolve(&rootfs, "root", &[]).is_err(), "the host's passwd must not be read");
+        assert!(
+            resolve(&rootfs, "root", &[]).is_err(),
+            "the host's passwd must not be read"
+        );
     }
 }

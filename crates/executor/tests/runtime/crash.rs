@@ -8,7 +8,9 @@ use skep_executor::{
 use crate::rig::{BOTH, Rig, wait_until};
 
 fn kill(pid: i32) {
-    let status = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
+    let status = std::process::Command::new("kill")
+        .args(["-9", &pid.to_string()])
+        .status();
     assert!(status.unwrap().success());
 }
 
@@ -20,7 +22,9 @@ async fn containers_are_adopted_running_and_ended() {
         let ended = rig.started("exit 5").await;
         let ended_id = ended.id().clone();
         // Nobody of the old daemon waits: the record must be on disk all the same.
-        wait_until("the record is written", || ended.state().unwrap().phase == Phase::Exited);
+        wait_until("the record is written", || {
+            ended.state().unwrap().phase == Phase::Exited
+        });
         drop(ended);
         let mut live = Vec::new();
         let mut codes = Vec::new();

@@ -31,8 +31,18 @@ async fn exec_has_streams_user_environment_and_exit_code() {
         stdin.write_all(b"typed\n").await.unwrap();
         drop(stdin);
         let (mut out, mut err) = (String::new(), String::new());
-        exec.stdout.take().unwrap().read_to_string(&mut out).await.unwrap();
-        exec.stderr.take().unwrap().read_to_string(&mut err).await.unwrap();
+        exec.stdout
+            .take()
+            .unwrap()
+            .read_to_string(&mut out)
+            .await
+            .unwrap();
+        exec.stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut err)
+            .await
+            .unwrap();
         assert_eq!((&*out, &*err), ("33\n/tmp\nb\ntyped\n", "bad\n"), "{oci:?}");
         assert_eq!(exec.wait().await.unwrap(), 9, "{oci:?}");
     }
@@ -51,9 +61,19 @@ async fn exec_with_a_pty_can_be_resized() {
         };
         let mut exec = handle.exec(config).await.unwrap();
         exec.control().resize(25, 75).unwrap();
-        exec.stdin.as_mut().unwrap().write_all(b"go\n").await.unwrap();
+        exec.stdin
+            .as_mut()
+            .unwrap()
+            .write_all(b"go\n")
+            .await
+            .unwrap();
         let mut text = String::new();
-        exec.stdout.take().unwrap().read_to_string(&mut text).await.unwrap();
+        exec.stdout
+            .take()
+            .unwrap()
+            .read_to_string(&mut text)
+            .await
+            .unwrap();
         assert!(text.ends_with("25 75\r\n"), "{oci:?} {text:?}");
         assert_eq!(exec.wait().await.unwrap(), 4);
     }
@@ -64,7 +84,10 @@ async fn exec_of_a_missing_program_and_in_a_dead_container_is_refused() {
     for oci in BOTH {
         let rig = Rig::new(oci.clone());
         let handle = rig.started("sleep 100").await;
-        let config = ExecConfig { args: vec!["foo".to_owned()], ..ExecConfig::default() };
+        let config = ExecConfig {
+            args: vec!["foo".to_owned()],
+            ..ExecConfig::default()
+        };
         match handle.exec(config).await {
             Err(Error::NotRun { code: 127, message }) => assert_eq!(
                 message,
@@ -74,7 +97,10 @@ async fn exec_of_a_missing_program_and_in_a_dead_container_is_refused() {
             other => panic!("{oci:?} {other:?}"),
         }
         handle.kill().await.unwrap();
-        assert!(matches!(handle.exec(shell("true")).await, Err(Error::NotRunning(_))));
+        assert!(matches!(
+            handle.exec(shell("true")).await,
+            Err(Error::NotRunning(_))
+        ));
     }
 }
 
@@ -82,15 +108,29 @@ async fn exec_of_a_missing_program_and_in_a_dead_container_is_refused() {
 async fn top_pids_and_stats_see_the_containers_processes() {
     let rig = Rig::new(OciChoice::Auto);
     let handle = rig.started("sleep 100 & sleep 200 & wait").await;
-    crate::rig::wait_until("all three processes run", || handle.pids().unwrap().len() == 3);
+    crate::rig::wait_until("all three processes run", || {
+        handle.pids().unwrap().len() == 3
+    });
     let pids: BTreeSet<i32> = handle.pids().unwrap().into_iter().collect();
     assert!(pids.contains(&handle.pid().unwrap()));
     let table = handle.top("").await.unwrap();
-    let column = table.titles.iter().position(|title| title == "PID").unwrap();
-    let seen: BTreeSet<i32> =
-        table.processes.iter().map(|row| row[column].parse().unwrap()).collect();
+    let column = table
+        .titles
+        .iter()
+        .position(|title| title == "PID")
+        .unwrap();
+    let seen: BTreeSet<i32> = table
+        .processes
+        .iter()
+        .map(|row| row[column].parse().unwrap())
+        .collect();
     assert_eq!(seen, pids);
-    assert!(table.processes.iter().any(|row| row.last().unwrap().ends_with("sleep 200")));
+    assert!(
+        table
+            .processes
+            .iter()
+            .any(|row| row.last().unwrap().ends_with("sleep 200"))
+    );
     let stats = handle.stats().unwrap();
     assert_eq!(stats.pids.current, 3);
     assert!(stats.memory.usage_bytes > 0 && stats.cpu.total_nanos > 0);

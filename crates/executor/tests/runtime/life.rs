@@ -28,7 +28,10 @@ async fn a_container_lives_from_create_to_exit_code() {
         assert!(state.started_at.unwrap() >= state.created_at);
         rig.runtime.delete(&id).await.unwrap();
         rig.runtime.delete(&id).await.unwrap();
-        assert!(matches!(rig.runtime.open(&id).await, Err(Error::NotFound(_))));
+        assert!(matches!(
+            rig.runtime.open(&id).await,
+            Err(Error::NotFound(_))
+        ));
     }
 }
 
@@ -36,14 +39,28 @@ async fn a_container_lives_from_create_to_exit_code() {
 async fn stop_sends_its_signal_and_kills_after_the_grace() {
     for oci in BOTH {
         let rig = Rig::new(oci.clone());
-        let polite = rig.started("trap 'exit 3' TERM; while :; do sleep 0.01; done").await;
+        let polite = rig
+            .started("trap 'exit 3' TERM; while :; do sleep 0.01; done")
+            .await;
         crate::streams::wait_for_trap(&polite).await;
-        let exit = polite.stop(None, Some(Duration::from_secs(20))).await.unwrap();
+        let exit = polite
+            .stop(None, Some(Duration::from_secs(20)))
+            .await
+            .unwrap();
         assert_eq!(exit.code, 3, "{oci:?}");
-        let deaf = rig.started("trap '' TERM; while :; do sleep 0.01; done").await;
-        let exit = deaf.stop(None, Some(Duration::from_millis(50))).await.unwrap();
+        let deaf = rig
+            .started("trap '' TERM; while :; do sleep 0.01; done")
+            .await;
+        let exit = deaf
+            .stop(None, Some(Duration::from_millis(50)))
+            .await
+            .unwrap();
         assert_eq!(exit.code, 137, "{oci:?}");
-        assert_eq!(deaf.stop(None, None).await.unwrap(), exit, "stopping twice is harmless");
+        assert_eq!(
+            deaf.stop(None, None).await.unwrap(),
+            exit,
+            "stopping twice is harmless"
+        );
     }
 }
 
@@ -51,9 +68,16 @@ async fn stop_sends_its_signal_and_kills_after_the_grace() {
 async fn a_created_container_is_deleted_without_ever_running() {
     let rig = Rig::new(OciChoice::Auto);
     let id = rig.id();
-    let handle = rig.runtime.create(&id, rig.shell("sleep 100")).await.unwrap();
+    let handle = rig
+        .runtime
+        .create(&id, rig.shell("sleep 100"))
+        .await
+        .unwrap();
     let pid = handle.pid().unwrap();
-    assert!(matches!(rig.runtime.create(&id, rig.shell("true")).await, Err(Error::Exists(_))));
+    assert!(matches!(
+        rig.runtime.create(&id, rig.shell("true")).await,
+        Err(Error::Exists(_))
+    ));
     rig.runtime.delete(&id).await.unwrap();
     assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
 }
@@ -63,9 +87,21 @@ async fn programs_that_cannot_run_are_reported_in_dockers_words() {
     for oci in BOTH {
         let rig = Rig::new(oci.clone());
         let cases = [
-            ("foo", 127, "exec: \"foo\": executable file not found in $PATH: unknown"),
-            ("/nope", 127, "exec: \"/nope\": stat /nope: no such file or directory: unknown"),
-            ("/etc/passwd", 126, "exec: \"/etc/passwd\": permission denied: unknown"),
+            (
+                "foo",
+                127,
+                "exec: \"foo\": executable file not found in $PATH: unknown",
+            ),
+            (
+                "/nope",
+                127,
+                "exec: \"/nope\": stat /nope: no such file or directory: unknown",
+            ),
+            (
+                "/etc/passwd",
+                126,
+                "exec: \"/etc/passwd\": permission denied: unknown",
+            ),
         ];
         for (program, expected, ending) in cases {
             let mut config = rig.shell("");
@@ -79,7 +115,10 @@ async fn programs_that_cannot_run_are_reported_in_dockers_words() {
                 }
                 other => panic!("{oci:?} {program}: {other:?}"),
             }
-            assert!(matches!(rig.runtime.open(&id).await, Err(Error::NotFound(_))));
+            assert!(matches!(
+                rig.runtime.open(&id).await,
+                Err(Error::NotFound(_))
+            ));
         }
     }
 }
@@ -93,20 +132,43 @@ async fn bad_input_leaves_nothing_behind() {
         propagation: Propagation::Rprivate,
         is_recursive: true,
     };
-    config.mounts = vec![Mount { destination: "/x".to_owned(), is_readonly: false, kind }];
+    config.mounts = vec![Mount {
+        destination: "/x".to_owned(),
+        is_readonly: false,
+        kind,
+    }];
     let error = rig.runtime.create(&rig.id(), config).await.unwrap_err();
-    assert!(error.to_string().ends_with("bind source path does not exist: /no/such/place"));
+    assert!(
+        error
+            .to_string()
+            .ends_with("bind source path does not exist: /no/such/place")
+    );
     let mut config = rig.shell("true");
     config.user = "ghost".to_owned();
-    assert!(matches!(rig.runtime.create(&rig.id(), config).await, Err(Error::User(_))));
-    assert_eq!(std::fs::read_dir(rig.dir.join("containers")).unwrap().count(), 0);
+    assert!(matches!(
+        rig.runtime.create(&rig.id(), config).await,
+        Err(Error::User(_))
+    ));
+    assert_eq!(
+        std::fs::read_dir(rig.dir.join("containers"))
+            .unwrap()
+            .count(),
+        0
+    );
 }
 
 #[tokio::test]
 async fn reserved_ports_are_held_for_the_containers_life() {
     let rig = Rig::new(OciChoice::Auto);
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let port = PortReservation { protocol: Protocol::Tcp, addr: free.ip(), port: free.port() };
+    let free = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let port = PortReservation {
+        protocol: Protocol::Tcp,
+        addr: free.ip(),
+        port: free.port(),
+    };
     let mut config = rig.shell("sleep 100");
     config.reserved_ports = vec![port.clone()];
     let handle = rig.runtime.create(&rig.id(), config.clone()).await.unwrap();
@@ -145,7 +207,11 @@ async fn limits_user_mounts_and_names_arrive_inside() {
             propagation: Propagation::Rprivate,
             is_recursive: true,
         };
-        config.mounts = vec![Mount { destination: "/data".to_owned(), is_readonly: true, kind }];
+        config.mounts = vec![Mount {
+            destination: "/data".to_owned(),
+            is_readonly: true,
+            kind,
+        }];
         config.user = "web".to_owned();
         config.hostname = "box".to_owned();
         config.cwd = "/made/here".to_owned();
@@ -160,7 +226,10 @@ async fn limits_user_mounts_and_names_arrive_inside() {
         };
         config.rlimits = vec![nofile];
         let (code, output) = crate::streams::run(&rig, config).await;
-        assert_eq!(output, "33\n34\nbox\nhi\n99\n/srv y\n/made/here\n50\n67108864\n", "{oci:?}");
+        assert_eq!(
+            output, "33\n34\nbox\nhi\n99\n/srv y\n/made/here\n50\n67108864\n",
+            "{oci:?}"
+        );
         assert_eq!(code, 0);
     }
 }

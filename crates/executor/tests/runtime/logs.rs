@@ -11,7 +11,10 @@ async fn read(handle: &Handle, options: LogOptions) -> Vec<(OutputStream, String
         .unwrap()
         .map(|entry| {
             let entry = entry.unwrap();
-            (entry.stream, String::from_utf8(entry.bytes.to_vec()).unwrap())
+            (
+                entry.stream,
+                String::from_utf8(entry.bytes.to_vec()).unwrap(),
+            )
         })
         .collect()
         .await
@@ -25,9 +28,19 @@ async fn output_is_logged_and_readable_after_the_end() {
         handle.wait().await.unwrap();
         let all = read(&handle, LogOptions::default()).await;
         let texts: Vec<&str> = all.iter().map(|(_, text)| &**text).collect();
-        assert!(texts.contains(&"one\n") && texts.contains(&"two\n"), "{oci:?} {texts:?}");
+        assert!(
+            texts.contains(&"one\n") && texts.contains(&"two\n"),
+            "{oci:?} {texts:?}"
+        );
         assert!(texts.contains(&"three"));
-        let errors = read(&handle, LogOptions { stdout: false, ..LogOptions::default() }).await;
+        let errors = read(
+            &handle,
+            LogOptions {
+                stdout: false,
+                ..LogOptions::default()
+            },
+        )
+        .await;
         assert_eq!(errors, [(OutputStream::Stderr, "two\n".to_owned())]);
     }
 }
@@ -36,17 +49,39 @@ async fn output_is_logged_and_readable_after_the_end() {
 async fn following_sees_every_line_through_rotations_and_ends_with_the_container() {
     let rig = Rig::new(OciChoice::Auto);
     let mut config = rig.shell("seq 1 20000");
-    config.log = LogConfig::JsonFile { path: None, max_size: 400_000, max_files: 10 };
+    config.log = LogConfig::JsonFile {
+        path: None,
+        max_size: 400_000,
+        max_files: 10,
+    };
     let handle = rig.runtime.create(&rig.id(), config).await.unwrap();
-    let follow = LogOptions { follow: true, ..LogOptions::default() };
+    let follow = LogOptions {
+        follow: true,
+        ..LogOptions::default()
+    };
     let reading = read(&handle, follow);
     let (lines, started) = tokio::join!(reading, handle.start());
     started.unwrap();
-    let numbers: Vec<u32> = lines.iter().map(|(_, line)| line.trim().parse().unwrap()).collect();
+    let numbers: Vec<u32> = lines
+        .iter()
+        .map(|(_, line)| line.trim().parse().unwrap())
+        .collect();
     assert_eq!(numbers, (1..=20000).collect::<Vec<_>>());
-    assert!(handle.dir().join(format!("{}-json.log.1", handle.id())).exists());
-    let tail = LogOptions { tail: Some(2), ..LogOptions::default() };
-    let last: Vec<String> = read(&handle, tail).await.into_iter().map(|(_, line)| line).collect();
+    assert!(
+        handle
+            .dir()
+            .join(format!("{}-json.log.1", handle.id()))
+            .exists()
+    );
+    let tail = LogOptions {
+        tail: Some(2),
+        ..LogOptions::default()
+    };
+    let last: Vec<String> = read(&handle, tail)
+        .await
+        .into_iter()
+        .map(|(_, line)| line)
+        .collect();
     assert_eq!(last, ["19999\n", "20000\n"]);
 }
 
@@ -54,7 +89,11 @@ async fn following_sees_every_line_through_rotations_and_ends_with_the_container
 async fn a_log_that_cannot_be_written_costs_entries_not_the_container() {
     let rig = Rig::new(OciChoice::Auto);
     let mut config = rig.shell("seq 1 1000");
-    config.log = LogConfig::JsonFile { path: Some("/dev/full".into()), max_size: 0, max_files: 1 };
+    config.log = LogConfig::JsonFile {
+        path: Some("/dev/full".into()),
+        max_size: 0,
+        max_files: 1,
+    };
     let handle = rig.runtime.create(&rig.id(), config).await.unwrap();
     handle.start().await.unwrap();
     assert_eq!(handle.wait().await.unwrap().code, 0);

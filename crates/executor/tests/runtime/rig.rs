@@ -25,7 +25,11 @@ pub(crate) struct Rig {
 impl Rig {
     pub(crate) fn new(oci: OciChoice) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("skep-rt-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "skep-rt-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
         let dir = Path::new("/tmp").join(&name);
         make_rootfs(&dir.join("lower"));
         let config = RuntimeConfig {
@@ -37,7 +41,12 @@ impl Rig {
             init: None,
         };
         let runtime = Runtime::new(config.clone()).unwrap();
-        Self { runtime, dir, config, number: AtomicU32::new(0) }
+        Self {
+            runtime,
+            dir,
+            config,
+            number: AtomicU32::new(0),
+        }
     }
 
     /// A second runtime on the same directories, as after a restart of the daemon.
@@ -68,7 +77,11 @@ impl Rig {
     }
 
     pub(crate) async fn started(&self, script: &str) -> Handle {
-        let handle = self.runtime.create(&self.id(), self.shell(script)).await.unwrap();
+        let handle = self
+            .runtime
+            .create(&self.id(), self.shell(script))
+            .await
+            .unwrap();
         handle.start().await.unwrap();
         handle
     }
@@ -79,7 +92,10 @@ impl Drop for Rig {
         let (runtime, root) = (self.restarted(), self.config.root.clone());
         // A thread of its own: a runtime may be running on this one.
         std::thread::spawn(move || {
-            let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let tokio = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
             for entry in fs::read_dir(root).into_iter().flatten().flatten() {
                 let id = entry.file_name().into_string().unwrap().parse().unwrap();
                 let _ = tokio.block_on(runtime.delete(&id));
@@ -113,8 +129,17 @@ pub(crate) const BOTH: [OciChoice; 2] = [OciChoice::Crun, OciChoice::Runc];
 
 fn monitor_program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let path = test.parent().unwrap().parent().unwrap().join("examples/monitor");
-    assert!(path.exists(), "build the example `monitor` first: {}", path.display());
+    let path = test
+        .parent()
+        .unwrap()
+        .parent()
+        .unwrap()
+        .join("examples/monitor");
+    assert!(
+        path.exists(),
+        "build the example `monitor` first: {}",
+        path.display()
+    );
     path
 }
 
@@ -123,8 +148,15 @@ fn make_rootfs(root: &Path) {
         fs::create_dir_all(root.join(dir)).unwrap();
     }
     fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-    for name in ["sh", "sleep", "echo", "cat", "id", "true", "yes", "head", "stty", "seq", "kill", "hostname", "dd"] {
+    for name in [
+        "sh", "sleep", "echo", "cat", "id", "true", "yes", "head", "stty", "seq", "kill",
+        "hostname", "dd",
+    ] {
         symlink("busybox", root.join("bin").join(name)).unwrap();
     }
-    fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\n").unwrap();
+    fs::write(
+        root.join("etc/passwd"),
+        "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\n",
+    )
+    .unwrap();
 }

@@ -6,13 +6,15 @@ use std::{
     time::Duration,
 };
 
-use skep_executor::runtime::{
-    AttachOptions, ContainerConfig, Handle, OciChoice, OutputStream,
-};
+use skep_executor::runtime::{AttachOptions, ContainerConfig, Handle, OciChoice, OutputStream};
 
 use crate::rig::{BOTH, Rig, WAIT_MAX};
 
-const ALL: AttachOptions = AttachOptions { stdin: true, stdout: true, stderr: true };
+const ALL: AttachOptions = AttachOptions {
+    stdin: true,
+    stdout: true,
+    stderr: true,
+};
 
 /// Runs to the end and gives exit code and stdout.
 pub(crate) async fn run(rig: &Rig, config: ContainerConfig) -> (i32, String) {
@@ -21,7 +23,11 @@ pub(crate) async fn run(rig: &Rig, config: ContainerConfig) -> (i32, String) {
     handle.start().await.unwrap();
     let mut text = String::new();
     while let Some((stream, bytes)) = output.next().await.unwrap() {
-        let name = if stream == OutputStream::Stderr { "[err]" } else { "" };
+        let name = if stream == OutputStream::Stderr {
+            "[err]"
+        } else {
+            ""
+        };
         text.push_str(name);
         text.push_str(&String::from_utf8_lossy(&bytes));
     }
@@ -62,7 +68,11 @@ async fn stdin_reaches_the_container_and_ends_with_the_client() {
             (out, err)
         };
         let ((), (out, err)) = tokio::join!(write, read);
-        assert_eq!((out.len(), &err[..]), (sent.len(), &b"over\n"[..]), "{oci:?}");
+        assert_eq!(
+            (out.len(), &err[..]),
+            (sent.len(), &b"over\n"[..]),
+            "{oci:?}"
+        );
         assert_eq!(handle.wait().await.unwrap().code, 0);
     }
 }
@@ -87,7 +97,10 @@ async fn a_pty_has_its_size_and_one_stream() {
             assert_eq!(stream, OutputStream::Stdout);
             text.push_str(&String::from_utf8_lossy(&bytes));
         }
-        assert_eq!(text, "30 90\r\nhello\r\ngot hello\r\n40 100\r\ne\r\n", "{oci:?}");
+        assert_eq!(
+            text, "30 90\r\nhello\r\ngot hello\r\n40 100\r\ne\r\n",
+            "{oci:?}"
+        );
     }
 }
 
@@ -134,6 +147,13 @@ async fn broken_clients_do_not_disturb_the_container() {
         assert!(rest.is_empty());
     }
     assert!(handle.resize(1, 1).await.is_err(), "there is no pty");
-    assert_eq!(handle.stop(Some(9), Some(Duration::from_secs(9))).await.unwrap().code, 137);
+    assert_eq!(
+        handle
+            .stop(Some(9), Some(Duration::from_secs(9)))
+            .await
+            .unwrap()
+            .code,
+        137
+    );
     drop(half);
 }

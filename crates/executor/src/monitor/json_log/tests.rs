@@ -5,15 +5,29 @@ use proptest::prelude::*;
 use super::*;
 
 fn log_in(dir: &Path, max_size: u64, max_files: u32) -> JsonLog {
-    JsonLog::open(LogFile { path: dir.join("c-json.log"), max_size, max_files })
+    JsonLog::open(LogFile {
+        path: dir.join("c-json.log"),
+        max_size,
+        max_files,
+    })
 }
 
 #[test]
 fn an_entry_is_byte_equal_to_dockers() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = log_in(dir.path(), 0, 1);
-    log.append("stdout", b"tab\there <b> & \"q\" \\ \xff \r", true, 1_700_000_000_120_000_000);
-    log.append("stderr", "é\u{2028}".as_bytes(), false, 1_700_000_000_000_000_000);
+    log.append(
+        "stdout",
+        b"tab\there <b> & \"q\" \\ \xff \r",
+        true,
+        1_700_000_000_120_000_000,
+    );
+    log.append(
+        "stderr",
+        "é\u{2028}".as_bytes(),
+        false,
+        1_700_000_000_000_000_000,
+    );
     log.flush();
     let expected = concat!(
         r#"{"log":"tab\u0009here \u003cb\u003e \u0026 \"q\" \\ \ufffd \r\n","stream":"stdout","time":"2023-11-14T22:13:20.12Z"}"#,
@@ -21,7 +35,10 @@ fn an_entry_is_byte_equal_to_dockers() {
         r#"{"log":"é\u2028","stream":"stderr","time":"2023-11-14T22:13:20Z"}"#,
         "\n"
     );
-    assert_eq!(fs::read_to_string(dir.path().join("c-json.log")).unwrap(), expected);
+    assert_eq!(
+        fs::read_to_string(dir.path().join("c-json.log")).unwrap(),
+        expected
+    );
 }
 
 #[test]
@@ -39,7 +56,16 @@ fn rotation_keeps_the_newest_files_and_loses_no_line_among_them() {
         .collect();
     let numbers: Vec<u32> = text
         .lines()
-        .map(|line| line.split("line ").nth(1).unwrap().split('\\').next().unwrap().parse().unwrap())
+        .map(|line| {
+            line.split("line ")
+                .nth(1)
+                .unwrap()
+                .split('\\')
+                .next()
+                .unwrap()
+                .parse()
+                .unwrap()
+        })
         .collect();
     let first = numbers[0];
     assert!(first > 0, "the oldest file must be gone");
@@ -61,7 +87,11 @@ fn one_file_is_truncated_in_place() {
 
 #[test]
 fn a_full_disk_drops_and_counts_entries() {
-    let mut log = JsonLog::open(LogFile { path: "/dev/full".into(), max_size: 0, max_files: 1 });
+    let mut log = JsonLog::open(LogFile {
+        path: "/dev/full".into(),
+        max_size: 0,
+        max_files: 1,
+    });
     log.append("stdout", b"a", true, 0);
     log.append("stdout", b"b", true, 0);
     log.flush();

@@ -44,7 +44,14 @@ struct Line {
 impl LogFiles {
     pub(super) fn new(path: PathBuf, max_files: u32) -> Self {
         let (queue, line) = (VecDeque::new(), Vec::new());
-        Self { path, max_files, queue, offset: 0, line, is_positioned: false }
+        Self {
+            path,
+            max_files,
+            queue,
+            offset: 0,
+            line,
+            is_positioned: false,
+        }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -74,7 +81,9 @@ impl LogFiles {
     }
 
     fn fill(&mut self, block: &mut [u8]) -> io::Result<usize> {
-        let Some(file) = self.queue.front() else { return Ok(0) };
+        let Some(file) = self.queue.front() else {
+            return Ok(0);
+        };
         if file.metadata()?.len() < self.offset {
             // Truncated in place: rotation with one file.
             self.offset = 0;
@@ -169,7 +178,11 @@ fn parse(line: &[u8]) -> Option<LogEntry> {
         _ => return None,
     };
     let time = i64::try_from(time).ok()?;
-    Some(LogEntry { stream, time, bytes: line.log.into_bytes().into() })
+    Some(LogEntry {
+        stream,
+        time,
+        bytes: line.log.into_bytes().into(),
+    })
 }
 
 /// Where the last `count` lines of a file begin, and how many of them it has.
@@ -185,7 +198,12 @@ fn tail_start(file: &File, count: u64) -> io::Result<(u64, u64)> {
         position -= size;
         let part = &mut block[..usize::try_from(size).unwrap_or(BLOCK_BYTES)];
         file.read_exact_at(part, position)?;
-        for (index, _) in part.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
+        for (index, _) in part
+            .iter()
+            .enumerate()
+            .rev()
+            .filter(|(_, byte)| **byte == b'\n')
+        {
             newlines += 1;
             // The newline before the first wanted line.
             if newlines > count {
@@ -203,7 +221,9 @@ mod tests {
     use super::*;
 
     fn line(n: u32) -> String {
-        format!("{{\"log\":\"{n}\\n\",\"stream\":\"stdout\",\"time\":\"2024-01-01T00:00:{n:02}Z\"}}\n")
+        format!(
+            "{{\"log\":\"{n}\\n\",\"stream\":\"stdout\",\"time\":\"2024-01-01T00:00:{n:02}Z\"}}\n"
+        )
     }
 
     fn lines(range: std::ops::Range<u32>) -> String {

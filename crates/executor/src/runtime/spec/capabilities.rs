@@ -5,18 +5,65 @@ use crate::runtime::config::Security;
 
 /// All names, by number.
 const NAMES: [&str; 41] = [
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID",
-    "SETPCAP", "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW",
-    "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT",
-    "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD",
-    "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG",
-    "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
 ];
 
 /// What Docker leaves to root in a container.
 const DEFAULTS: [&str; 14] = [
-    "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP",
-    "SETPCAP", "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FSETID",
+    "FOWNER",
+    "MKNOD",
+    "NET_RAW",
+    "SETGID",
+    "SETUID",
+    "SETFCAP",
+    "SETPCAP",
+    "NET_BIND_SERVICE",
+    "SYS_CHROOT",
+    "KILL",
+    "AUDIT_WRITE",
 ];
 
 /// The bounding set, with `CAP_`, in the kernel's order. `last` is the highest number the kernel knows.
@@ -25,7 +72,8 @@ pub(super) fn granted(security: &Security, last: u32) -> Result<Vec<String>, Err
     let known = &NAMES[..known];
     let add = names(&security.capabilities_add)?;
     let drop = names(&security.capabilities_drop)?;
-    let has = |list: &[String], name: &str| list.iter().any(|entry| entry == name || entry == "ALL");
+    let has =
+        |list: &[String], name: &str| list.iter().any(|entry| entry == name || entry == "ALL");
     let is_named = |list: &[String], name: &str| list.iter().any(|entry| entry == name);
     let keeps = |name: &str| {
         if security.is_privileged {
@@ -36,7 +84,11 @@ pub(super) fn granted(security: &Security, last: u32) -> Result<Vec<String>, Err
         let is_added = is_named(&add, name) || has(&add, "ALL");
         (is_base || is_added) && !is_named(&drop, name)
     };
-    Ok(known.iter().filter(|name| keeps(name)).map(|name| format!("CAP_{name}")).collect())
+    Ok(known
+        .iter()
+        .filter(|name| keeps(name))
+        .map(|name| format!("CAP_{name}"))
+        .collect())
 }
 
 fn names(list: &[String]) -> Result<Vec<String>, Error> {
@@ -78,14 +130,19 @@ mod tests {
 
     #[test]
     fn kernels_without_the_newest_capabilities_are_not_asked_for_them() {
-        let security = Security { is_privileged: true, ..Security::default() };
+        let security = Security {
+            is_privileged: true,
+            ..Security::default()
+        };
         assert_eq!(granted(&security, 37).unwrap().len(), 38);
     }
 
     #[test]
     fn an_unknown_capability_is_refused() {
-        let security =
-            Security { capabilities_add: vec!["FLY".to_owned()], ..Security::default() };
+        let security = Security {
+            capabilities_add: vec!["FLY".to_owned()],
+            ..Security::default()
+        };
         assert!(granted(&security, 40).is_err());
     }
 }

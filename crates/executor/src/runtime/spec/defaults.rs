@@ -6,8 +6,22 @@ use crate::runtime::config::{ContainerConfig, SharedNamespace};
 
 /// `RLIMIT_` names without the prefix.
 pub(super) const RLIMITS: [&str; 16] = [
-    "AS", "CORE", "CPU", "DATA", "FSIZE", "LOCKS", "MEMLOCK", "MSGQUEUE", "NICE", "NOFILE",
-    "NPROC", "RSS", "RTPRIO", "RTTIME", "SIGPENDING", "STACK",
+    "AS",
+    "CORE",
+    "CPU",
+    "DATA",
+    "FSIZE",
+    "LOCKS",
+    "MEMLOCK",
+    "MSGQUEUE",
+    "NICE",
+    "NOFILE",
+    "NPROC",
+    "RSS",
+    "RTPRIO",
+    "RTTIME",
+    "SIGPENDING",
+    "STACK",
 ];
 
 /// Hidden from unprivileged containers.
@@ -26,8 +40,13 @@ pub(super) const MASKED_PATHS: [&str; 11] = [
 ];
 
 /// Read-only in unprivileged containers.
-pub(super) const READONLY_PATHS: [&str; 5] =
-    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub(super) const READONLY_PATHS: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 /// Device rules of unprivileged containers: type, major, minor (`None` all), access. Nothing but these.
 pub(super) const DEVICE_RULES: [(&str, Option<i64>, Option<i64>, &str); 9] = [
@@ -66,11 +85,15 @@ pub(super) fn mounts(config: &ContainerConfig) -> Vec<Value> {
         }));
     } else {
         let size = format!("size={}", config.shm_bytes);
-        list.push(json!({ "destination": "/dev/shm", "type": "tmpfs", "source": "shm",
-            "options": ["nosuid", "noexec", "nodev", "mode=1777", size] }));
+        list.push(
+            json!({ "destination": "/dev/shm", "type": "tmpfs", "source": "shm",
+            "options": ["nosuid", "noexec", "nodev", "mode=1777", size] }),
+        );
     }
     // Language runtimes size themselves by what they read here.
-    list.push(json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
-        "options": ["nosuid", "noexec", "nodev", access] }));
+    list.push(
+        json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+        "options": ["nosuid", "noexec", "nodev", access] }),
+    );
     list
 }

@@ -43,12 +43,21 @@ fn device_rules(config: &ContainerConfig, host: &Host) -> Vec<Value> {
 
 fn cpu(limits: &Resources) -> Option<Value> {
     let (quota, period) = match (limits.cpu_quota_us, limits.nano_cpus) {
-        (0, 0) => (None, (limits.cpu_period_us > 0).then_some(limits.cpu_period_us)),
+        (0, 0) => (
+            None,
+            (limits.cpu_period_us > 0).then_some(limits.cpu_period_us),
+        ),
         (0, nanos) => {
             let quota = u128::from(nanos) * u128::from(CPU_PERIOD_US) / u128::from(NANO_CPUS);
-            (Some(i64::try_from(quota).unwrap_or(i64::MAX)), Some(CPU_PERIOD_US))
+            (
+                Some(i64::try_from(quota).unwrap_or(i64::MAX)),
+                Some(CPU_PERIOD_US),
+            )
         }
-        (quota, _) => (Some(quota), (limits.cpu_period_us > 0).then_some(limits.cpu_period_us)),
+        (quota, _) => (
+            Some(quota),
+            (limits.cpu_period_us > 0).then_some(limits.cpu_period_us),
+        ),
     };
     let text = |text: &String| (!text.is_empty()).then(|| text.clone());
     let value = json!({
@@ -81,6 +90,8 @@ fn memory(limits: &Resources, host: &Host) -> Option<Value> {
 }
 
 fn has_any(value: Value) -> Option<Value> {
-    let is_empty = value.as_object().is_none_or(|map| map.values().all(Value::is_null));
+    let is_empty = value
+        .as_object()
+        .is_none_or(|map| map.values().all(Value::is_null));
     (!is_empty).then_some(value)
 }

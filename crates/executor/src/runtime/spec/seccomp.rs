@@ -62,9 +62,15 @@ const BY_CAPABILITY: [(&str, &str); 14] = [
     ("CAP_SYS_PACCT", "acct"),
     ("CAP_SYS_PTRACE", "kcmp pidfd_getfd process_madvise"),
     ("CAP_SYS_RAWIO", "iopl ioperm"),
-    ("CAP_SYS_TIME", "settimeofday stime clock_settime clock_settime64"),
+    (
+        "CAP_SYS_TIME",
+        "settimeofday stime clock_settime clock_settime64",
+    ),
     ("CAP_SYS_TTY_CONFIG", "vhangup"),
-    ("CAP_SYS_NICE", "get_mempolicy mbind set_mempolicy set_mempolicy_home_node"),
+    (
+        "CAP_SYS_NICE",
+        "get_mempolicy mbind set_mempolicy set_mempolicy_home_node",
+    ),
     ("CAP_SYSLOG", "syslog"),
     ("CAP_BPF", "bpf"),
     ("CAP_PERFMON", "perf_event_open"),
@@ -86,8 +92,10 @@ const ENOSYS: u32 = 38;
 pub fn profile(granted: &[String]) -> Value {
     let mut rules = vec![allow(ALLOWED)];
     for value in PERSONALITIES {
-        rules.push(json!({ "names": ["personality"], "action": "SCMP_ACT_ALLOW",
-            "args": [{ "index": 0, "value": value, "op": "SCMP_CMP_EQ" }] }));
+        rules.push(
+            json!({ "names": ["personality"], "action": "SCMP_ACT_ALLOW",
+            "args": [{ "index": 0, "value": value, "op": "SCMP_CMP_EQ" }] }),
+        );
     }
     rules.push(json!({ "names": ["socket"], "action": "SCMP_ACT_ALLOW",
         "args": [{ "index": 0, "value": AF_VSOCK, "op": "SCMP_CMP_NE" }] }));

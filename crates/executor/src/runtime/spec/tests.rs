@@ -4,7 +4,12 @@ use super::*;
 use crate::runtime::config::{Mount, Resources, Rlimit, Security};
 
 fn host() -> Host {
-    let user = User { uid: 0, gid: 0, groups: Vec::new(), home: "/root".to_owned() };
+    let user = User {
+        uid: 0,
+        gid: 0,
+        groups: Vec::new(),
+        home: "/root".to_owned(),
+    };
     Host {
         cgroup_path: "/skep/c1".to_owned(),
         cgroup_mode: Mode::V2,
@@ -18,7 +23,10 @@ fn host() -> Host {
 }
 
 fn config() -> ContainerConfig {
-    ContainerConfig { args: vec!["sh".to_owned()], ..ContainerConfig::default() }
+    ContainerConfig {
+        args: vec!["sh".to_owned()],
+        ..ContainerConfig::default()
+    }
 }
 
 fn build(config: &ContainerConfig) -> Value {
@@ -28,40 +36,76 @@ fn build(config: &ContainerConfig) -> Value {
 
 #[track_caller]
 fn refused(config: &ContainerConfig) -> String {
-    oci_spec(&"c".parse().unwrap(), config, &host()).unwrap_err().to_string()
+    oci_spec(&"c".parse().unwrap(), config, &host())
+        .unwrap_err()
+        .to_string()
 }
 
 #[test]
 fn a_plain_container_has_dockers_defaults() {
     let spec = build(&config());
     assert_eq!(spec["hostname"], "0123456789ab");
-    assert_eq!(spec["process"]["capabilities"]["bounding"].as_array().unwrap().len(), 14);
+    assert_eq!(
+        spec["process"]["capabilities"]["bounding"]
+            .as_array()
+            .unwrap()
+            .len(),
+        14
+    );
     assert_eq!(spec["linux"]["maskedPaths"].as_array().unwrap().len(), 11);
     assert_eq!(spec["linux"]["cgroupsPath"], "/skep/c1");
     assert_eq!(spec["linux"]["seccomp"]["defaultAction"], "SCMP_ACT_ERRNO");
     let mounts = spec["mounts"].as_array().unwrap();
-    let shm = mounts.iter().find(|mount| mount["destination"] == "/dev/shm").unwrap();
-    assert!(shm["options"].as_array().unwrap().contains(&json!("size=67108864")));
+    let shm = mounts
+        .iter()
+        .find(|mount| mount["destination"] == "/dev/shm")
+        .unwrap();
+    assert!(
+        shm["options"]
+            .as_array()
+            .unwrap()
+            .contains(&json!("size=67108864"))
+    );
 }
 
 #[test]
 fn a_privileged_container_is_confined_by_nothing() {
     let mut config = config();
-    config.security = Security { is_privileged: true, ..Security::default() };
+    config.security = Security {
+        is_privileged: true,
+        ..Security::default()
+    };
     let spec = build(&config);
-    assert_eq!(spec["process"]["capabilities"]["effective"].as_array().unwrap().len(), 41);
+    assert_eq!(
+        spec["process"]["capabilities"]["effective"]
+            .as_array()
+            .unwrap()
+            .len(),
+        41
+    );
     assert!(spec["linux"].get("seccomp").is_none());
-    assert!(spec["linux"]["maskedPaths"].as_array().is_none_or(Vec::is_empty));
+    assert!(
+        spec["linux"]["maskedPaths"]
+            .as_array()
+            .is_none_or(Vec::is_empty)
+    );
 }
 
 #[test]
 fn limits_become_what_docker_writes() {
     let mut config = config();
     let (nano_cpus, memory_bytes) = (1_500_000_000, 64 << 20);
-    config.resources =
-        Resources { nano_cpus, memory_bytes, pids_max: 10, ..Resources::default() };
+    config.resources = Resources {
+        nano_cpus,
+        memory_bytes,
+        pids_max: 10,
+        ..Resources::default()
+    };
     let resources = &build(&config)["linux"]["resources"];
-    assert_eq!(resources["cpu"], json!({ "quota": 150_000, "period": 100_000 }));
+    assert_eq!(
+        resources["cpu"],
+        json!({ "quota": 150_000, "period": 100_000 })
+    );
     assert_eq!(resources["memory"]["limit"], 64 << 20);
     assert_eq!(resources["memory"]["swap"], 128 << 20);
     assert_eq!(resources["pids"]["limit"], 10);
@@ -73,31 +117,55 @@ fn a_mount_at_a_defaults_place_replaces_it_and_parents_come_first() {
     let tmpfs = |destination: &str| Mount {
         destination: destination.to_owned(),
         is_readonly: false,
-        kind: MountKind::Tmpfs { size_bytes: 4096, mode: 0, options: vec!["exec".to_owned()] },
+        kind: MountKind::Tmpfs {
+            size_bytes: 4096,
+            mode: 0,
+            options: vec!["exec".to_owned()],
+        },
     };
     config.mounts = vec![tmpfs("/a/b"), tmpfs("/a"), tmpfs("/dev/shm")];
     let spec = build(&config);
     let mounts = spec["mounts"].as_array().unwrap();
-    let at = |path: &str| mounts.iter().position(|mount| mount["destination"] == path).unwrap();
+    let at = |path: &str| {
+        mounts
+            .iter()
+            .position(|mount| mount["destination"] == path)
+            .unwrap()
+    };
     assert!(at("/a") < at("/a/b"));
-    let shm: Vec<_> = mounts.iter().filter(|m| m["destination"] == "/dev/shm").collect();
+    let shm: Vec<_> = mounts
+        .iter()
+        .filter(|m| m["destination"] == "/dev/shm")
+        .collect();
     assert_eq!(shm.len(), 1);
-    assert_eq!(shm[0]["options"], json!(["nosuid", "nodev", "rw", "size=4096", "exec"]));
+    assert_eq!(
+        shm[0]["options"],
+        json!(["nosuid", "nodev", "rw", "size=4096", "exec"])
+    );
 }
 
 #[test]
 fn the_environment_is_merged_as_in_docker() {
     let mut config = config();
     config.hostname = "h".to_owned();
-    config.env = ["PATH=/x", "A=1", "A=2", "HOSTNAME"].map(str::to_owned).to_vec();
-    assert_eq!(build(&config)["process"]["env"], json!(["PATH=/x", "A=2", "HOME=/root"]));
+    config.env = ["PATH=/x", "A=1", "A=2", "HOSTNAME"]
+        .map(str::to_owned)
+        .to_vec();
+    assert_eq!(
+        build(&config)["process"]["env"],
+        json!(["PATH=/x", "A=2", "HOME=/root"])
+    );
 }
 
 #[test]
 fn bad_input_is_refused_with_a_reason() {
     assert_eq!(refused(&ContainerConfig::default()), "no command specified");
     let mut bad = config();
-    bad.rlimits = vec![Rlimit { name: "nofiles".to_owned(), soft: 1, hard: 1 }];
+    bad.rlimits = vec![Rlimit {
+        name: "nofiles".to_owned(),
+        soft: 1,
+        hard: 1,
+    }];
     assert_eq!(refused(&bad), "invalid ulimit type `nofiles`");
     let mut bad = config();
     bad.has_init = true;
