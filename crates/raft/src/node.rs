@@ -136,7 +136,7 @@ impl Node {
         !is_written && raft.prs().is_singleton()
     }
 
-    /// Starts an election now. A group of one is led after the next `ready`s.
+    /// Starts an election now. A group of one is led after the next `ready`s; a new one must have had its first before.
     ///
     /// # Errors
     /// This member cannot lead.
