@@ -1,4 +1,4 @@
-//! What must always hold of stored state once [`crate::drive`] has settled.
+//! What must always hold of stored state once [`crate::drive()`] has settled.
 //!
 //! Stated without the reconcilers' own functions where possible, so that a mistake there shows
 //! here. Each invariant is one function.

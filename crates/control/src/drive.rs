@@ -15,15 +15,15 @@ use crate::{
     wakes::Wakes,
 };
 
-/// Writes per raft entry the manager should ask of [`drive`]. SwarmKit's limit is 200. More
+/// Writes per raft entry the manager should ask of [`drive()`]. SwarmKit's limit is 200. More
 /// writes per entry mean fewer fsyncs, and a longer wait for other commands.
 pub const WRITES_PER_ENTRY_MAX: usize = 2000;
 
-/// Estimated bytes of an entry after which [`drive`] stops. SwarmKit refuses entries above
+/// Estimated bytes of an entry after which [`drive()`] stops. SwarmKit refuses entries above
 /// 1.5 MiB; the estimate may be off by protobuf's overhead, hence the margin.
 pub const ENTRY_BYTES_MAX: usize = 1024 * 1024;
 
-/// Activations in one [`drive`]. Reaching it means two reconcilers disagree for ever, or a very
+/// Activations in one [`drive()`]. Reaching it means two reconcilers disagree for ever, or a very
 /// large backlog; either way the rest stays dirty and other work gets its turn.
 pub const ACTIVATIONS_MAX: usize = 200_000;
 

@@ -1,9 +1,9 @@
 //! The brain: reconcilers that turn stored state, time and a seed into plans.
 //!
-//! [`drive`] is the entry point. The manager's leader core, the script tests and the simulator all
+//! [`drive()`] is the entry point. The manager's leader core, the script tests and the simulator all
 //! call it with a [`skep_store::Transaction`], the set of [`Dirty`] keys and the pending [`Wakes`];
 //! it runs [`reconcile`] on every dirty key and applies the plans until nothing is left to do.
-//! [`check`] states what must always hold of stored state. No IO, no clock, no memory between
+//! [`check()`] states what must always hold of stored state. No IO, no clock, no memory between
 //! activations: a new leader decides as the old one would have. See
 //! `docs/design/orchestration.md` and `docs/design/scheduler.md`. Deliberately absent: jobs and
 //! network allocation, which are not built yet.
