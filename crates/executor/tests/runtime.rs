@@ -1,6 +1,7 @@
 //! The runtime module on real containers: busybox under crun and runc, in directories and cgroups of their own.
 //!
 //! Needs root, `/bin/busybox` (static), crun and runc; every test says so by failing, none is skipped.
+#![expect(clippy::unwrap_used, reason = "what the rig cannot do fails the test")]
 
 #[path = "runtime/rig.rs"]
 mod rig;

@@ -178,10 +178,10 @@ impl Monitor {
                 }
             }
         }
-        if !self.stdin.is_empty() {
-            if let Some(sink) = self.io.stdin.as_ref().or(self.io.terminal.as_ref()) {
-                interest.push((Token::Stdin, sink.as_fd(), PollFlags::OUT));
-            }
+        if !self.stdin.is_empty()
+            && let Some(sink) = self.io.stdin.as_ref().or(self.io.terminal.as_ref())
+        {
+            interest.push((Token::Stdin, sink.as_fd(), PollFlags::OUT));
         }
         for (index, client) in self.clients.iter().enumerate() {
             let mut flags = PollFlags::empty();
