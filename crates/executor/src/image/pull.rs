@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use oci_spec::image::{Descriptor, ImageManifest};
 use tokio::sync::{OwnedMutexGuard, mpsc};
 
@@ -225,9 +225,13 @@ impl ImageStore {
                 layer.progress.tell("Waiting").await;
             }
         }
-        stream::iter(layers)
-            .map(|layer| Ok::<_, Error>(self.pull_layer(registry, layer, pinned)))
-            .try_buffer_unordered(self.inner.config.pull_concurrency.max(1))
+        // A closure held over the await would keep callers from spawning the pull.
+        let mut pulls = Vec::with_capacity(layers.len());
+        for layer in layers {
+            pulls.push(self.pull_layer(registry, layer, pinned).boxed());
+        }
+        stream::iter(pulls)
+            .buffer_unordered(self.inner.config.pull_concurrency.max(1))
             .try_collect::<()>()
             .await
     }

@@ -530,6 +530,25 @@ async fn errors_are_told_in_dockers_words() {
     );
 }
 
+/// The daemon pulls in tasks of its own, so the future must be one that can be spawned.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pulls_run_in_spawned_tasks() {
+    let mut content = Content::new();
+    let image = tiny("x", "");
+    publish(&mut content, "app", "1", &image);
+    let registry = FakeRegistry::with(content).await;
+    let fixture = Fixture::new();
+    let (store, reference) = (fixture.store.clone(), registry.reference("app:1"));
+    let task = tokio::spawn(async move {
+        let (tx, _rx) = mpsc::channel(64);
+        let remote = store.resolve_remote(&reference, None).await?;
+        let pulled = store.pull(&reference, None, None, tx).await?;
+        crate::image::Result::Ok((remote, pulled))
+    });
+    let (remote, pulled) = task.await.expect("task").expect("pull");
+    assert_eq!(remote.digest, pulled.digest);
+}
+
 #[tokio::test]
 async fn two_pulls_at_once_download_a_layer_once() {
     let mut content = Content::new();
