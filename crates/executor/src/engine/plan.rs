@@ -15,9 +15,9 @@ use skep_network::{HostPort, Protocol};
 use super::record::MountRecord;
 use crate::{
     image::Image,
-    runtime::{
+    runtime::config::{
         ContainerConfig, LogConfig, LogConfigError, Mount, MountKind, Propagation, Resources,
-        Rlimit, Security,
+        Rlimit, Seccomp, Security,
     },
 };
 
@@ -263,7 +263,7 @@ fn security(spec: &model::ContainerSpec) -> Result<Security, Error> {
         match seccomp {
             Some(model::SeccompMode::Custom) => return Err(Error::Unsupported("Seccomp.Profile")),
             Some(model::SeccompMode::Unconfined) => {
-                security.seccomp = crate::runtime::Seccomp::Unconfined;
+                security.seccomp = Seccomp::Unconfined;
             }
             Some(model::SeccompMode::Default) | None => {}
         }

@@ -1,0 +1,130 @@
+//! Opening the engine: every container that survived the daemon is found again.
+//!
+//! Record and runtime directory are made and removed in an order that leaves one of: both (a whole
+//! container), or a record alone (half made or half removed: discarded). What the runtime has
+//! without a record is debris too.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    sync::{Arc, RwLock},
+};
+
+use skep_network::Network;
+use tokio::sync::broadcast;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{info, warn};
+
+use super::{
+    Container, Containers, EVENTS_LAG_MAX, Engine, EngineConfig, Volumes, pull::Pulls,
+    record::Record,
+};
+use crate::{
+    image::ImageStore,
+    runtime::{Adopted, ContainerId, Handle, Runtime},
+};
+
+/// Why the engine cannot open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file system failed.
+    #[error("failed to open container files")]
+    Files(#[from] io::Error),
+    /// The runtime failed.
+    #[error("failed to find running containers")]
+    Runtime(#[from] crate::runtime::Error),
+}
+
+impl Engine {
+    /// Opens the engine over its parts and adopts all containers.
+    ///
+    /// # Errors
+    /// Directories cannot be read or made.
+    pub async fn open(
+        config: EngineConfig,
+        images: ImageStore,
+        runtime: Runtime,
+        network: Network,
+    ) -> Result<Arc<Self>, OpenError> {
+        fs::create_dir_all(&config.containers_dir)?;
+        let volumes = Volumes::open(&config.volumes_dir)?;
+        let engine = Arc::new(Self {
+            config,
+            images,
+            runtime,
+            network,
+            volumes,
+            containers: RwLock::new(Containers::default()),
+            events: broadcast::Sender::new(EVENTS_LAG_MAX),
+            pulls: Pulls::default(),
+            watchers: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+        });
+        engine.adopt().await?;
+        Ok(engine)
+    }
+
+    async fn adopt(self: &Arc<Self>) -> Result<(), OpenError> {
+        let mut records = self.read_records()?;
+        let mut debris = BTreeSet::new();
+        let mut count = 0;
+        for adopted in self.runtime.adopt_all().await? {
+            let (handle, state): (Handle, _) = match adopted {
+                Adopted::Live { handle, state } | Adopted::Ended { handle, state } => {
+                    (handle, state)
+                }
+                Adopted::Broken { id, reason } => {
+                    warn!(container.id = %id, reason, "Container cannot be adopted");
+                    debris.insert(id);
+                    continue;
+                }
+            };
+            let Some(Some(record)) = records.remove(handle.id()) else {
+                debris.insert(handle.id().clone());
+                continue;
+            };
+            let container = Arc::new(Container::new(record, handle, (&state).into()));
+            self.insert(&container);
+            if container.status().is_running() {
+                self.watch(&container);
+            }
+            count += 1;
+        }
+        debris.extend(records.into_keys());
+        if count > 0 {
+            info!(container.count = count, "Adopted containers");
+        }
+        for id in debris {
+            self.discard(&id).await;
+        }
+        self.release_orphans().await;
+        Ok(())
+    }
+
+    /// Records by id; unreadable ones as `None`, so that their container is discarded.
+    fn read_records(&self) -> io::Result<BTreeMap<ContainerId, Option<Record>>> {
+        let mut records = BTreeMap::new();
+        for entry in fs::read_dir(&self.config.containers_dir)? {
+            let entry = entry?;
+            let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            records.insert(id, Record::read(&entry.path()).ok());
+        }
+        Ok(records)
+    }
+
+    /// Leases and network endpoints of containers that no longer exist.
+    async fn release_orphans(self: &Arc<Self>) {
+        let leases = self.images.leases().unwrap_or_default();
+        let endpoints = self.network.endpoints().await.unwrap_or_default();
+        let owners = leases.into_iter().map(|(owner, _)| owner).chain(endpoints.into_keys());
+        let orphans: BTreeSet<ContainerId> = owners
+            .filter_map(|owner| owner.parse().ok())
+            .filter(|id| !self.read().by_id.contains_key(id))
+            .collect();
+        for id in orphans {
+            self.discard(&id).await;
+        }
+    }
+}
