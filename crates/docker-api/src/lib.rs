@@ -6,6 +6,8 @@
 //! caches. One tokio task per connection, owned by [`Server`]. Design: `docs/design/engine-api.md`.
 
 pub mod backend;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod error;
 pub mod event;
 

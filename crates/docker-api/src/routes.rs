@@ -11,6 +11,7 @@ mod exec;
 mod images;
 mod logs;
 mod lookup;
+mod names;
 mod nodes;
 mod registry;
 mod services;

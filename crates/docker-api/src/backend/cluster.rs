@@ -230,7 +230,6 @@ pub struct CreatedService {
 
 /// What an update of a service does.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "made once per request and moved")]
 pub enum ServiceUpdate {
     /// A new spec; registry credentials have been filled in.
     Set(ServiceSpec),

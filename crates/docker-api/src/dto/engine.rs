@@ -223,6 +223,7 @@ impl Commit {
 
 impl Info {
     /// What `docker info` shows. `now` is written as the system's time.
+    #[expect(clippy::too_many_lines, reason = "one line per field, nothing else")]
     pub(crate) fn new(
         facts: EngineFacts,
         totals: EngineTotals,
@@ -230,10 +231,20 @@ impl Info {
         version: ApiVersion,
         now: String,
     ) -> Self {
+        let plugins = Plugins::new(
+            facts.volume_drivers,
+            facts.network_drivers,
+            facts.log_drivers,
+        );
         let mut warnings = facts.warnings;
         warnings.extend(swarm.warnings.iter().cloned());
         let runtime = facts.runtimes.get(&facts.default_runtime);
         let runtime_version = runtime.map_or("", |runtime| &runtime.version);
+        let runtime_version = runtime_version.to_owned();
+        let runtimes = facts.runtimes.into_iter();
+        let runtimes = runtimes
+            .map(|(name, runtime)| (name, Runtime { path: runtime.path }))
+            .collect();
         let has_cpu_quota = facts.has_cpu_quota;
         Self {
             id: facts.id,
@@ -244,12 +255,7 @@ impl Info {
             images: totals.images,
             driver: facts.storage_driver,
             driver_status: facts.storage_status,
-            plugins: Plugins {
-                volume: facts.volume_drivers,
-                network: facts.network_drivers,
-                authorization: None,
-                log: facts.log_drivers,
-            },
+            plugins,
             memory_limit: facts.has_memory_limit,
             swap_limit: facts.has_swap_limit,
             cpu_cfs_period: has_cpu_quota,
@@ -287,14 +293,10 @@ impl Info {
             labels: facts.labels,
             experimental_build: false,
             server_version: facts.version,
-            runc_commit: Commit::new(runtime_version, version),
+            runc_commit: Commit::new(&runtime_version, version),
             containerd_commit: Commit::new("", version),
             init_commit: Commit::new("", version),
-            runtimes: facts
-                .runtimes
-                .into_iter()
-                .map(|(name, runtime)| (name, Runtime { path: runtime.path }))
-                .collect(),
+            runtimes,
             default_runtime: facts.default_runtime,
             swarm,
             live_restore_enabled: true,
@@ -303,6 +305,17 @@ impl Info {
             security_options: facts.security_options,
             cdi_spec_dirs: Vec::new(),
             warnings: (!warnings.is_empty()).then_some(warnings),
+        }
+    }
+}
+
+impl Plugins {
+    fn new(volume: Vec<String>, network: Vec<String>, log: Vec<String>) -> Self {
+        Self {
+            volume,
+            network,
+            authorization: None,
+            log,
         }
     }
 }

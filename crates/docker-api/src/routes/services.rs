@@ -17,7 +17,7 @@ use crate::{
         response::{self, JSON, Response},
         server::Context,
     },
-    routes::{lookup, registry},
+    routes::{lookup, names, registry},
 };
 
 const FILTERS: [&str; 5] = ["id", "label", "mode", "name", "runtime"];
@@ -104,8 +104,11 @@ pub(crate) async fn inspect(context: &Context, id: &str, request: &Request) -> R
 
 /// `POST /services/create`
 pub(crate) async fn create(context: &Arc<Context>, mut request: Request) -> Result<Response> {
-    let body: dto::ServiceSpec = request.json().await?;
+    let mut body: dto::ServiceSpec = request.json().await?;
     lookup::check_manager(context)?;
+    if body.name.is_empty() {
+        body.name = names::random();
+    }
     let mut spec = convert::service_spec(body, request.version)?;
     set_registry_auth(&mut spec, request.header(&registry::AUTH_HEADER).to_owned());
     let created = context.backends.cluster.create_service(spec).await?;

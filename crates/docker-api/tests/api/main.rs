@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod cli;
+mod engine;
 mod fake;
 mod golden;
 mod http;

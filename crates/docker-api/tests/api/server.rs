@@ -13,23 +13,23 @@ use tokio_util::sync::CancellationToken;
 use crate::fake::Fake;
 
 /// A running server; stops when dropped.
-pub struct Served {
-    pub fake: Arc<Fake>,
-    pub events: Arc<skep_docker_api::EventHub>,
-    pub directory: tempfile::TempDir,
-    pub stop: CancellationToken,
-    pub ended: tokio::task::JoinHandle<()>,
+pub(crate) struct Served {
+    pub(crate) fake: Arc<Fake>,
+    pub(crate) events: Arc<skep_docker_api::EventHub>,
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) stop: CancellationToken,
+    pub(crate) ended: tokio::task::JoinHandle<()>,
 }
 
 /// An answer, read to its end.
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Served {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let fake = Fake::new();
         let backends = fake.backends();
@@ -49,24 +49,24 @@ impl Served {
     }
 
     /// A server whose node is a manager.
-    pub async fn with_swarm() -> Self {
+    pub(crate) async fn with_swarm() -> Self {
         let served = Self::start();
         let answer = served.post("/swarm/init", "{}").await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
         served
     }
 
-    pub fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         format!("unix://{}", self.directory.path().join("s").display())
     }
 
-    pub async fn connect(&self) -> UnixStream {
+    pub(crate) async fn connect(&self) -> UnixStream {
         UnixStream::connect(self.directory.path().join("s"))
             .await
             .unwrap()
     }
 
-    pub async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
+    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
         let io = TokioIo::new(self.connect().await);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
         let connection = tokio::spawn(connection);
@@ -81,20 +81,20 @@ impl Served {
         }
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(request(Method::GET, path, "")).await
     }
 
-    pub async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
         self.send(request(Method::DELETE, path, "")).await
     }
 
-    pub async fn post(&self, path: &str, body: &str) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: &str) -> Answer {
         self.send(request(Method::POST, path, body)).await
     }
 }
 
-pub fn request(method: Method, path: &str, body: &str) -> Request<Full<Bytes>> {
+pub(crate) fn request(method: Method, path: &str, body: &str) -> Request<Full<Bytes>> {
     let request = Request::builder()
         .method(method)
         .uri(path)
@@ -109,15 +109,15 @@ pub fn request(method: Method, path: &str, body: &str) -> Request<Full<Bytes>> {
 }
 
 impl Answer {
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 
-    pub fn message(&self) -> String {
+    pub(crate) fn message(&self) -> String {
         self.json()["message"].as_str().unwrap().to_owned()
     }
 }
