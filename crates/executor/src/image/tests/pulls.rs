@@ -10,8 +10,8 @@ use super::{
     fixture::{Fixture, TestImage, layer, tiny},
 };
 use crate::image::{
-    Digest, ErrorKind, ImageStore, Platform, PullEvent, Pulled, Reference, RegistryAuth, Result,
-    StoreConfig,
+    Digest, Error, ErrorKind, ImageStore, Platform, PullEvent, Pulled, Reference, RegistryAuth,
+    Result, StoreConfig,
 };
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -543,7 +543,7 @@ async fn pulls_run_in_spawned_tasks() {
         let (tx, _rx) = mpsc::channel(64);
         let remote = store.resolve_remote(&reference, None).await?;
         let pulled = store.pull(&reference, None, None, tx).await?;
-        crate::image::Result::Ok((remote, pulled))
+        Ok::<_, Error>((remote, pulled))
     });
     let (remote, pulled) = task.await.expect("task").expect("pull");
     assert_eq!(remote.digest, pulled.digest);
