@@ -8,7 +8,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
-use rustix::net::{AddressFamily, SocketType, bind, ipproto, socket, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with, sockopt};
 
 use crate::ports::{HostPort, Protocol};
 
@@ -77,7 +77,8 @@ fn reserve(port: &HostPort) -> Result<Option<OwnedFd>, ReservationError> {
     // Connections in TIME_WAIT of a program that has ended also refuse a plain bind; the second attempt tolerates those, but
     // no listening socket. Then the permission is withdrawn, so that nobody else can bind beside us.
     let attempt = |reuse: bool| -> rustix::io::Result<OwnedFd> {
-        let socket = socket(family, kind.0, Some(kind.1))?;
+        // Programs the daemon starts outlive it, and must not hold the port.
+        let socket = socket_with(family, kind.0, SocketFlags::CLOEXEC, Some(kind.1))?;
         sockopt::set_socket_reuseaddr(&socket, reuse)?;
         bind(&socket, &address)?;
         sockopt::set_socket_reuseaddr(&socket, false)?;

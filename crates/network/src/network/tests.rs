@@ -216,6 +216,27 @@ fn a_port_goes_to_one_endpoint_and_is_free_after_its_detach() {
 }
 
 #[test]
+fn a_program_started_meanwhile_does_not_inherit_ports() {
+    on_node(async |bed| {
+        let network = Network::open(config(bed)).await.unwrap();
+        network
+            .attach("a", &[tcp(8080, 80), udp(8080, 80)])
+            .await
+            .unwrap();
+        let mut program = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        network.detach("a").await.unwrap();
+        let tcp = std::net::TcpListener::bind("0.0.0.0:8080");
+        let udp = std::net::UdpSocket::bind("0.0.0.0:8080");
+        program.kill().unwrap();
+        program.wait().unwrap();
+        assert!(tcp.is_ok() && udp.is_ok(), "{tcp:?} {udp:?}");
+    });
+}
+
+#[test]
 fn port_zero_becomes_a_free_port_that_no_program_has() {
     on_node(async |bed| {
         run("busybox sysctl -w net.ipv4.ip_local_port_range=\"40000 40002\"");
