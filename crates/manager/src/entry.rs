@@ -17,7 +17,7 @@ const ENTRY_BYTES_MAX: usize = 1 << 20;
 /// The entries of one batch. Only the last carries `request_id`: the batch is done when it is
 /// committed. Cutting is safe because each action is a whole object and reconcilers complete what
 /// a crash between two entries leaves.
-pub(crate) fn encode_batch(request_id: u64, actions: &[Action]) -> Vec<Vec<u8>> {
+pub fn encode_batch(request_id: u64, actions: &[Action]) -> Vec<Vec<u8>> {
     let entry = log::encode_actions(request_id, actions);
     if entry.len() <= ENTRY_BYTES_MAX || actions.len() < 2 {
         return vec![entry];
@@ -29,7 +29,7 @@ pub(crate) fn encode_batch(request_id: u64, actions: &[Action]) -> Vec<Vec<u8>> 
 }
 
 /// The request id of an entry without decoding the rest: its first field, when not zero.
-pub(crate) fn request_id(mut entry: &[u8]) -> u64 {
+pub fn request_id(mut entry: &[u8]) -> u64 {
     let is_first = prost::encoding::decode_key(&mut entry).is_ok_and(|(number, _)| number == 1);
     if is_first {
         prost::encoding::decode_varint(&mut entry).unwrap_or(0)
@@ -39,7 +39,7 @@ pub(crate) fn request_id(mut entry: &[u8]) -> u64 {
 }
 
 /// The store as SwarmKit's `Snapshot`.
-pub(crate) fn encode_snapshot(store: &Store) -> Vec<u8> {
+pub fn encode_snapshot(store: &Store) -> Vec<u8> {
     let member = |node: &Arc<Node>| {
         let status = node.manager_status.as_ref()?;
         let (raft_id, addr) = (status.raft_id, status.addr.clone());
@@ -59,7 +59,10 @@ pub(crate) fn encode_snapshot(store: &Store) -> Vec<u8> {
 }
 
 /// The objects of a snapshot.
-pub(crate) fn decode_snapshot(bytes: &[u8]) -> Result<Vec<Object>, Error> {
+///
+/// # Errors
+/// The bytes are no snapshot, or an object in them is malformed.
+pub fn decode_snapshot(bytes: &[u8]) -> Result<Vec<Object>, Error> {
     Ok(snapshot::decode_snapshot(bytes, &mut SpecCache::new())?.objects)
 }
 

@@ -7,10 +7,10 @@
 pub mod bootstrap;
 pub mod command;
 pub mod core;
+pub mod entry;
 pub mod event;
 
 mod disk;
-mod entry;
 mod handle;
 mod manager;
 
