@@ -1,4 +1,4 @@
-//! The simulator's smoke run: fixed seeds, and one that changes with each commit.
+//! The simulator's smoke run: fixed seeds, and some that change with each commit.
 
 use std::process::Command;
 
@@ -10,32 +10,37 @@ use crate::step::{cargo, output, root, succeed};
 /// The simulator.
 const PACKAGE: &str = "skep-sim";
 
-/// Seeds that always run. The cost of more is the gate's time.
-const FIXED_SEEDS: [u64; 4] = [1, 2, 3, 4];
+/// Seeds that always run, from 0. The cost of more is the gate's time.
+const FIXED_SEED_COUNT: u64 = 20;
 
-/// Runs the simulator's binary as `--seed <seed>`, once for each seed. Without a binary there is nothing to run.
+/// Seeds that are new with each commit.
+const COMMIT_SEED_COUNT: u64 = 4;
+
+/// Runs seeds through the simulator's binary. Without a binary there is nothing to run.
 pub(crate) fn run() -> anyhow::Result<()> {
-    let names = binaries(PACKAGE)?;
-    let Some(name) = names.iter().find(|name| *name == PACKAGE).or(names.first()) else {
+    if !binaries(PACKAGE)?.iter().any(|name| name == PACKAGE) {
         return Ok(());
-    };
-    for seed in FIXED_SEEDS.into_iter().chain([seed_of_head()?]) {
-        let seed = seed.to_string();
+    }
+    let first = seed_of_head()?;
+    for (from, to) in [(0, FIXED_SEED_COUNT), (first, first + COMMIT_SEED_COUNT)] {
+        let seeds = format!("{from}..{to}");
         let run = [
-            "run", "--quiet", "--locked", "-p", PACKAGE, "--bin", name, "--", "--seed", &seed,
+            "run", "--quiet", "--locked", "-p", PACKAGE, "--bin", PACKAGE, "--",
         ];
-        succeed(cargo(run)).with_context(|| format!("seed {seed}"))?;
+        let arguments = ["run", "--seeds", &seeds];
+        succeed(cargo(run.into_iter().chain(arguments)))
+            .with_context(|| format!("seeds {seeds}"))?;
     }
     Ok(())
 }
 
-/// The first 15 hexadecimal digits of the commit, so that each commit tries something new and the seed is known from it.
+/// The first twelve hexadecimal digits of the commit: each commit tries something new, and names it.
 fn seed_of_head() -> anyhow::Result<u64> {
     let mut git = Command::new("git");
     git.args(["rev-parse", "HEAD"]).current_dir(root());
     let commit = output(git)?;
     let digits = commit
-        .get(..15)
-        .context("a commit has at least 15 digits")?;
+        .get(..12)
+        .context("a commit has at least twelve digits")?;
     u64::from_str_radix(digits, 16).context("a commit is hexadecimal")
 }
