@@ -2,9 +2,9 @@
 
 use std::{io, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use http_body_util::{BodyDataStream, BodyExt, LengthLimitError, Limited};
+use http_body_util::{BodyDataStream, BodyExt};
 use hyper::{
     Method,
     body::{Body, Incoming},
@@ -23,6 +23,8 @@ use crate::{
 
 /// Bytes of a JSON body. The largest useful one is a service spec, and a transaction holds 1.5 MiB.
 const JSON_BODY_BYTES_MAX: usize = 4 << 20;
+/// Bytes of a body beyond its limit that are still read, for a readable refusal.
+const JSON_BODY_BYTES_DROPPED_MAX: usize = 16 << 20;
 /// Time a client may take to send a JSON body; longer holds a connection for nothing.
 const JSON_BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time between two pieces of a streamed body. Generous: `xz -d | docker load` may stall.
@@ -100,18 +102,10 @@ impl Request {
             return Ok(T::default());
         }
         check_content_type(self.header(&CONTENT_TYPE))?;
-        let body = Limited::new(self.http.body_mut(), JSON_BODY_BYTES_MAX);
-        let collected = tokio::time::timeout(JSON_BODY_TIMEOUT, body.collect())
+        let body = tokio::time::timeout(JSON_BODY_TIMEOUT, read_body(self.http.body_mut()))
             .await
-            .map_err(|_| ApiError::invalid("timed out while reading request body"))?
-            .map_err(|error| {
-                if error.is::<LengthLimitError>() {
-                    ApiError::new(ErrorKind::TooLarge, "request body too large")
-                } else {
-                    ApiError::invalid("failed to read request body").with_source(error)
-                }
-            })?;
-        decode_json(&collected.to_bytes())
+            .map_err(|_| ApiError::invalid("timed out while reading request body"))??;
+        decode_json(&body)
     }
 
     /// The body as a stream of pieces.
@@ -123,6 +117,30 @@ impl Request {
             Err(elapsed) => Err(io::Error::new(io::ErrorKind::TimedOut, elapsed)),
         }))
     }
+}
+
+/// Reads a body up to its limit. What exceeds it a little is read and dropped, because a client that
+/// is still sending does not see the refusal.
+async fn read_body(body: &mut Incoming) -> Result<Bytes> {
+    let mut bytes = BytesMut::new();
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame
+            .map_err(|error| ApiError::invalid("failed to read request body").with_source(error))?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        length += data.len();
+        if length <= JSON_BODY_BYTES_MAX {
+            bytes.extend_from_slice(&data);
+        } else if length > JSON_BODY_BYTES_DROPPED_MAX {
+            break;
+        }
+    }
+    if length > JSON_BODY_BYTES_MAX {
+        return Err(ApiError::new(ErrorKind::TooLarge, "request body too large"));
+    }
+    Ok(bytes.freeze())
 }
 
 fn check_content_type(header: &str) -> Result<()> {

@@ -317,6 +317,11 @@ impl ClusterBackend for Fake {
         }
         let id = ServiceId::random(&mut state.rng);
         let meta = Self::meta(state);
+        let endpoint = spec.endpoint.clone().map(|endpoint| Endpoint {
+            ports: endpoint.ports.clone(),
+            spec: Some(endpoint),
+            virtual_ips: Vec::new(),
+        });
         let service = Arc::new(Service {
             id,
             meta,
@@ -324,7 +329,7 @@ impl ClusterBackend for Fake {
             spec_version: meta.version,
             previous_spec: None,
             previous_spec_version: None,
-            endpoint: None,
+            endpoint,
             update_status: None,
             job_status: None,
             is_pending_delete: false,

@@ -95,9 +95,14 @@ impl Served {
 }
 
 pub(crate) fn request(method: Method, path: &str, body: &str) -> Request<Full<Bytes>> {
+    // Filters are JSON, whose quotes and braces a URI cannot hold.
+    let uri = path
+        .replace('"', "%22")
+        .replace('{', "%7B")
+        .replace('}', "%7D");
     let request = Request::builder()
         .method(method)
-        .uri(path)
+        .uri(uri)
         .header("host", "docker");
     let request = match body.is_empty() {
         true => request,
