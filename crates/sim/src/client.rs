@@ -1,0 +1,303 @@
+//! Clients: what they ask of the cluster, at random, sometimes with what they read long ago.
+
+use std::{sync::Arc, time::Duration};
+
+use skep_manager::command::{Answer, Command, CommandError, ServiceChange};
+use skep_model::{
+    Annotations, Availability, ContainerSpec, EndpointSpec, FailureAction, Node, NodeId, NodeSpec,
+    Placement, PortConfig, Protocol, PublishMode, ResourceRequirements, Resources,
+    RestartCondition, RestartPolicy, Rng, Role, Service, ServiceMode, ServiceSpec, TaskSpec,
+    UpdateConfig, UpdateOrder, Version,
+};
+use skep_store::Store;
+
+use crate::{
+    invariants::MARKER,
+    profile::{Profile, pick, span},
+};
+
+/// Label that constraints and preferences ask for.
+pub(crate) const ZONE: &str = "zone";
+/// Its values.
+pub(crate) const ZONES: [&str; 3] = ["a", "b", "c"];
+
+/// All clients as one.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    rng: Rng,
+    next_request: u64,
+    next_name: u64,
+    services_max: usize,
+    replicas_max: u64,
+    /// A store read earlier: commands built on it are out of sequence.
+    stale: Option<Store>,
+    /// How many commands succeeded and how many were refused.
+    pub(crate) answers: (u64, u64),
+}
+
+impl Clients {
+    /// Clients as `profile` has them.
+    pub(crate) fn new(rng: Rng, profile: &Profile) -> Self {
+        Self {
+            rng,
+            next_request: 0,
+            next_name: 0,
+            services_max: profile.services_max,
+            replicas_max: profile.replicas_max,
+            stale: None,
+            answers: (0, 0),
+        }
+    }
+
+    /// The next command and its number, by what a client reads now. `movable` are the nodes that
+    /// clients may remove.
+    pub(crate) fn next(&mut self, store: &Store, movable: &[NodeId]) -> Option<(u64, Command)> {
+        if self.rng.percent(5) {
+            self.stale = Some(store.clone());
+        }
+        let stale = self.stale.clone().filter(|_| self.rng.percent(10));
+        let command = self.command(stale.as_ref().unwrap_or(store), movable)?;
+        self.next_request += 1;
+        Some((self.next_request, command))
+    }
+
+    /// An answer came.
+    pub(crate) fn answered(&mut self, result: &Result<Answer, CommandError>) {
+        match result {
+            Ok(_) => self.answers.0 += 1,
+            Err(_) => self.answers.1 += 1,
+        }
+    }
+
+    fn command(&mut self, store: &Store, movable: &[NodeId]) -> Option<Command> {
+        let services: Vec<&Arc<Service>> = store.services().collect();
+        let has_room = services.len() < self.services_max;
+        if services.is_empty() || (has_room && self.rng.percent(30)) {
+            let spec = Box::new(self.service_spec());
+            return Some(Command::CreateService { spec });
+        }
+        match self.rng.below(100) {
+            0..70 => {
+                let service = services[pick(&mut self.rng, len(&services))];
+                Some(self.service_command(service))
+            }
+            70..97 => {
+                let nodes: Vec<&Arc<Node>> = store.nodes().collect();
+                let node = nodes.get(pick(&mut self.rng, len(&nodes)))?;
+                Some(self.node_command(node))
+            }
+            _ => {
+                let id = movable.get(pick(&mut self.rng, len(movable)))?;
+                let is_forced = self.rng.percent(70);
+                Some(Command::RemoveNode { id: *id, is_forced })
+            }
+        }
+    }
+
+    fn service_command(&mut self, service: &Service) -> Command {
+        let (id, version) = (service.id, self.version(service.meta.version));
+        let mut spec = ServiceSpec::clone(&service.spec);
+        let task = Arc::make_mut(&mut spec.task);
+        match self.rng.below(100) {
+            0..40 => {
+                if let ServiceMode::Replicated { replicas } = &mut spec.mode {
+                    *replicas = self.rng.below(self.replicas_max + 1);
+                }
+            }
+            40..60 => task.force_update += 1,
+            60..70 => task.placement = self.placement(),
+            70..78 => task.resources = self.resources(),
+            78..86 => spec.update = self.update_config(),
+            86..90 => {
+                let change = ServiceChange::Rollback;
+                return Command::UpdateService {
+                    id,
+                    version,
+                    change,
+                };
+            }
+            90..93 => task.restart = self.restart(),
+            _ => return Command::RemoveService { id },
+        }
+        self.mark(Arc::make_mut(&mut spec.annotations));
+        let change = ServiceChange::Spec(Box::new(spec));
+        Command::UpdateService {
+            id,
+            version,
+            change,
+        }
+    }
+
+    fn node_command(&mut self, node: &Node) -> Command {
+        let mut spec: NodeSpec = node.spec.clone();
+        if self.rng.percent(70) {
+            spec.availability = [
+                Availability::Active,
+                Availability::Active,
+                Availability::Pause,
+                Availability::Drain,
+            ][pick(&mut self.rng, 4)];
+        } else {
+            let zone = ZONES[pick(&mut self.rng, 3)].to_owned();
+            spec.annotations.labels.insert(ZONE.to_owned(), zone);
+        }
+        if self.rng.percent(2) {
+            spec.desired_role = Role::Worker;
+        }
+        self.mark(&mut spec.annotations);
+        let version = self.version(node.meta.version);
+        Command::UpdateNode {
+            id: node.id,
+            version,
+            spec: Box::new(spec),
+        }
+    }
+
+    fn version(&mut self, version: Version) -> Version {
+        if self.rng.percent(2) {
+            Version(version.0 + self.rng.below(3))
+        } else {
+            version
+        }
+    }
+
+    /// Puts the next command's number into a spec.
+    fn mark(&self, annotations: &mut Annotations) {
+        let marker = (self.next_request + 1).to_string();
+        annotations.labels.insert(MARKER.to_owned(), marker);
+    }
+
+    fn service_spec(&mut self) -> ServiceSpec {
+        self.next_name += 1;
+        // Names come again, so that some conflict.
+        let number = self.rng.below(self.next_name) + 1;
+        let mut annotations = Annotations {
+            name: format!("service-{number}"),
+            ..Annotations::default()
+        };
+        self.mark(&mut annotations);
+        let mode = if self.rng.percent(25) {
+            ServiceMode::Global
+        } else {
+            let replicas = self.rng.below(self.replicas_max + 1);
+            ServiceMode::Replicated { replicas }
+        };
+        let container = ContainerSpec {
+            image: "registry.example/app:1".to_owned(),
+            ..ContainerSpec::default()
+        };
+        let task = TaskSpec {
+            container,
+            resources: self.resources(),
+            restart: self.restart(),
+            placement: self.placement(),
+            ..TaskSpec::default()
+        };
+        ServiceSpec {
+            annotations: annotations.into(),
+            task: task.into(),
+            mode,
+            update: self.update_config(),
+            rollback: self.update_config(),
+            endpoint: self.endpoint(),
+            ..ServiceSpec::default()
+        }
+    }
+
+    fn resources(&mut self) -> ResourceRequirements {
+        let reservations = match self.rng.below(3) {
+            0 => Resources::default(),
+            _ => Resources {
+                nano_cpus: [0, 500_000_000, 1_500_000_000][pick(&mut self.rng, 3)],
+                memory_bytes: [0, 64 << 20, 300 << 20][pick(&mut self.rng, 3)],
+                generic: Vec::new(),
+            },
+        };
+        ResourceRequirements {
+            reservations,
+            ..ResourceRequirements::default()
+        }
+    }
+
+    fn restart(&mut self) -> RestartPolicy {
+        let seconds = |rng: &mut Rng, of: [u64; 3]| Duration::from_secs(of[pick(rng, 3)]);
+        RestartPolicy {
+            condition: [
+                RestartCondition::Any,
+                RestartCondition::Any,
+                RestartCondition::Any,
+                RestartCondition::OnFailure,
+                RestartCondition::None,
+            ][pick(&mut self.rng, 5)],
+            delay: seconds(&mut self.rng, [0, 1, 5]),
+            max_attempts: [0, 0, 0, 3][pick(&mut self.rng, 4)],
+            window: seconds(&mut self.rng, [0, 0, 20]),
+        }
+    }
+
+    fn placement(&mut self) -> Placement {
+        let zone = ZONES[pick(&mut self.rng, 3)];
+        let constraints = match self.rng.below(5) {
+            0 => vec![format!("node.labels.{ZONE} == {zone}")],
+            1 => vec![format!("node.labels.{ZONE} != {zone}")],
+            2 => vec!["node.role == worker".to_owned()],
+            _ => Vec::new(),
+        };
+        let spread_over = match self.rng.below(3) {
+            0 => vec![format!("node.labels.{ZONE}")],
+            _ => Vec::new(),
+        };
+        Placement {
+            constraints,
+            spread_over,
+            platforms: Vec::new(),
+            max_replicas: [0, 0, 0, 1, 2][pick(&mut self.rng, 5)],
+        }
+    }
+
+    fn update_config(&mut self) -> Option<UpdateConfig> {
+        if self.rng.percent(20) {
+            return None;
+        }
+        let order = [
+            UpdateOrder::StopFirst,
+            UpdateOrder::StopFirst,
+            UpdateOrder::StartFirst,
+        ][pick(&mut self.rng, 3)];
+        let failure_action = [
+            FailureAction::Pause,
+            FailureAction::Continue,
+            FailureAction::Rollback,
+        ][pick(&mut self.rng, 3)];
+        Some(UpdateConfig {
+            parallelism: self.rng.below(4),
+            delay: Duration::from_secs(self.rng.below(3)),
+            failure_action,
+            monitor: Some(span(&mut self.rng, Duration::from_secs(6))),
+            max_failure_ratio: [0.0, 0.3, 1.0][pick(&mut self.rng, 3)],
+            order,
+        })
+    }
+
+    fn endpoint(&mut self) -> Option<EndpointSpec> {
+        if self.rng.percent(80) {
+            return None;
+        }
+        let port = u16::try_from(8000 + self.rng.below(3)).expect("a small number fits");
+        let port = PortConfig {
+            name: String::new(),
+            protocol: Protocol::Tcp,
+            target_port: 80,
+            published_port: port,
+            publish_mode: PublishMode::Host,
+        };
+        Some(EndpointSpec {
+            ports: vec![port],
+            ..EndpointSpec::default()
+        })
+    }
+}
+
+fn len<T>(items: &[T]) -> u64 {
+    u64::try_from(items.len()).expect("a length fits u64")
+}

@@ -1,0 +1,44 @@
+//! What must never happen. One invariant per file; each sees every observation.
+
+mod acknowledged;
+mod durable_first;
+mod one_container;
+mod one_task_per_slot;
+mod placement;
+mod reports_grow;
+mod reservations;
+mod same_store;
+mod states_grow;
+mod stored_state;
+mod versions_grow;
+
+use std::fmt;
+
+pub(crate) use self::acknowledged::MARKER;
+use crate::facts::{Facts, Observation};
+
+/// Something that must always hold.
+pub(crate) trait Invariant: fmt::Debug {
+    /// Its name in reports.
+    fn name(&self) -> &'static str;
+
+    /// Looks at what happened; an error says how it broke.
+    fn observe(&mut self, facts: &Facts, observation: &Observation<'_>) -> Result<(), String>;
+}
+
+/// All invariants.
+pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
+    vec![
+        Box::new(stored_state::StoredState),
+        Box::<states_grow::StatesGrow>::default(),
+        Box::new(versions_grow::VersionsGrow),
+        Box::new(one_task_per_slot::OneTaskPerSlot),
+        Box::<reservations::Reservations>::default(),
+        Box::new(placement::Placement),
+        Box::<acknowledged::Acknowledged>::default(),
+        Box::new(durable_first::DurableFirst),
+        Box::<one_container::OneContainer>::default(),
+        Box::<reports_grow::ReportsGrow>::default(),
+        Box::new(same_store::SameStore),
+    ]
+}

@@ -1,0 +1,163 @@
+//! What a client was told is done stays done, whatever crashes.
+//!
+//! Each command that writes a spec puts a number into it, higher than all before. The spec in force
+//! or the one before it (after a rollback) must never show less than what was acknowledged.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use skep_manager::command::{Answer, Command, ServiceChange};
+use skep_model::{Annotations, Node, Service, UpdateState};
+use skep_store::{Change, Object, ObjectId, Store};
+
+use crate::{
+    facts::{Facts, Observation},
+    invariants::Invariant,
+};
+
+/// Label of a spec's number.
+pub(crate) const MARKER: &str = "sim.marker";
+
+/// The number in a spec's labels.
+pub(crate) fn marker(annotations: &Annotations) -> u64 {
+    let text = annotations.labels.get(MARKER);
+    text.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// What a request wants of which object.
+#[derive(Debug)]
+enum Wish {
+    Create(u64),
+    Show(ObjectId, u64),
+    Remove(ObjectId),
+    Other,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Acknowledged {
+    issued: BTreeMap<u64, Wish>,
+    removals: BTreeSet<ObjectId>,
+    shown: BTreeMap<ObjectId, u64>,
+}
+
+impl Invariant for Acknowledged {
+    fn name(&self) -> &'static str {
+        "acknowledged"
+    }
+
+    fn observe(&mut self, facts: &Facts, observation: &Observation<'_>) -> Result<(), String> {
+        match observation {
+            Observation::Issued { request, command } => {
+                let wish = wish_of(command);
+                if let Wish::Remove(id) = &wish {
+                    self.removals.insert(*id);
+                }
+                self.issued.insert(*request, wish);
+                Ok(())
+            }
+            Observation::Replied {
+                request,
+                result: Ok(answer),
+                ..
+            } => self.acknowledge(facts.store(), *request, *answer),
+            Observation::Committed { changes, after, .. } => {
+                for change in *changes {
+                    self.note_rollback(change);
+                    if let Some(object) = change.new.as_ref().or(change.old.as_ref()) {
+                        self.check(after, object.id())?;
+                    }
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Acknowledged {
+    fn acknowledge(&mut self, store: &Store, request: u64, answer: Answer) -> Result<(), String> {
+        match (self.issued.remove(&request), answer) {
+            (None, _) => Err(format!(
+                "request {request} was answered twice, or never made"
+            )),
+            (Some(Wish::Create(marker)), Answer::Service(id)) => {
+                self.show(store, ObjectId::Service(id), marker)
+            }
+            (Some(Wish::Show(id, marker)), Answer::Done) => self.show(store, id, marker),
+            (Some(Wish::Remove(id)), Answer::Done) if store.object(id).is_some() => {
+                Err(format!("{id:?} is said to be removed and is there"))
+            }
+            (Some(Wish::Remove(_) | Wish::Other), Answer::Done) => Ok(()),
+            (Some(wish), answer) => Err(format!("{wish:?} was answered by {answer:?}")),
+        }
+    }
+
+    fn show(&mut self, store: &Store, id: ObjectId, marker: u64) -> Result<(), String> {
+        let shown = self.shown.entry(id).or_default();
+        *shown = marker.max(*shown);
+        self.check(store, id)
+    }
+
+    /// A failed update goes back to the spec before it by itself, and forgets the failed one.
+    fn note_rollback(&mut self, change: &Change) {
+        let (Some(Object::Service(old)), Some(Object::Service(new))) = (&change.old, &change.new)
+        else {
+            return;
+        };
+        let rolls_back = |service: &Service| {
+            let status = service.update_status.as_ref();
+            status.is_some_and(|status| status.state == UpdateState::RollbackStarted)
+        };
+        if rolls_back(new) && !rolls_back(old) && old.previous_spec.as_ref() == Some(&new.spec) {
+            self.shown
+                .insert(ObjectId::Service(new.id), service_marker(new));
+        }
+    }
+
+    fn check(&self, store: &Store, id: ObjectId) -> Result<(), String> {
+        let Some(acknowledged) = self.shown.get(&id) else {
+            return Ok(());
+        };
+        let stored = match store.object(id) {
+            None if self.removals.contains(&id) => return Ok(()),
+            None => return Err(format!("{id:?} was acknowledged and is gone")),
+            Some(Object::Service(service)) => service_marker(&service),
+            Some(Object::Node(node)) => node_marker(&node),
+            Some(Object::Task(_) | Object::Cluster(_)) => return Ok(()),
+        };
+        if stored < *acknowledged {
+            return Err(format!(
+                "{id:?} shows {stored}, though {acknowledged} was acknowledged"
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn service_marker(service: &Service) -> u64 {
+    let previous = service.previous_spec.as_ref();
+    let previous = previous.map_or(0, |spec| marker(&spec.annotations));
+    marker(&service.spec.annotations).max(previous)
+}
+
+fn node_marker(node: &Node) -> u64 {
+    marker(&node.spec.annotations)
+}
+
+fn wish_of(command: &Command) -> Wish {
+    match command {
+        Command::CreateService { spec } => Wish::Create(marker(&spec.annotations)),
+        Command::UpdateService { id, change, .. } => match change {
+            ServiceChange::Spec(spec) => {
+                Wish::Show(ObjectId::Service(*id), marker(&spec.annotations))
+            }
+            ServiceChange::Rollback => Wish::Other,
+        },
+        Command::RemoveService { id } => Wish::Remove(ObjectId::Service(*id)),
+        Command::UpdateNode { id, spec, .. } => {
+            Wish::Show(ObjectId::Node(*id), marker(&spec.annotations))
+        }
+        Command::RemoveNode { id, .. } => Wish::Remove(ObjectId::Node(*id)),
+        Command::UpdateCluster { .. } => Wish::Other,
+    }
+}

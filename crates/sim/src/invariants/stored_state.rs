@@ -1,0 +1,28 @@
+//! `skep_control::check` finds nothing wrong with any committed state.
+
+use skep_control::check;
+
+use crate::{
+    facts::{Facts, Observation},
+    invariants::Invariant,
+};
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct StoredState;
+
+impl Invariant for StoredState {
+    fn name(&self) -> &'static str {
+        "stored-state"
+    }
+
+    fn observe(&mut self, _: &Facts, observation: &Observation<'_>) -> Result<(), String> {
+        let Observation::Committed { index, after, .. } = observation else {
+            return Ok(());
+        };
+        match check(after).first() {
+            None => Ok(()),
+            Some(violation) => Err(format!("after entry {index}: {violation}")),
+        }
+    }
+}

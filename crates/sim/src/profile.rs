@@ -1,0 +1,168 @@
+//! What a seed makes of a run: size of the cluster, load, and which faults occur how often.
+//!
+//! Swarm testing: each seed switches each fault on or off and chooses its rate, so that rare
+//! combinations occur and a fault does not always hide behind a louder one.
+
+use std::time::Duration;
+
+use skep_model::Rng;
+
+/// Kinds of faults that happen on their own, not to a message or an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// An agent's process dies; its containers run on.
+    AgentCrash,
+    /// A machine reboots: its containers end, too.
+    NodeReboot,
+    /// A node and the manager cannot reach each other for a while.
+    Partition,
+    /// An agent's connection breaks.
+    ConnectionBreak,
+    /// A manager's process dies.
+    ManagerCrash,
+    /// Writes to a manager's disk take long for a while.
+    SlowDisk,
+    /// A manager's disk is full for a while.
+    FullDisk,
+    /// The next write fails; it may be stored all the same.
+    WriteError,
+    /// A manager's clock jumps.
+    ManagerClock,
+    /// A node's clock jumps.
+    AgentClock,
+    /// A node's capacity or labels change.
+    Redescribe,
+}
+
+/// All kinds.
+pub(crate) const FAULTS: [Fault; 11] = [
+    Fault::AgentCrash,
+    Fault::NodeReboot,
+    Fault::Partition,
+    Fault::ConnectionBreak,
+    Fault::ManagerCrash,
+    Fault::SlowDisk,
+    Fault::FullDisk,
+    Fault::WriteError,
+    Fault::ManagerClock,
+    Fault::AgentClock,
+    Fault::Redescribe,
+];
+
+/// See the module's documentation.
+#[derive(Debug, Clone)]
+pub(crate) struct Profile {
+    /// Nodes; with one, the manager's own core makes the cluster.
+    pub(crate) node_count: usize,
+    /// How long faults and clients are at work.
+    pub(crate) storm: Duration,
+    /// Mean time between commands of clients.
+    pub(crate) client_period: Duration,
+    /// Services beyond which clients create no more.
+    pub(crate) services_max: usize,
+    /// Most replicas a client asks for.
+    pub(crate) replicas_max: u64,
+    /// Mean time between faults of each kind that occurs.
+    pub(crate) faults: Vec<(Fault, Duration)>,
+    /// Longest delay of a message.
+    pub(crate) delay_max: Duration,
+    /// Messages in ten thousand at which a connection breaks.
+    pub(crate) breaks: u64,
+    /// Messages in a hundred that arrive twice.
+    pub(crate) repeats: u64,
+    /// Longest write to a healthy disk.
+    pub(crate) write_max: Duration,
+    /// Longest pull.
+    pub(crate) prepare_max: Duration,
+    /// Longest start and stop of a container.
+    pub(crate) start_max: Duration,
+    /// Operations in a hundred that fail for good.
+    pub(crate) failures: u64,
+    /// Operations in a hundred that fail for a while.
+    pub(crate) hiccups: u64,
+    /// Longest life of a container that ends by itself; none: it runs for ever.
+    pub(crate) life_max: Option<Duration>,
+    /// Ends in a hundred with a code that is not 0.
+    pub(crate) bad_exits: u64,
+    /// Period of heartbeats.
+    pub(crate) heartbeat: Duration,
+    /// Entries between snapshots.
+    pub(crate) snapshot_interval: u64,
+    /// Entries kept behind a snapshot.
+    pub(crate) entries_kept: u64,
+    /// Ended tasks kept per slot.
+    pub(crate) history_limit: i64,
+}
+
+impl Profile {
+    /// The profile of a seed.
+    pub(crate) fn random(rng: &mut Rng) -> Self {
+        let mut faults = Vec::new();
+        for fault in FAULTS {
+            if rng.percent(45) {
+                faults.push((fault, Duration::from_secs(4 + rng.below(50))));
+            }
+        }
+        let ms = Duration::from_millis;
+        Self {
+            node_count: usize::try_from(1 + rng.below(6)).expect("a small number fits"),
+            storm: Duration::from_secs(40 + rng.below(100)),
+            client_period: ms(300 + rng.below(6000)),
+            services_max: usize::try_from(1 + rng.below(6)).expect("a small number fits"),
+            replicas_max: 1 + rng.below(7),
+            faults,
+            delay_max: ms([1, 10, 100, 1500][pick(rng, 4)]),
+            breaks: [0, 0, 20, 200][pick(rng, 4)],
+            repeats: [0, 1, 10][pick(rng, 3)],
+            write_max: ms([1, 5, 50, 500][pick(rng, 4)]),
+            prepare_max: ms([20, 1000, 8000][pick(rng, 3)]),
+            start_max: ms([10, 200, 3000][pick(rng, 3)]),
+            failures: [0, 0, 2, 15][pick(rng, 4)],
+            hiccups: [0, 3, 20][pick(rng, 3)],
+            life_max: [None, Some(ms(120_000)), Some(ms(10_000))][pick(rng, 3)],
+            bad_exits: [0, 50, 100][pick(rng, 3)],
+            heartbeat: ms([500, 2000, 5000][pick(rng, 3)]),
+            snapshot_interval: [3, 10, 40, 10_000][pick(rng, 4)],
+            entries_kept: [0, 2, 20][pick(rng, 3)],
+            history_limit: [0, 1, 2, 5][pick(rng, 4)],
+        }
+    }
+
+    /// No faults, no clients: what the scale runs use.
+    pub(crate) fn quiet(node_count: usize) -> Self {
+        let ms = Duration::from_millis;
+        Self {
+            node_count,
+            storm: Duration::ZERO,
+            client_period: ms(1000),
+            services_max: 0,
+            replicas_max: 0,
+            faults: Vec::new(),
+            delay_max: ms(2),
+            breaks: 0,
+            repeats: 0,
+            write_max: ms(3),
+            prepare_max: ms(50),
+            start_max: ms(20),
+            failures: 0,
+            hiccups: 0,
+            life_max: None,
+            bad_exits: 0,
+            heartbeat: skep_model::DEFAULT_HEARTBEAT_PERIOD,
+            snapshot_interval: 10_000,
+            entries_kept: 500,
+            history_limit: skep_model::DEFAULT_TASK_HISTORY_LIMIT,
+        }
+    }
+}
+
+/// An index below `count`.
+pub(crate) fn pick(rng: &mut Rng, count: u64) -> usize {
+    usize::try_from(rng.below(count)).expect("an index fits usize")
+}
+
+/// A duration up to `max`, at least a microsecond.
+pub(crate) fn span(rng: &mut Rng, max: Duration) -> Duration {
+    let nanos = u64::try_from(max.as_nanos()).expect("spans are short");
+    Duration::from_micros(1) + Duration::from_nanos(rng.below(nanos))
+}
