@@ -163,7 +163,7 @@ impl Owner {
             pool.set_cursor(cursor);
         }
         let kernel = Kernel::open(&config.run_dir).map_err(Arc::new)?;
-        let mut owner = Owner {
+        let owner = Owner {
             kernel,
             dir,
             desired,
@@ -173,7 +173,6 @@ impl Owner {
             failures: BTreeMap::new(),
             known_obstacles: Vec::new(),
         };
-        owner.reserve_adopted_ports();
         Ok(owner)
     }
 
@@ -197,8 +196,12 @@ impl Owner {
         let _ = owner.adopt();
     }
 
+    /// Holds ports of adopted endpoints. One that a program of the node has is tried again by each reconciliation.
     fn reserve_adopted_ports(&mut self) {
         for (id, endpoint) in &self.desired.endpoints {
+            if self.reservations.is_reserved(id) {
+                continue;
+            }
             if let Err(error) = self.reservations.reserve(id, &endpoint.ports) {
                 warn!(endpoint.id = %id, error = %ErrorChain(&error), "Published port is used by a program of the node");
             }

@@ -7,10 +7,17 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with, sockopt};
 
 use crate::ports::{HostPort, Protocol};
+
+/// Attempts to bind a port. Between its fork and its exec a child of this process holds a copy of a reservation just given up.
+const BIND_ATTEMPT_COUNT_MAX: u32 = 3;
+
+/// Pause between two attempts: longer than a child takes from fork to exec.
+const BIND_ATTEMPT_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A program of the node has the port, or its address is not the node's.
 #[derive(Debug, thiserror::Error)]
@@ -44,10 +51,13 @@ impl Reservations {
     pub(crate) fn reserve(&mut self, id: &str, ports: &[HostPort]) -> Result<(), ReservationError> {
         let sockets = ports.iter().filter_map(|port| reserve(port).transpose());
         let sockets = sockets.collect::<Result<Vec<_>, _>>()?;
-        if !sockets.is_empty() {
-            self.by_endpoint.insert(id.to_owned(), sockets);
-        }
+        self.by_endpoint.insert(id.to_owned(), sockets);
         Ok(())
+    }
+
+    /// Whether an endpoint's ports are held.
+    pub(crate) fn is_reserved(&self, id: &str) -> bool {
+        self.by_endpoint.contains_key(id)
     }
 
     /// Lets go of an endpoint's ports.
@@ -85,7 +95,14 @@ fn reserve(port: &HostPort) -> Result<Option<OwnedFd>, ReservationError> {
         Ok(socket)
     };
     let is_tcp = port.protocol == Protocol::Tcp;
-    let bound = attempt(false).or_else(|error| if is_tcp { attempt(true) } else { Err(error) });
+    let once = || attempt(false).or_else(|error| if is_tcp { attempt(true) } else { Err(error) });
+    let mut bound = once();
+    for _ in 1..BIND_ATTEMPT_COUNT_MAX {
+        if bound.is_err() {
+            std::thread::sleep(BIND_ATTEMPT_INTERVAL);
+            bound = once();
+        }
+    }
     bound.map(Some).map_err(|error| ReservationError {
         host_ip,
         published: port.published,

@@ -19,6 +19,7 @@ impl Owner {
     /// Compares everything with the kernel and performs the plan. A failed step of one endpoint leaves the others alone.
     pub(super) fn reconcile(&mut self) -> Result<Report, Arc<ApplyError>> {
         self.reap();
+        self.reserve_adopted_ports();
         let netns_dir = self.kernel.netns_dir().to_owned();
         let observed = observe(&self.desired, &mut self.kernel.route, &netns_dir)?;
         let steps = plan(&self.desired, &observed);
