@@ -12,6 +12,7 @@ mod describe;
 mod events;
 mod executor;
 mod files;
+mod inspect;
 mod lifecycle;
 mod plan;
 mod pull;

@@ -36,7 +36,7 @@ pub use self::{
     client::{AttachedInput, AttachedOutput, OutputStream},
     config::{ContainerConfig, ContainerId},
     error::{Error, ErrorList},
-    exec::{Exec, ExecConfig},
+    exec::{Exec, ExecConfig, ExecControl},
     handle::{AttachOptions, Handle},
     logs::{LogEntry, LogOptions},
     probe::{OciChoice, Probe},

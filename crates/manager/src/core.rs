@@ -65,6 +65,8 @@ pub struct Core {
     snapshot_index: u64,
     rng: Rng,
     next_request: u64,
+    /// Time of the last transaction; the next is later, since the order of tasks is read from it.
+    last_turn: Timestamp,
     lead: Option<Lead>,
 }
 
@@ -117,6 +119,7 @@ impl Core {
             snapshot_index,
             rng,
             next_request: 0,
+            last_turn: Timestamp::ZERO,
             lead: None,
         }
     }
@@ -187,6 +190,8 @@ impl Core {
         let Some(lead) = self.lead.as_mut().filter(|lead| lead.in_flight.is_none()) else {
             return;
         };
+        let now = now.max(Timestamp(self.last_turn.0.saturating_add(1)));
+        self.last_turn = now;
         let mut tx = Transaction::new(&self.store, skep_model::Version(self.index), now);
         lead.begin(&mut tx, self.config.bootstrap.as_ref());
         lead.dispatcher.expire(&mut tx, out);

@@ -1,0 +1,15 @@
+//! What the Engine API is served from: its backend traits over manager, engine and node.
+
+pub(crate) mod cluster;
+mod container_view;
+pub(crate) mod containers;
+mod errors;
+mod execs;
+pub(crate) mod images;
+mod service_logs;
+pub(crate) mod swarm_events;
+pub(crate) mod system;
+mod view;
+pub(crate) mod volumes;
+
+pub(crate) use self::execs::Execs;

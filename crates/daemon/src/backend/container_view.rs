@@ -1,0 +1,262 @@
+//! Containers as the Engine API shows them. Pure but for sizes, which are read from disk.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use skep_docker_api::backend::{
+    BlockIoEntry, ContainerDetail, ContainerNetwork, ContainerRuntimeState, ContainerState,
+    ContainerSummary, CpuSample, MemorySample, MountPoint, NetworkSample, PortBinding,
+    ResourceSettings, StatsSample,
+};
+use skep_executor::{
+    engine::{Container, ContainerStatusView, Engine, NetworkRecord, Phase, Record},
+    runtime::Stats,
+};
+use skep_model::{Driver, Protocol, ResourceRequirements, Resources, Timestamp, Ulimit};
+
+use crate::backend::images::exposed_port;
+
+/// Name of the network every container of this node is on.
+const NETWORK: &str = "bridge";
+
+/// A container in a list.
+pub(crate) fn summary(engine: &Engine, container: &Arc<Container>, size: bool) -> ContainerSummary {
+    let record = container.record();
+    ContainerSummary {
+        id: record.id.to_string(),
+        name: record.name.clone(),
+        image: record.image.clone(),
+        image_id: record.image_id.clone(),
+        command: record.config.args.clone(),
+        created_at: Timestamp(record.created_at_ns),
+        labels: record.labels.clone(),
+        state: state(&container.status()),
+        ports: ports(record),
+        networks: networks(record),
+        mounts: mounts(record),
+        size_rw_bytes: size.then(|| engine.writable_bytes(container)),
+        size_root_bytes: size.then(|| engine.image_bytes(container)),
+    }
+}
+
+/// A container in full.
+pub(crate) fn detail(engine: &Engine, container: &Arc<Container>, size: bool) -> ContainerDetail {
+    let record = container.record();
+    let config = &record.config;
+    let files = engine.files_of(container);
+    let path = |name: &str| files.join(name).display().to_string();
+    ContainerDetail {
+        summary: summary(engine, container, size),
+        log_path: engine.log_path(container).map(|path| path.display().to_string()).unwrap_or_default(),
+        resolv_conf_path: path("resolv.conf"),
+        hostname_path: path("hostname"),
+        hosts_path: path("hosts"),
+        storage_driver: "overlay2".to_owned(),
+        storage_data: BTreeMap::from([
+            ("UpperDir".to_owned(), path("upper")),
+            ("WorkDir".to_owned(), path("work")),
+        ]),
+        exec_ids: Vec::new(),
+        apparmor_profile: String::new(),
+        runtime: String::new(),
+        hostname: config.hostname.clone(),
+        user: config.user.clone(),
+        env: config.env.clone(),
+        entrypoint: record.entrypoint.clone(),
+        cmd: record.cmd.clone(),
+        working_dir: config.cwd.clone(),
+        has_tty: config.has_tty,
+        has_open_stdin: config.has_stdin,
+        stop_signal: record.stop_signal.clone(),
+        stop_timeout_seconds: i64::try_from(record.stop_grace_ms / 1000).ok(),
+        exposed_ports: record.exposed_ports.iter().filter_map(|port| exposed_port(port)).collect(),
+        is_read_only: config.is_rootfs_readonly,
+        has_init: Some(config.has_init),
+        capability_add: config.security.capabilities_add.clone(),
+        capability_drop: config.security.capabilities_drop.clone(),
+        groups: config.groups_add.clone(),
+        sysctls: config.sysctls.clone(),
+        mounts: Vec::new(),
+        log_driver: Driver { name: log_driver(record), options: record.log_driver.1.clone() },
+        resources: resources(record),
+        cgroup_parent: String::new(),
+        sandbox_key: record.network.as_ref().map(|net| net.netns_path.clone()).unwrap_or_default(),
+    }
+}
+
+fn log_driver(record: &Record) -> String {
+    let name = &record.log_driver.0;
+    if name.is_empty() { "json-file".to_owned() } else { name.clone() }
+}
+
+fn resources(record: &Record) -> ResourceSettings {
+    let (config, limits) = (&record.config, &record.config.resources);
+    let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    ResourceSettings {
+        requirements: ResourceRequirements {
+            limits: Resources {
+                nano_cpus: signed(limits.nano_cpus),
+                memory_bytes: signed(limits.memory_bytes),
+                generic: Vec::new(),
+            },
+            reservations: Resources::default(),
+            swap_bytes: None,
+            memory_swappiness: limits.memory_swappiness.map(signed),
+            pids_limit: limits.pids_max,
+        },
+        ulimits: config
+            .rlimits
+            .iter()
+            .map(|limit| Ulimit {
+                name: limit.name.clone(),
+                soft: i64::try_from(limit.soft).unwrap_or(-1),
+                hard: i64::try_from(limit.hard).unwrap_or(-1),
+            })
+            .collect(),
+        oom_score_adj: i64::from(config.security.oom_score_adj.unwrap_or(0)),
+        shm_bytes: signed(config.shm_bytes),
+    }
+}
+
+fn state(status: &ContainerStatusView) -> ContainerRuntimeState {
+    ContainerRuntimeState {
+        state: match status.phase {
+            Phase::Created => ContainerState::Created,
+            Phase::Running => ContainerState::Running,
+            Phase::Exited => ContainerState::Exited,
+            // A container that could not be started is `created` with an error in Docker.
+            Phase::Dead if status.started_at.is_none() => ContainerState::Created,
+            Phase::Dead => ContainerState::Dead,
+            Phase::Removed => ContainerState::Removing,
+        },
+        is_oom_killed: status.is_oom_killed,
+        pid: status.pid,
+        exit_code: status.exit_code,
+        error: status.error.clone(),
+        started_at: status.started_at.unwrap_or(Timestamp::ZERO),
+        finished_at: status.finished_at.unwrap_or(Timestamp::ZERO),
+    }
+}
+
+fn ports(record: &Record) -> Vec<PortBinding> {
+    let published = record.network.iter().flat_map(|network| &network.ports);
+    let mut ports: Vec<PortBinding> = published
+        .map(|port| PortBinding {
+            container_port: port.target,
+            protocol: protocol(port.protocol),
+            host: Some((port.host_ip, port.published)),
+        })
+        .collect();
+    for (port, protocol) in record.exposed_ports.iter().filter_map(|port| exposed_port(port)) {
+        let is_published =
+            ports.iter().any(|other| other.container_port == port && other.protocol == protocol);
+        if !is_published {
+            ports.push(PortBinding { container_port: port, protocol, host: None });
+        }
+    }
+    ports
+}
+
+fn protocol(protocol: skep_network::Protocol) -> Protocol {
+    match protocol {
+        skep_network::Protocol::Tcp => Protocol::Tcp,
+        skep_network::Protocol::Udp => Protocol::Udp,
+        skep_network::Protocol::Sctp => Protocol::Sctp,
+    }
+}
+
+fn networks(record: &Record) -> BTreeMap<String, ContainerNetwork> {
+    let Some(network) = &record.network else { return BTreeMap::new() };
+    BTreeMap::from([(NETWORK.to_owned(), container_network(record, network))])
+}
+
+fn container_network(record: &Record, network: &NetworkRecord) -> ContainerNetwork {
+    let address: Option<ipnet::IpNet> = network.address.parse().ok();
+    ContainerNetwork {
+        network_id: crate::backend::system::network_id(NETWORK),
+        endpoint_id: record.id.to_string(),
+        gateway: network.gateway.parse::<IpAddr>().ok(),
+        ip: address.map(|address| address.addr()),
+        prefix_length: address.map_or(0, |address| address.prefix_len()),
+        mac: network.mac.clone(),
+        aliases: Vec::new(),
+    }
+}
+
+fn mounts(record: &Record) -> Vec<MountPoint> {
+    record
+        .mounts
+        .iter()
+        .map(|mount| MountPoint {
+            kind: mount.kind.clone(),
+            name: mount.name.clone(),
+            source: mount.source.clone(),
+            destination: mount.destination.clone(),
+            driver: mount.driver.clone(),
+            mode: String::new(),
+            is_writable: mount.is_writable,
+            propagation: mount.propagation.clone(),
+        })
+        .collect()
+}
+
+/// A measurement of a container that does not run.
+pub(crate) fn stopped_sample(container: &Container) -> StatsSample {
+    let record = container.record();
+    StatsSample { id: record.id.to_string(), name: record.name.clone(), ..StatsSample::default() }
+}
+
+/// A measurement.
+pub(crate) fn stats_sample(container: &Container, stats: Stats) -> StatsSample {
+    let (cpu, memory) = (stats.cpu, stats.memory);
+    StatsSample {
+        time: Timestamp(stats.read_at),
+        cpu: CpuSample {
+            total_ns: cpu.total_nanos,
+            kernel_ns: cpu.kernel_nanos,
+            user_ns: cpu.user_nanos,
+            system_ns: cpu.system_nanos,
+            online_cpus: cpu.online_cpus,
+            periods: cpu.periods,
+            throttled_periods: cpu.throttled_periods,
+            throttled_ns: cpu.throttled_nanos,
+        },
+        memory: MemorySample {
+            usage_bytes: memory.usage_bytes,
+            max_usage_bytes: memory.max_usage_bytes.unwrap_or(0),
+            limit_bytes: memory.limit_bytes,
+            fail_count: memory.failure_count,
+            stats: memory.stat,
+        },
+        pids_current: stats.pids.current,
+        pids_limit: stats.pids.limit.unwrap_or(0),
+        io_service_bytes: stats
+            .block_io
+            .into_iter()
+            .map(|io| BlockIoEntry {
+                major: io.major,
+                minor: io.minor,
+                operation: io.operation,
+                value: io.bytes,
+            })
+            .collect(),
+        io_serviced: Vec::new(),
+        networks: stats
+            .networks
+            .into_iter()
+            .map(|(name, net)| {
+                let sample = NetworkSample {
+                    rx_bytes: net.rx_bytes,
+                    rx_packets: net.rx_packets,
+                    rx_errors: net.rx_errors,
+                    rx_dropped: net.rx_dropped,
+                    tx_bytes: net.tx_bytes,
+                    tx_packets: net.tx_packets,
+                    tx_errors: net.tx_errors,
+                    tx_dropped: net.tx_dropped,
+                };
+                (name, sample)
+            })
+            .collect(),
+        ..stopped_sample(container)
+    }
+}

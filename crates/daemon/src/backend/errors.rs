@@ -1,0 +1,17 @@
+//! Errors of the parts below, as the API tells them.
+
+use skep_docker_api::error::{ApiError, ErrorKind};
+use skep_manager::command::{Code, CommandError};
+
+/// How moby shows a gRPC error of the control plane: class to status, text with the code's name.
+pub(crate) fn from_command(error: &CommandError) -> ApiError {
+    let kind = match error.code {
+        Code::InvalidArgument | Code::FailedPrecondition => ErrorKind::InvalidArgument,
+        Code::NotFound => ErrorKind::NotFound,
+        Code::AlreadyExists => ErrorKind::Conflict,
+        Code::Unimplemented => ErrorKind::NotImplemented,
+        Code::Unavailable => ErrorKind::Unavailable,
+        Code::Unknown | Code::ResourceExhausted => ErrorKind::System,
+    };
+    ApiError::new(kind, error.to_string())
+}

@@ -1,0 +1,119 @@
+//! Swarm events of `docker events`, made of committed changes. A pure function.
+
+use std::collections::BTreeMap;
+
+use skep_docker_api::event::{Event, EventScope};
+use skep_model::{
+    Availability, Node, NodeState, Reachability, Role, Service, ServiceMode, Timestamp, UpdateState,
+};
+use skep_store::{Change, Object};
+
+/// The event a change is worth; most changes are worth none.
+pub(crate) fn event(change: &Change) -> Option<Event> {
+    match (&change.old, &change.new) {
+        (None, Some(Object::Service(new))) => Some(service("create", new, BTreeMap::new())),
+        (Some(Object::Service(old)), Some(Object::Service(new))) => {
+            let attributes = service_differences(old, new);
+            let is_news = old.spec != new.spec || !attributes.is_empty();
+            is_news.then(|| service("update", new, attributes))
+        }
+        (Some(Object::Service(old)), None) => Some(service("remove", old, BTreeMap::new())),
+        (None, Some(Object::Node(new))) => Some(node("create", new, BTreeMap::new())),
+        (Some(Object::Node(old)), Some(Object::Node(new))) => {
+            let attributes = node_differences(old, new);
+            let is_news = old.spec != new.spec || !attributes.is_empty();
+            is_news.then(|| node("update", new, attributes))
+        }
+        (Some(Object::Node(old)), None) => Some(node("remove", old, BTreeMap::new())),
+        _ => None,
+    }
+}
+
+fn service(action: &str, service: &Service, attributes: BTreeMap<String, String>) -> Event {
+    swarm_event("service", action, (service.id.to_string(), service.name()), attributes, service.meta.updated_at)
+}
+
+fn node(action: &str, node: &Node, attributes: BTreeMap<String, String>) -> Event {
+    swarm_event("node", action, (node.id.to_string(), node.hostname()), attributes, node.meta.updated_at)
+}
+
+fn swarm_event(
+    kind: &'static str,
+    action: &str,
+    (actor_id, name): (String, &str),
+    mut attributes: BTreeMap<String, String>,
+    time: Timestamp,
+) -> Event {
+    attributes.insert("name".to_owned(), name.to_owned());
+    Event { kind, action: action.to_owned(), actor_id, attributes, scope: EventScope::Swarm, time }
+}
+
+/// Adds `key.old` and `key.new` when the values differ.
+fn note(into: &mut BTreeMap<String, String>, key: &str, old: String, new: String) {
+    if old != new {
+        into.insert(format!("{key}.old"), old);
+        into.insert(format!("{key}.new"), new);
+    }
+}
+
+fn service_differences(old: &Service, new: &Service) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let image = |service: &Service| service.spec.task.container.image.clone();
+    note(&mut found, "image", image(old), image(new));
+    let replicas = |service: &Service| match service.spec.mode {
+        ServiceMode::Replicated { replicas } => replicas.to_string(),
+        ServiceMode::Global | ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob => {
+            String::new()
+        }
+    };
+    note(&mut found, "replicas", replicas(old), replicas(new));
+    note(&mut found, "updatestate", update_state(old), update_state(new));
+    found.retain(|_, value| !value.is_empty());
+    found
+}
+
+fn update_state(service: &Service) -> String {
+    let state = service.update_status.as_ref().map(|status| status.state);
+    match state {
+        None | Some(UpdateState::Unknown) => "",
+        Some(UpdateState::Updating) => "updating",
+        Some(UpdateState::Paused) => "paused",
+        Some(UpdateState::Completed) => "completed",
+        Some(UpdateState::RollbackStarted) => "rollback_started",
+        Some(UpdateState::RollbackPaused) => "rollback_paused",
+        Some(UpdateState::RollbackCompleted) => "rollback_completed",
+    }
+    .to_owned()
+}
+
+fn node_differences(old: &Node, new: &Node) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let availability = |node: &Node| match node.spec.availability {
+        Availability::Active => "active".to_owned(),
+        Availability::Pause => "pause".to_owned(),
+        Availability::Drain => "drain".to_owned(),
+    };
+    note(&mut found, "availability", availability(old), availability(new));
+    let role = |node: &Node| match node.spec.desired_role {
+        Role::Worker => "worker".to_owned(),
+        Role::Manager => "manager".to_owned(),
+    };
+    note(&mut found, "role", role(old), role(new));
+    let state = |node: &Node| match node.status.state {
+        NodeState::Unknown => "unknown".to_owned(),
+        NodeState::Down => "down".to_owned(),
+        NodeState::Ready => "ready".to_owned(),
+        NodeState::Disconnected => "disconnected".to_owned(),
+    };
+    note(&mut found, "state", state(old), state(new));
+    let manager = |node: &Node| node.manager_status.clone().unwrap_or_default();
+    let leads = |node: &Node| manager(node).is_leader.to_string();
+    note(&mut found, "leader", leads(old), leads(new));
+    let reachability = |node: &Node| match manager(node).reachability {
+        Reachability::Unknown => "unknown".to_owned(),
+        Reachability::Unreachable => "unreachable".to_owned(),
+        Reachability::Reachable => "reachable".to_owned(),
+    };
+    note(&mut found, "reachability", reachability(old), reachability(new));
+    found
+}

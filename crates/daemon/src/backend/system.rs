@@ -1,0 +1,140 @@
+//! The system side of the Engine API: facts about this node.
+
+use std::{collections::BTreeMap, fs, sync::Arc};
+
+use async_trait::async_trait;
+use skep_docker_api::{
+    backend::{EngineFacts, EngineTotals, NetworkDetail, RuntimeFacts, SystemBackend},
+    error::{ApiError, Result},
+};
+use skep_executor::{
+    engine::{Engine, NodeFacts},
+    image::Filters,
+    runtime::{Probe, cgroup::Mode},
+};
+use skep_model::Timestamp;
+
+use crate::config::Config;
+
+/// See the module's documentation.
+pub(crate) struct System {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) config: Config,
+    pub(crate) node: NodeFacts,
+    /// What runs containers; `None` when nothing was found at start.
+    pub(crate) probe: Option<Probe>,
+    pub(crate) engine_id: String,
+}
+
+impl System {
+    fn warnings(&self) -> Vec<String> {
+        let missing = "No OCI runtime found: containers cannot run until crun or runc is installed";
+        if self.probe.is_some() { Vec::new() } else { vec![format!("WARNING: {missing}")] }
+    }
+}
+
+#[async_trait]
+impl SystemBackend for System {
+    fn facts(&self) -> EngineFacts {
+        let (node, config) = (self.node.clone(), &self.config);
+        let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect();
+        let runtime = self.probe.as_ref().map(|probe| {
+            let path = probe.path.display().to_string();
+            (probe.kind.name().to_owned(), RuntimeFacts { path, version: probe.version.clone() })
+        });
+        let is_v2 = self.probe.as_ref().is_some_and(|probe| probe.cgroup_mode == Mode::V2);
+        EngineFacts {
+            id: self.engine_id.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            git_commit: option_env!("SKEP_GIT_COMMIT").unwrap_or_default().to_owned(),
+            build_time: option_env!("SKEP_BUILD_TIME").unwrap_or_default().to_owned(),
+            kernel_version: node.kernel_version,
+            operating_system: node.operating_system,
+            os_version: node.os_version,
+            architecture: node.architecture,
+            cpu_count: node.cpu_count,
+            memory_bytes: node.memory_bytes,
+            name: node.hostname,
+            labels: config.labels.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+            root_dir: config.data_dir.display().to_string(),
+            storage_driver: "overlay2".to_owned(),
+            storage_status: vec![("Supports d_type".to_owned(), "true".to_owned())],
+            log_driver: "json-file".to_owned(),
+            cgroup_driver: "cgroupfs".to_owned(),
+            cgroup_version: if is_v2 { 2 } else { 1 },
+            default_runtime: runtime.as_ref().map(|(name, _)| name.clone()).unwrap_or_default(),
+            runtimes: runtime.into_iter().collect(),
+            security_options: names(&["name=seccomp,profile=builtin"]),
+            init_binary: self
+                .probe
+                .as_ref()
+                .and_then(|probe| probe.init.as_ref())
+                .map(|path| path.display().to_string())
+                .unwrap_or_default(),
+            insecure_registries: config.insecure_registries.clone(),
+            volume_drivers: names(&["local"]),
+            network_drivers: names(&["bridge", "host", "null"]),
+            log_drivers: names(&["json-file", "none"]),
+            has_memory_limit: true,
+            has_swap_limit: true,
+            has_cpu_quota: true,
+            has_cpu_set: true,
+            has_pids_limit: true,
+            has_ipv4_forwarding: is_forwarding(),
+            warnings: self.warnings(),
+            ..EngineFacts::default()
+        }
+    }
+
+    async fn totals(&self) -> Result<EngineTotals> {
+        let containers = self.engine.containers();
+        let running = containers.iter().filter(|container| container.status().is_running()).count();
+        let images = self
+            .engine
+            .images()
+            .list(&Filters::default())
+            .map_err(|error| ApiError::system("failed to list images", error))?;
+        let count = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
+        Ok(EngineTotals {
+            running: count(running),
+            paused: 0,
+            stopped: count(containers.len() - running),
+            images: count(images.len()),
+        })
+    }
+
+    async fn networks(&self) -> Result<Vec<NetworkDetail>> {
+        let subnet = self.config.bridge_subnet;
+        let gateway = subnet.hosts().next();
+        let bridge = NetworkDetail {
+            subnets: vec![(subnet.network(), subnet.prefix_len(), gateway)],
+            options: BTreeMap::from([(
+                "com.docker.network.bridge.name".to_owned(),
+                self.config.bridge.clone(),
+            )]),
+            ..network("bridge", "bridge")
+        };
+        Ok(vec![bridge, network("host", "host"), network("none", "null")])
+    }
+}
+
+fn network(name: &str, driver: &str) -> NetworkDetail {
+    NetworkDetail {
+        id: network_id(name),
+        name: name.to_owned(),
+        driver: driver.to_owned(),
+        scope: "local".to_owned(),
+        created_at: Timestamp::ZERO,
+        ..NetworkDetail::default()
+    }
+}
+
+/// The id of one of the node's own networks: fixed, since there is one of each.
+pub(crate) fn network_id(name: &str) -> String {
+    let hex: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
+    format!("{hex:0<64}")
+}
+
+fn is_forwarding() -> bool {
+    fs::read_to_string("/proc/sys/net/ipv4/ip_forward").is_ok_and(|text| text.trim() == "1")
+}
