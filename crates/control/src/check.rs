@@ -9,8 +9,8 @@ use std::{
 };
 
 use skep_model::{
-    Availability, NodeId, NodeState, Protocol, PublishMode, ServiceId, ServiceMode, Slot, Task,
-    TaskId, TaskState, UpdateOrder, constraint,
+    Availability, NodeId, NodeState, Protocol, PublishMode, ServiceId, ServiceMode, Slot,
+    SpecVersion, Task, TaskId, TaskState, constraint,
 };
 use skep_store::{NodeLoad, Store};
 
@@ -191,20 +191,23 @@ fn check_constraints(view: &Store, task: &Task, found: &mut Vec<Violation>) {
     }
 }
 
+/// A slot has one task that shall run. During a start-first update it has one of each of two
+/// revisions; an update that is replaced by the next leaves them for a while.
 fn check_slots(view: &Store, found: &mut Vec<Violation>) {
-    let mut slots: BTreeMap<(ServiceId, Slot), usize> = BTreeMap::new();
+    let mut slots: BTreeMap<(ServiceId, Slot), Vec<Option<SpecVersion>>> = BTreeMap::new();
     for task in view.tasks().filter(|task| is_live(task)) {
         if let Some(key) = task.service_id.zip(task.slot()) {
-            *slots.entry(key).or_default() += 1;
+            slots.entry(key).or_default().push(task.spec_version);
         }
     }
-    for ((id, slot), count) in slots {
-        let allowed = match view.service(id) {
-            Some(service) if starts_first(service) => 2,
-            Some(_) | None => 1,
+    for ((service, slot), versions) in slots {
+        let count = versions.len();
+        let is_crowded = match versions.as_slice() {
+            [] | [_] => false,
+            [first, second] => first == second,
+            [_, _, _, ..] => true,
         };
-        if count > allowed {
-            let service = id;
+        if is_crowded {
             found.push(Violation::CrowdedSlot {
                 service,
                 slot,
@@ -212,18 +215,6 @@ fn check_slots(view: &Store, found: &mut Vec<Violation>) {
             });
         }
     }
-}
-
-/// Whether an update or rollback of the service may run two tasks in a slot for a while. The spec
-/// it follows may be the one before a rollback.
-fn starts_first(service: &skep_model::Service) -> bool {
-    let previous = service.previous_spec.as_ref();
-    let specs = [Some(&service.spec), previous].into_iter().flatten();
-    service.update_status.is_some()
-        && specs
-            .flat_map(|spec| [&spec.update, &spec.rollback])
-            .flatten()
-            .any(|config| config.order == UpdateOrder::StartFirst)
 }
 
 fn check_nodes(view: &Store, found: &mut Vec<Violation>) {

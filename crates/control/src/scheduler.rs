@@ -135,6 +135,7 @@ impl Scheduler<'_> {
     /// Places the tasks of one service, or of none, one revision after the other.
     fn place_all_of(&mut self, service: Option<ServiceId>) {
         let mut placed: BTreeSet<Option<SpecVersion>> = BTreeSet::new();
+        let from = self.plan.changes.len();
         loop {
             let mut rest = self
                 .view
@@ -142,10 +143,10 @@ impl Scheduler<'_> {
                 .skip_while(|task| placed.contains(&task.spec_version));
             let Some(first) = rest.next() else { return };
             if first.spec_version.is_none() {
-                self.place_unversioned(service);
+                self.place_unversioned(from, service);
             } else {
                 let tasks = self.view.tasks_to_place_of(service);
-                self.place(tasks.filter(|task| is_alike(first, task)));
+                self.place(from, tasks.filter(|task| is_alike(first, task)));
             }
             if self.is_full() {
                 return;
@@ -155,29 +156,32 @@ impl Scheduler<'_> {
     }
 
     /// Places tasks that have no revision in runs of equal content.
-    fn place_unversioned(&mut self, service: Option<ServiceId>) {
+    fn place_unversioned(&mut self, from: usize, service: Option<ServiceId>) {
         let tasks = self.view.tasks_to_place_of(service);
         let mut tasks = tasks.filter(|task| task.spec_version.is_none()).peekable();
         while let Some(first) = tasks.peek().copied() {
             let run = std::iter::from_fn(|| tasks.next_if(|task| is_alike(first, task)));
-            self.place(run);
+            self.place(from, run);
             if self.is_full() {
                 return;
             }
         }
     }
 
-    /// Places as many of a run of equal tasks as nodes take and a plan holds.
-    fn place<'b>(&mut self, tasks: impl Iterator<Item = &'b Arc<Task>>) {
+    /// Places as many of a run of equal tasks as nodes take and a plan holds. The plan's changes
+    /// `from` on are of the same service: what they place counts, too.
+    fn place<'b>(&mut self, from: usize, tasks: impl Iterator<Item = &'b Arc<Task>>) {
         let mut tasks = tasks.peekable();
         let Some(first) = tasks.peek().copied() else {
             return;
         };
         let needs = Needs::of(first);
         self.fleet.detail_all(self.view, &needs);
-        let counts = self
-            .fleet
-            .counts(self.view, first.service_id, first.spec_version, self.now);
+        let mut counts =
+            self.fleet
+                .counts(self.view, first.service_id, first.spec_version, self.now);
+        self.fleet
+            .count_planned(&self.plan.changes[from..], &mut counts);
         let mut spread = Spread::new(&self.fleet, &needs, counts);
         let mut explanation: Option<String> = None;
         for task in tasks {

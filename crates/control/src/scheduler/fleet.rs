@@ -9,7 +9,7 @@ use skep_model::{
 use skep_store::{NodeLoad, Store};
 
 use super::filter::Needs;
-use crate::{history, placement::Pool, revision::status_time};
+use crate::{history, placement::Pool, plan::Change, revision::status_time};
 
 /// How far back failures of a revision on a node count against the node. As in Swarm.
 const FAILURE_WINDOW: Duration = Duration::from_secs(5 * 60);
@@ -128,6 +128,18 @@ impl<'a> Fleet<'a> {
             }
         }
         counts
+    }
+
+    /// Adds tasks of the service that the plan has just placed.
+    pub(super) fn count_planned(&self, changes: &[Change], counts: &mut Counts) {
+        for change in changes {
+            if let Change::UpdateTask(task) = change
+                && task.status.state == TaskState::Assigned
+                && let Some(index) = task.node_id.and_then(|node| self.index_of(node))
+            {
+                counts.of_service[index] += 1;
+            }
+        }
     }
 
     /// Reads ports and generic resources of all nodes, if the group asks for them.
