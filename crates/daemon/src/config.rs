@@ -119,7 +119,11 @@ impl Config {
             File::default()
         });
         let config = merge(args, file, &mut mistakes);
-        if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
+        if mistakes.is_empty() {
+            Ok(config)
+        } else {
+            Err(mistakes)
+        }
     }
 }
 
@@ -128,7 +132,10 @@ fn read_file(path: Option<&Path>) -> Result<File, Mistake> {
     let path = path.unwrap_or(Path::new(DEFAULT_FILE));
     let read = fs::metadata(path).and_then(|metadata| {
         if metadata.len() > FILE_BYTES_MAX {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "file is too long"));
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                "file is too long",
+            ));
         }
         fs::read_to_string(path)
     });
@@ -144,20 +151,42 @@ fn read_file(path: Option<&Path>) -> Result<File, Mistake> {
 }
 
 fn merge(args: &Args, file: File, mistakes: &mut Vec<Mistake>) -> Config {
-    let data_dir = args.data_dir.clone().or(file.data_dir).unwrap_or("/var/lib/skep".into());
-    let run_dir = args.run_dir.clone().or(file.run_dir).unwrap_or("/run/skep".into());
+    let data_dir = args
+        .data_dir
+        .clone()
+        .or(file.data_dir)
+        .unwrap_or("/var/lib/skep".into());
+    let run_dir = args
+        .run_dir
+        .clone()
+        .or(file.run_dir)
+        .unwrap_or("/run/skep".into());
     check_absolute("data-dir", &data_dir, mistakes);
     check_absolute("run-dir", &run_dir, mistakes);
-    let hosts = if args.hosts.is_empty() { file.hosts } else { args.hosts.clone() };
-    let mut listen: Vec<Listen> =
-        hosts.iter().filter_map(|host| keep(parse_host(host), mistakes)).collect();
+    let hosts = if args.hosts.is_empty() {
+        file.hosts
+    } else {
+        args.hosts.clone()
+    };
+    let mut listen: Vec<Listen> = hosts
+        .iter()
+        .filter_map(|host| keep(parse_host(host), mistakes))
+        .collect();
     if listen.is_empty() {
         listen.push(Listen::Unix(run_dir.join("skep.sock")));
     }
-    let format = args.log_format.clone().or(file.log_format).unwrap_or("text".to_owned());
+    let format = args
+        .log_format
+        .clone()
+        .or(file.log_format)
+        .unwrap_or("text".to_owned());
     let subnet = args.bridge_subnet.clone().or(file.bridge_subnet);
     let subnet = subnet.unwrap_or("10.255.0.0/16".to_owned());
-    let runtime = args.oci_runtime.clone().or(file.oci_runtime).unwrap_or("auto".to_owned());
+    let runtime = args
+        .oci_runtime
+        .clone()
+        .or(file.oci_runtime)
+        .unwrap_or("auto".to_owned());
     let registries = args.insecure_registries.iter().cloned();
     let labels: Vec<String> = file.labels.into_iter().chain(args.labels.clone()).collect();
     let default_subnet = IpNet::new([10, 255, 0, 0].into(), 16).expect("16 bits fit IPv4");
@@ -166,16 +195,31 @@ fn merge(args: &Args, file: File, mistakes: &mut Vec<Mistake>) -> Config {
         run_dir,
         listen,
         group: args.group.clone().or(file.group),
-        log_level: args.log_level.clone().or(file.log_level).unwrap_or("info".to_owned()),
+        log_level: args
+            .log_level
+            .clone()
+            .or(file.log_level)
+            .unwrap_or("info".to_owned()),
         log_format: keep(parse_log_format(&format), mistakes).unwrap_or(LogFormat::Text),
         oci_runtime: match runtime.as_str() {
             "auto" => OciRuntime::Auto,
             _ => OciRuntime::Named(runtime),
         },
-        bridge: args.bridge.clone().or(file.bridge).unwrap_or("skep0".to_owned()),
+        bridge: args
+            .bridge
+            .clone()
+            .or(file.bridge)
+            .unwrap_or("skep0".to_owned()),
         bridge_subnet: keep(parse_subnet(&subnet), mistakes).unwrap_or(default_subnet),
-        insecure_registries: file.insecure_registries.into_iter().chain(registries).collect(),
-        labels: labels.iter().filter_map(|label| keep(parse_label(label), mistakes)).collect(),
+        insecure_registries: file
+            .insecure_registries
+            .into_iter()
+            .chain(registries)
+            .collect(),
+        labels: labels
+            .iter()
+            .filter_map(|label| keep(parse_label(label), mistakes))
+            .collect(),
     }
 }
 
@@ -191,7 +235,10 @@ fn check_absolute(key: &'static str, path: &Path, mistakes: &mut Vec<Mistake>) {
 }
 
 fn parse_host(host: &str) -> Result<Listen, Mistake> {
-    let mistake = |problem: String| Mistake::Value { key: "host", problem };
+    let mistake = |problem: String| Mistake::Value {
+        key: "host",
+        problem,
+    };
     if let Some(path) = host.strip_prefix("unix://") {
         let path = PathBuf::from(path);
         return if path.is_absolute() {
@@ -201,10 +248,13 @@ fn parse_host(host: &str) -> Result<Listen, Mistake> {
         };
     }
     let Some(addr) = host.strip_prefix("tcp://") else {
-        return Err(mistake(format!("`{host}` is neither unix:///PATH nor tcp://ADDRESS:PORT")));
+        return Err(mistake(format!(
+            "`{host}` is neither unix:///PATH nor tcp://ADDRESS:PORT"
+        )));
     };
-    let addr: SocketAddr =
-        addr.parse().map_err(|_| mistake(format!("`{addr}` is not ADDRESS:PORT")))?;
+    let addr: SocketAddr = addr
+        .parse()
+        .map_err(|_| mistake(format!("`{addr}` is not ADDRESS:PORT")))?;
     if addr.ip().is_loopback() {
         Ok(Listen::Tcp(addr))
     } else {
@@ -219,14 +269,20 @@ fn parse_log_format(format: &str) -> Result<LogFormat, Mistake> {
         "json" => Ok(LogFormat::Json),
         _ => {
             let problem = format!("`{format}` is neither text nor json");
-            Err(Mistake::Value { key: "log-format", problem })
+            Err(Mistake::Value {
+                key: "log-format",
+                problem,
+            })
         }
     }
 }
 
 fn parse_subnet(subnet: &str) -> Result<IpNet, Mistake> {
     let problem = format!("`{subnet}` is not a subnet");
-    subnet.parse().map_err(|_| Mistake::Value { key: "bridge-subnet", problem })
+    subnet.parse().map_err(|_| Mistake::Value {
+        key: "bridge-subnet",
+        problem,
+    })
 }
 
 fn parse_label(label: &str) -> Result<(String, String), Mistake> {
@@ -234,7 +290,10 @@ fn parse_label(label: &str) -> Result<(String, String), Mistake> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => {
             let problem = format!("`{label}` is not KEY=VALUE");
-            Err(Mistake::Value { key: "label", problem })
+            Err(Mistake::Value {
+                key: "label",
+                problem,
+            })
         }
     }
 }
@@ -246,7 +305,10 @@ mod tests {
     fn with_file(text: &str) -> Result<Config, Vec<Mistake>> {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), text).unwrap();
-        Config::load(&Args { config: Some(file.path().to_owned()), ..Args::default() })
+        Config::load(&Args {
+            config: Some(file.path().to_owned()),
+            ..Args::default()
+        })
     }
 
     #[test]
@@ -259,7 +321,10 @@ mod tests {
             ..Args::default()
         };
         let config = Config::load(&args).unwrap();
-        assert_eq!((config.data_dir, config.bridge), ("/b".into(), "br1".to_owned()));
+        assert_eq!(
+            (config.data_dir, config.bridge),
+            ("/b".into(), "br1".to_owned())
+        );
         assert_eq!(config.listen, [Listen::Unix("/run/skep/skep.sock".into())]);
     }
 
@@ -267,20 +332,33 @@ mod tests {
     fn all_mistakes_are_reported_at_once() {
         let text = "data-dir = \"a\"\nhosts = [\"tcp://0.0.0.0:1\", \"x\"]\nlog-format = \"xml\"\n\
                     bridge-subnet = \"nowhere\"\nlabels = [\"=x\"]";
-        let texts: Vec<String> =
-            with_file(text).unwrap_err().iter().map(ToString::to_string).collect();
+        let texts: Vec<String> = with_file(text)
+            .unwrap_err()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(texts.len(), 6, "{texts:#?}");
     }
 
     #[test]
     fn an_unknown_key_is_a_mistake() {
         let mistakes = with_file("dta-dir = \"/a\"").unwrap_err();
-        assert!(mistakes[0].to_string().contains("dta-dir"), "{}", mistakes[0]);
+        assert!(
+            mistakes[0].to_string().contains("dta-dir"),
+            "{}",
+            mistakes[0]
+        );
     }
 
     #[test]
     fn a_named_file_must_exist() {
-        let args = Args { config: Some("/nonexistent/skep.toml".into()), ..Args::default() };
-        assert!(matches!(Config::load(&args).unwrap_err()[..], [Mistake::Read(..)]));
+        let args = Args {
+            config: Some("/nonexistent/skep.toml".into()),
+            ..Args::default()
+        };
+        assert!(matches!(
+            Config::load(&args).unwrap_err()[..],
+            [Mistake::Read(..)]
+        ));
     }
 }

@@ -84,7 +84,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let backends = backends(&config, &engine, &swarm, &hub).await?;
     let shutdown = CancellationToken::new();
     let tasks = TaskTracker::new();
-    tasks.spawn(events::run(hub, Arc::clone(&engine), swarm.current(), shutdown.clone()));
+    tasks.spawn(events::run(
+        hub,
+        Arc::clone(&engine),
+        swarm.current(),
+        shutdown.clone(),
+    ));
     tasks.spawn(watch_network(Arc::clone(&engine), shutdown.clone()));
     let server = Arc::new(Server::new(backends));
     for socket in sockets {
@@ -107,7 +112,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     shutdown.cancel();
     tasks.close();
-    if tokio::time::timeout(SHUTDOWN_WAIT_MAX, tasks.wait()).await.is_err() {
+    if tokio::time::timeout(SHUTDOWN_WAIT_MAX, tasks.wait())
+        .await
+        .is_err()
+    {
         warn!("Gave up waiting for clients");
     }
     swarm.stop().await;
@@ -177,14 +185,18 @@ async fn engine(config: &Config) -> anyhow::Result<Arc<Engine>> {
     let mut network = skep_network::Config::new(config.run_dir.clone());
     network.bridge.clone_from(&config.bridge);
     network.subnet = config.bridge_subnet;
-    let network = Network::open(network).await.context("failed to set up the node network")?;
+    let network = Network::open(network)
+        .await
+        .context("failed to set up the node network")?;
     let settings = EngineConfig {
         containers_dir: data.join("containers"),
         volumes_dir: data.join("volumes"),
         labels: config.labels.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    Engine::open(settings, images, runtime, network).await.context("failed to open the engine")
+    Engine::open(settings, images, runtime, network)
+        .await
+        .context("failed to open the engine")
 }
 
 async fn backends(
@@ -208,11 +220,20 @@ async fn backends(
         engine_id: engine_id(&config.data_dir, engine)?,
     };
     Ok(Backends {
-        cluster: Arc::new(Cluster { swarm: Arc::clone(swarm) }),
+        cluster: Arc::new(Cluster {
+            swarm: Arc::clone(swarm),
+        }),
         system: Arc::new(system),
-        images: Arc::new(Images { engine: Arc::clone(engine) }),
-        containers: Arc::new(Containers { engine: Arc::clone(engine), execs: Execs::default() }),
-        volumes: Arc::new(NodeVolumes { engine: Arc::clone(engine) }),
+        images: Arc::new(Images {
+            engine: Arc::clone(engine),
+        }),
+        containers: Arc::new(Containers {
+            engine: Arc::clone(engine),
+            execs: Execs::default(),
+        }),
+        volumes: Arc::new(NodeVolumes {
+            engine: Arc::clone(engine),
+        }),
         events: Arc::clone(hub),
     })
 }

@@ -51,7 +51,9 @@ fn subscribe(current: &mut watch::Receiver<Option<Handle>>) -> Option<broadcast:
 
 /// The next changes; `None` when the manager has stopped. Waits for ever without one.
 async fn next(feed: &mut Option<broadcast::Receiver<Feed>>) -> Option<Feed> {
-    let Some(feed) = feed else { return std::future::pending().await };
+    let Some(feed) = feed else {
+        return std::future::pending().await;
+    };
     loop {
         match feed.recv().await {
             Ok(changes) => return Some(changes),

@@ -58,7 +58,10 @@ impl Active {
     /// A new join token for this cluster's root.
     pub(crate) fn identity_token(&self) -> Result<Redacted<String>> {
         let view = self.handle.view();
-        let cluster = view.store.cluster().ok_or_else(|| ApiError::not_found(NOT_PART))?;
+        let cluster = view
+            .store
+            .cluster()
+            .ok_or_else(|| ApiError::not_found(NOT_PART))?;
         Ok(Redacted(identity::join_token(&cluster.root_ca.ca_cert)))
     }
 }
@@ -173,7 +176,9 @@ impl Swarm {
 
     /// Stops manager and agent; containers keep running.
     pub(crate) async fn stop(&self) {
-        let Some(running) = self.running.lock().await.take() else { return };
+        let Some(running) = self.running.lock().await.take() else {
+            return;
+        };
         self.current.send_replace(None);
         running.stop_agent.cancel();
         let _ = running.agent.await;
@@ -183,8 +188,10 @@ impl Swarm {
 
     async fn start(&self, identity: Identity, new: Option<NewCluster>) -> Result<()> {
         let is_new = new.is_some();
-        let (manager, handle) = open_manager(&self.dir, &identity, new.map(Into::into))
-            .map_err(|error| ApiError::system(format!("failed to start manager: {error}"), error))?;
+        let (manager, handle) =
+            open_manager(&self.dir, &identity, new.map(Into::into)).map_err(|error| {
+                ApiError::system(format!("failed to start manager: {error}"), error)
+            })?;
         let (stop_manager, manager_stopped) = watch::channel(false);
         let manager = tokio::spawn(manager.run(manager_stopped));
         wait_for_cluster(&handle).await?;
@@ -194,7 +201,9 @@ impl Swarm {
         }
         let view = handle.view();
         let cluster = view.store.cluster();
-        let ca_cert = cluster.map(|cluster| cluster.root_ca.ca_cert.clone()).unwrap_or_default();
+        let ca_cert = cluster
+            .map(|cluster| cluster.root_ca.ca_cert.clone())
+            .unwrap_or_default();
         let tls_info = identity::tls_info(&self.dir, &ca_cert);
         let stop_agent = CancellationToken::new();
         let agent = self.agent(&identity, &handle, &tls_info)?;
@@ -204,10 +213,19 @@ impl Swarm {
                 error!(error = %error, "Agent stopped");
             }
         });
-        let running = Running { stop_agent, stop_manager, agent, manager };
+        let running = Running {
+            stop_agent,
+            stop_manager,
+            agent,
+            manager,
+        };
         *self.running.lock().await = Some(running);
         self.current.send_replace(Some(handle.clone()));
-        let active = Arc::new(Active { identity, handle, tls_info });
+        let active = Arc::new(Active {
+            identity,
+            handle,
+            tls_info,
+        });
         self.membership.store(Arc::new(Membership::Active(active)));
         Ok(())
     }

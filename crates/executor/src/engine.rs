@@ -143,20 +143,32 @@ impl Engine {
         }
         let has_prefix =
             |container: &&Arc<Container>| container.record().id.as_str().starts_with(text);
-        containers.by_id.values().filter(has_prefix).cloned().collect()
+        containers
+            .by_id
+            .values()
+            .filter(has_prefix)
+            .cloned()
+            .collect()
     }
 
     /// Whether the container with this id runs.
     pub fn is_running(&self, id: &str) -> bool {
-        let Ok(id) = id.parse::<ContainerId>() else { return false };
-        self.read().by_id.get(&id).is_some_and(|container| container.status().is_running())
+        let Ok(id) = id.parse::<ContainerId>() else {
+            return false;
+        };
+        self.read()
+            .by_id
+            .get(&id)
+            .is_some_and(|container| container.status().is_running())
     }
 
     /// Number of containers made from an image.
     pub fn container_count_of_image(&self, image_id: &str) -> u64 {
         let containers = self.read();
-        let count =
-            containers.by_id.values().filter(|container| container.record().image_id == image_id);
+        let count = containers
+            .by_id
+            .values()
+            .filter(|container| container.record().image_id == image_id);
         u64::try_from(count.count()).unwrap_or(u64::MAX)
     }
 
@@ -193,21 +205,33 @@ impl Engine {
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Containers> {
-        self.containers.read().unwrap_or_else(PoisonError::into_inner)
+        self.containers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn insert(&self, container: &Arc<Container>) {
-        let mut containers = self.containers.write().unwrap_or_else(PoisonError::into_inner);
+        let mut containers = self
+            .containers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         let record = container.record();
-        containers.by_id.insert(record.id.clone(), Arc::clone(container));
+        containers
+            .by_id
+            .insert(record.id.clone(), Arc::clone(container));
         if let Some(task) = record.task_id.as_deref().and_then(|id| id.parse().ok()) {
             containers.by_task.insert(task, Arc::clone(container));
         }
     }
 
     fn forget(&self, id: &ContainerId) {
-        let mut containers = self.containers.write().unwrap_or_else(PoisonError::into_inner);
+        let mut containers = self
+            .containers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         containers.by_id.remove(id);
-        containers.by_task.retain(|_, container| container.record().id != *id);
+        containers
+            .by_task
+            .retain(|_, container| container.record().id != *id);
     }
 }

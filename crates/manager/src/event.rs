@@ -95,7 +95,7 @@ pub enum FromAgent {
         /// Where from.
         addr: String,
         /// What it says of itself.
-        request: SessionRequest,
+        request: Box<SessionRequest>,
     },
     /// Still there.
     Heartbeat,

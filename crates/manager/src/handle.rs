@@ -75,7 +75,7 @@ pub(crate) struct Register {
     pub(crate) connection: ConnectionId,
     pub(crate) node_id: NodeId,
     pub(crate) addr: String,
-    pub(crate) request: SessionRequest,
+    pub(crate) request: Box<SessionRequest>,
 }
 
 /// Access to a running manager. Cheap to clone.
@@ -129,7 +129,7 @@ impl Handle {
             connection,
             node_id,
             addr,
-            request,
+            request: Box::new(request),
         };
         let sent = self
             .requests

@@ -88,7 +88,6 @@ pub struct Manager {
     /// Set while the log cannot be written.
     fault: Option<String>,
     last_now: Timestamp,
-    is_bootstrapping: bool,
 }
 
 impl Manager {
@@ -101,8 +100,7 @@ impl Manager {
         mut storage: Box<dyn Storage>,
     ) -> Result<(Self, Handle), StartError> {
         let mut restored = storage.restored()?;
-        let is_new = restored.is_empty();
-        if is_new {
+        if restored.is_empty() {
             let (raft_id, node_id) = (config.raft_id, config.core.node_id);
             let member = Member {
                 raft_id,
@@ -148,7 +146,6 @@ impl Manager {
             is_writing: false,
             fault: None,
             last_now: Timestamp::ZERO,
-            is_bootstrapping: is_new,
         };
         Ok((manager, handle))
     }
@@ -187,11 +184,10 @@ impl Manager {
 
     /// A group of one need not wait for an election timeout.
     fn campaign_alone(&mut self) {
-        let members = self.node.members();
-        let is_alone = members.voters == [self.raft_config.id];
-        if (is_alone || self.is_bootstrapping)
-            && let Err(error) = self.node.campaign()
-        {
+        // What is stored must be taken up first: it tells who the members are.
+        self.progress();
+        let is_alone = self.node.members().voters == [self.raft_config.id];
+        if is_alone && let Err(error) = self.node.campaign() {
             warn!(error = %error, "Failed to campaign");
         }
     }

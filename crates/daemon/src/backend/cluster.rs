@@ -42,7 +42,10 @@ impl Cluster {
 
     async fn command(&self, command: Command) -> Result<Answer> {
         let handle: Handle = self.active()?.handle.clone();
-        handle.command(command).await.map_err(|error| from_command(&error))
+        handle
+            .command(command)
+            .await
+            .map_err(|error| from_command(&error))
     }
 }
 
@@ -59,7 +62,10 @@ impl ClusterBackend for Cluster {
             },
             Membership::Active(active) => {
                 let identity = &active.identity;
-                let peer = Peer { node_id: identity.node_id, addr: identity.manager_addr() };
+                let peer = Peer {
+                    node_id: identity.node_id,
+                    addr: identity.manager_addr(),
+                };
                 let fault = active.handle.view().fault.clone();
                 ClusterStatus {
                     state: LocalNodeState::Active,
@@ -77,7 +83,10 @@ impl ClusterBackend for Cluster {
     async fn view(&self) -> Result<Arc<dyn ClusterView>> {
         let active = self.active()?;
         let (published, tls_info) = (active.handle.view(), active.tls_info.clone());
-        Ok(Arc::new(View { published, tls_info }))
+        Ok(Arc::new(View {
+            published,
+            tls_info,
+        }))
     }
 
     async fn init(&self, request: InitRequest) -> Result<NodeId> {
@@ -114,9 +123,14 @@ impl ClusterBackend for Cluster {
     }
 
     async fn create_service(&self, spec: ServiceSpec) -> Result<CreatedService> {
-        let command = Command::CreateService { spec: Box::new(spec) };
+        let command = Command::CreateService {
+            spec: Box::new(spec),
+        };
         match self.command(command).await? {
-            Answer::Service(id) => Ok(CreatedService { id, warnings: Vec::new() }),
+            Answer::Service(id) => Ok(CreatedService {
+                id,
+                warnings: Vec::new(),
+            }),
             Answer::Done => Err(ApiError::new(
                 skep_docker_api::ErrorKind::System,
                 "the control plane did not name the service",
@@ -134,7 +148,12 @@ impl ClusterBackend for Cluster {
             ServiceUpdate::Set(spec) => ServiceChange::Spec(Box::new(spec)),
             ServiceUpdate::RollBack => ServiceChange::Rollback,
         };
-        self.command(Command::UpdateService { id, version, change }).await?;
+        self.command(Command::UpdateService {
+            id,
+            version,
+            change,
+        })
+        .await?;
         Ok(Vec::new())
     }
 
@@ -144,11 +163,18 @@ impl ClusterBackend for Cluster {
 
     async fn update_node(&self, id: NodeId, version: Version, spec: NodeSpec) -> Result<()> {
         let spec = Box::new(spec);
-        self.command(Command::UpdateNode { id, version, spec }).await.map(drop)
+        self.command(Command::UpdateNode { id, version, spec })
+            .await
+            .map(drop)
     }
 
     async fn remove_node(&self, id: NodeId, force: bool) -> Result<()> {
-        self.command(Command::RemoveNode { id, is_forced: force }).await.map(drop)
+        self.command(Command::RemoveNode {
+            id,
+            is_forced: force,
+        })
+        .await
+        .map(drop)
     }
 
     async fn logs(
@@ -157,6 +183,11 @@ impl ClusterBackend for Cluster {
         options: LogOptions,
     ) -> Result<BoxStream<Result<LogMessage>>> {
         let active = self.active()?;
-        Ok(service_logs::stream(&active, self.swarm.engine(), selector, options))
+        Ok(service_logs::stream(
+            &active,
+            self.swarm.engine(),
+            selector,
+            options,
+        ))
     }
 }

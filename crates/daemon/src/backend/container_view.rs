@@ -46,7 +46,10 @@ pub(crate) fn detail(engine: &Engine, container: &Arc<Container>, size: bool) ->
     let path = |name: &str| files.join(name).display().to_string();
     ContainerDetail {
         summary: summary(engine, container, size),
-        log_path: engine.log_path(container).map(|path| path.display().to_string()).unwrap_or_default(),
+        log_path: engine
+            .log_path(container)
+            .map(|path| path.display().to_string())
+            .unwrap_or_default(),
         resolv_conf_path: path("resolv.conf"),
         hostname_path: path("hostname"),
         hosts_path: path("hosts"),
@@ -68,7 +71,11 @@ pub(crate) fn detail(engine: &Engine, container: &Arc<Container>, size: bool) ->
         has_open_stdin: config.has_stdin,
         stop_signal: record.stop_signal.clone(),
         stop_timeout_seconds: i64::try_from(record.stop_grace_ms / 1000).ok(),
-        exposed_ports: record.exposed_ports.iter().filter_map(|port| exposed_port(port)).collect(),
+        exposed_ports: record
+            .exposed_ports
+            .iter()
+            .filter_map(|port| exposed_port(port))
+            .collect(),
         is_read_only: config.is_rootfs_readonly,
         has_init: Some(config.has_init),
         capability_add: config.security.capabilities_add.clone(),
@@ -76,16 +83,27 @@ pub(crate) fn detail(engine: &Engine, container: &Arc<Container>, size: bool) ->
         groups: config.groups_add.clone(),
         sysctls: config.sysctls.clone(),
         mounts: Vec::new(),
-        log_driver: Driver { name: log_driver(record), options: record.log_driver.1.clone() },
+        log_driver: Driver {
+            name: log_driver(record),
+            options: record.log_driver.1.clone(),
+        },
         resources: resources(record),
         cgroup_parent: String::new(),
-        sandbox_key: record.network.as_ref().map(|net| net.netns_path.clone()).unwrap_or_default(),
+        sandbox_key: record
+            .network
+            .as_ref()
+            .map(|net| net.netns_path.clone())
+            .unwrap_or_default(),
     }
 }
 
 fn log_driver(record: &Record) -> String {
     let name = &record.log_driver.0;
-    if name.is_empty() { "json-file".to_owned() } else { name.clone() }
+    if name.is_empty() {
+        "json-file".to_owned()
+    } else {
+        name.clone()
+    }
 }
 
 fn resources(record: &Record) -> ResourceSettings {
@@ -146,11 +164,20 @@ fn ports(record: &Record) -> Vec<PortBinding> {
             host: Some((port.host_ip, port.published)),
         })
         .collect();
-    for (port, protocol) in record.exposed_ports.iter().filter_map(|port| exposed_port(port)) {
-        let is_published =
-            ports.iter().any(|other| other.container_port == port && other.protocol == protocol);
+    for (port, protocol) in record
+        .exposed_ports
+        .iter()
+        .filter_map(|port| exposed_port(port))
+    {
+        let is_published = ports
+            .iter()
+            .any(|other| other.container_port == port && other.protocol == protocol);
         if !is_published {
-            ports.push(PortBinding { container_port: port, protocol, host: None });
+            ports.push(PortBinding {
+                container_port: port,
+                protocol,
+                host: None,
+            });
         }
     }
     ports
@@ -165,7 +192,9 @@ fn protocol(protocol: skep_network::Protocol) -> Protocol {
 }
 
 fn networks(record: &Record) -> BTreeMap<String, ContainerNetwork> {
-    let Some(network) = &record.network else { return BTreeMap::new() };
+    let Some(network) = &record.network else {
+        return BTreeMap::new();
+    };
     BTreeMap::from([(NETWORK.to_owned(), container_network(record, network))])
 }
 
@@ -202,7 +231,11 @@ fn mounts(record: &Record) -> Vec<MountPoint> {
 /// A measurement of a container that does not run.
 pub(crate) fn stopped_sample(container: &Container) -> StatsSample {
     let record = container.record();
-    StatsSample { id: record.id.to_string(), name: record.name.clone(), ..StatsSample::default() }
+    StatsSample {
+        id: record.id.to_string(),
+        name: record.name.clone(),
+        ..StatsSample::default()
+    }
 }
 
 /// A measurement.

@@ -41,7 +41,9 @@ impl Containers {
         match found.len() {
             1 => Ok(found.remove(0)),
             0 => Err(ApiError::not_found(format!("No such container: {id}"))),
-            _ => Err(ApiError::invalid(format!("Multiple IDs found with provided prefix: {id}"))),
+            _ => Err(ApiError::invalid(format!(
+                "Multiple IDs found with provided prefix: {id}"
+            ))),
         }
     }
 
@@ -59,7 +61,10 @@ impl Containers {
 impl ContainerBackend for Containers {
     async fn containers(&self, size: bool) -> Result<Vec<ContainerSummary>> {
         let all = self.engine.containers();
-        Ok(all.iter().map(|container| summary(&self.engine, container, size)).collect())
+        Ok(all
+            .iter()
+            .map(|container| summary(&self.engine, container, size))
+            .collect())
     }
 
     async fn container(&self, id: &str, size: bool) -> Result<ContainerDetail> {
@@ -76,8 +81,15 @@ impl ContainerBackend for Containers {
 
     async fn top(&self, id: &str, ps_args: &str) -> Result<ProcessTable> {
         let container = self.running(id)?;
-        let table = container.handle().top(ps_args).await.map_err(from_runtime)?;
-        Ok(ProcessTable { titles: table.titles, processes: table.processes })
+        let table = container
+            .handle()
+            .top(ps_args)
+            .await
+            .map_err(from_runtime)?;
+        Ok(ProcessTable {
+            titles: table.titles,
+            processes: table.processes,
+        })
     }
 
     async fn stats(&self, id: &str, mode: StatsMode) -> Result<BoxStream<StatsSample>> {
@@ -89,10 +101,12 @@ impl ContainerBackend for Containers {
         };
         let ticks = tokio::time::interval(STATS_PERIOD);
         let ticks = tokio_stream::wrappers::IntervalStream::new(ticks).take(count);
-        Ok(Box::pin(ticks.map(move |_| match container.handle().stats() {
-            Ok(stats) => stats_sample(&container, stats),
-            Err(_) => stopped_sample(&container),
-        })))
+        Ok(Box::pin(ticks.map(
+            move |_| match container.handle().stats() {
+                Ok(stats) => stats_sample(&container, stats),
+                Err(_) => stopped_sample(&container),
+            },
+        )))
     }
 
     async fn attach(&self, id: &str, options: AttachOptions) -> Result<AttachedIo> {
@@ -102,9 +116,16 @@ impl ContainerBackend for Containers {
             stdout: options.stdout,
             stderr: options.stderr,
         };
-        let (input, output) = container.handle().attach(wanted).await.map_err(from_runtime)?;
+        let (input, output) = container
+            .handle()
+            .attach(wanted)
+            .await
+            .map_err(from_runtime)?;
         let live = output.into_stream().map(|piece| {
-            piece.map(|(stream, data)| OutputChunk { source: source(stream), data })
+            piece.map(|(stream, data)| OutputChunk {
+                source: source(stream),
+                data,
+            })
         });
         let past: BoxStream<std::io::Result<OutputChunk>> = if options.logs {
             let options = runtime::LogOptions {
@@ -114,14 +135,20 @@ impl ContainerBackend for Containers {
             };
             let entries = container.handle().logs(options).map_err(from_runtime)?;
             Box::pin(entries.map(|entry| match entry {
-                Ok(entry) => Ok(OutputChunk { source: source(entry.stream), data: entry.bytes }),
+                Ok(entry) => Ok(OutputChunk {
+                    source: source(entry.stream),
+                    data: entry.bytes,
+                }),
                 Err(error) => Err(std::io::Error::other(error)),
             }))
         } else {
             Box::pin(futures_util::stream::empty())
         };
-        let output: BoxStream<std::io::Result<OutputChunk>> =
-            if options.stream { Box::pin(past.chain(live)) } else { past };
+        let output: BoxStream<std::io::Result<OutputChunk>> = if options.stream {
+            Box::pin(past.chain(live))
+        } else {
+            past
+        };
         Ok(AttachedIo {
             has_tty: container.record().config.has_tty,
             output,
@@ -131,7 +158,11 @@ impl ContainerBackend for Containers {
 
     async fn resize(&self, id: &str, size: ConsoleSize) -> Result<()> {
         let container = self.running(id)?;
-        container.handle().resize(size.height, size.width).await.map_err(from_runtime)
+        container
+            .handle()
+            .resize(size.height, size.width)
+            .await
+            .map_err(from_runtime)
     }
 
     async fn stop(
@@ -142,10 +173,16 @@ impl ContainerBackend for Containers {
     ) -> Result<()> {
         let container = self.find(id)?;
         if !container.status().is_running() {
-            return Err(ApiError::new(ErrorKind::NotModified, "container is already stopped"));
+            return Err(ApiError::new(
+                ErrorKind::NotModified,
+                "container is already stopped",
+            ));
         }
         let signal = signal.map(parse_signal).transpose()?;
-        self.engine.stop(&container, signal, grace).await.map_err(from_lifecycle)
+        self.engine
+            .stop(&container, signal, grace)
+            .await
+            .map_err(from_lifecycle)
     }
 
     async fn kill(&self, id: &str, signal: &str) -> Result<()> {
@@ -156,12 +193,18 @@ impl ContainerBackend for Containers {
             let message = format!("cannot kill container: {id}: container {id} is not running");
             return Err(ApiError::conflict(message));
         }
-        self.engine.signal(&container, signal).await.map_err(from_lifecycle)
+        self.engine
+            .signal(&container, signal)
+            .await
+            .map_err(from_lifecycle)
     }
 
     async fn remove(&self, id: &str, options: RemoveContainerOptions) -> Result<()> {
         let container = self.find(id)?;
-        self.engine.remove(&container, options.force).await.map_err(from_lifecycle)
+        self.engine
+            .remove(&container, options.force)
+            .await
+            .map_err(from_lifecycle)
     }
 
     async fn wait(
@@ -185,7 +228,10 @@ impl ContainerBackend for Containers {
                 Ok(status) => status.clone(),
                 Err(_) => container.status(),
             };
-            Ok(WaitOutcome { exit_code: i64::from(status.exit_code), error: None })
+            Ok(WaitOutcome {
+                exit_code: i64::from(status.exit_code),
+                error: None,
+            })
         }))
     }
 
@@ -196,7 +242,9 @@ impl ContainerBackend for Containers {
 
     async fn exec_create(&self, id: &str, config: ExecConfig) -> Result<String> {
         let container = self.running(id)?;
-        Ok(self.execs.create(self.engine.random_name(), &container, config))
+        Ok(self
+            .execs
+            .create(self.engine.random_name(), &container, config))
     }
 
     async fn exec_start(&self, exec_id: &str, start: ExecStart) -> Result<AttachedIo> {

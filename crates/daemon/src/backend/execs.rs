@@ -9,9 +9,7 @@ use std::{
 };
 
 use skep_docker_api::{
-    backend::{
-        AttachedIo, ConsoleSize, ExecConfig, ExecDetail, ExecStart, LogSource, OutputChunk,
-    },
+    backend::{AttachedIo, ConsoleSize, ExecConfig, ExecDetail, ExecStart, LogSource, OutputChunk},
     error::{ApiError, Result},
 };
 use skep_executor::{
@@ -57,15 +55,37 @@ impl Execs {
     ) -> String {
         let mut sessions = self.lock();
         if sessions.len() >= SESSIONS_MAX {
-            let ended = sessions.iter().filter(|(_, session)| !session.detail.is_running);
-            let oldest = ended.min_by_key(|(_, session)| session.number).map(|(id, _)| id.clone());
+            let ended = sessions
+                .iter()
+                .filter(|(_, session)| !session.detail.is_running);
+            let oldest = ended
+                .min_by_key(|(_, session)| session.number)
+                .map(|(id, _)| id.clone());
             oldest.map(|id| sessions.remove(&id));
         }
-        let number = sessions.values().map(|session| session.number).max().unwrap_or(0) + 1;
+        let number = sessions
+            .values()
+            .map(|session| session.number)
+            .max()
+            .unwrap_or(0)
+            + 1;
         let container_id = container.record().id.to_string();
-        let detail = ExecDetail { id: id.clone(), container_id, config, ..ExecDetail::default() };
+        let detail = ExecDetail {
+            id: id.clone(),
+            container_id,
+            config,
+            ..ExecDetail::default()
+        };
         let container = Arc::clone(container);
-        sessions.insert(id.clone(), Session { number, detail, container, control: None });
+        sessions.insert(
+            id.clone(),
+            Session {
+                number,
+                detail,
+                container,
+                control: None,
+            },
+        );
         id
     }
 
@@ -81,7 +101,10 @@ impl Execs {
     /// What is known of a session.
     pub(crate) fn detail(&self, id: &str) -> Result<ExecDetail> {
         let sessions = self.lock();
-        sessions.get(id).map(|session| session.detail.clone()).ok_or_else(|| unknown(id))
+        sessions
+            .get(id)
+            .map(|session| session.detail.clone())
+            .ok_or_else(|| unknown(id))
     }
 
     /// Sets the size of a session's terminal.
@@ -141,15 +164,11 @@ impl Execs {
             let stdout = copy(outputs.0, LogSource::Stdout, pieces.clone());
             let stderr = copy(outputs.1, LogSource::Stderr, pieces);
             // The exit code comes first: a client that sees the end of output asks for it.
-            let code = {
-                let output = async { tokio::join!(stdout, stderr) };
-                let ended = async {
-                    let code = exec.wait().await.unwrap_or(UNKNOWN_CODE);
-                    end(&sessions, &id, code);
-                };
-                tokio::join!(ended, output);
+            let ended = async {
+                let code = exec.wait().await.unwrap_or(UNKNOWN_CODE);
+                end(&sessions, &id, code);
             };
-            code
+            tokio::join!(ended, stdout, stderr);
         });
     }
 
@@ -164,7 +183,10 @@ impl Execs {
             return Err(ApiError::conflict(format!("container {id} is not running")));
         }
         session.detail.is_running = true;
-        Ok((Arc::clone(&session.container), session.detail.config.clone()))
+        Ok((
+            Arc::clone(&session.container),
+            session.detail.config.clone(),
+        ))
     }
 
     fn note_start(&self, id: &str, exec: &Exec) {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io, pin::pin, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::stream;
 use skep_docker_api::{
     backend::{
         ByteStream, DistributionInfo, HistoryEntry, ImageBackend, ImageConfig, ImageDetail,
@@ -53,13 +53,17 @@ impl Images {
 #[async_trait]
 impl ImageBackend for Images {
     async fn images(&self) -> Result<Vec<ImageSummary>> {
-        let list = self.blocking(|store| store.list(&Filters::default())).await?;
+        let list = self
+            .blocking(|store| store.list(&Filters::default()))
+            .await?;
         Ok(list.into_iter().map(summary).collect())
     }
 
     async fn image(&self, reference: &str) -> Result<ImageDetail> {
         let reference = reference.to_owned();
-        let details = self.blocking(move |store| store.inspect(&reference)).await?;
+        let details = self
+            .blocking(move |store| store.inspect(&reference))
+            .await?;
         let id = details.id.to_string();
         let mut detail = detail(details);
         detail.summary.container_count = self.engine.container_count_of_image(&id);
@@ -68,13 +72,17 @@ impl ImageBackend for Images {
 
     async fn history(&self, reference: &str) -> Result<Vec<HistoryEntry>> {
         let reference = reference.to_owned();
-        let entries = self.blocking(move |store| store.history(&reference)).await?;
+        let entries = self
+            .blocking(move |store| store.history(&reference))
+            .await?;
         Ok(entries.into_iter().map(history_entry).collect())
     }
 
     async fn pull(&self, request: PullRequest) -> Result<ProgressStream> {
         if request.all_tags {
-            return Err(ApiError::not_implemented("pulling all tags is not supported"));
+            return Err(ApiError::not_implemented(
+                "pulling all tags is not supported",
+            ));
         }
         let reference = parse(&request.reference)?;
         let platform = parse_platform(&request.platform)?;
@@ -85,7 +93,8 @@ impl ImageBackend for Images {
         let engine = Arc::clone(&self.engine);
         // The client's stream ends when this task does; a client that goes away ends the pull.
         tokio::spawn(async move {
-            let mut work = pin!(store.pull(&reference, platform.as_ref(), auth.as_ref(), events_tx));
+            let mut work =
+                pin!(store.pull(&reference, platform.as_ref(), auth.as_ref(), events_tx));
             let outcome = loop {
                 tokio::select! {
                     Some(event) = events.recv() => {
@@ -115,14 +124,20 @@ impl ImageBackend for Images {
             self.engine.note_image("load", &line.id.to_string());
         }
         let lines = loaded.lines.into_iter().map(|line| {
-            Ok(Progress { stream: format!("{}\n", line.trim_end()), ..Progress::default() })
+            Ok(Progress {
+                stream: format!("{}\n", line.trim_end()),
+                ..Progress::default()
+            })
         });
         Ok(Box::pin(stream::iter(lines.collect::<Vec<_>>())))
     }
 
     async fn import(&self, archive: ByteStream, request: ImportRequest) -> Result<ProgressStream> {
-        let reference =
-            if request.name.is_empty() { None } else { Some(parse(&request.name)?.or_latest()) };
+        let reference = if request.name.is_empty() {
+            None
+        } else {
+            Some(parse(&request.name)?.or_latest())
+        };
         let options = ImportOptions {
             reference,
             changes: request.changes,
@@ -130,17 +145,26 @@ impl ImageBackend for Images {
             platform: parse_platform(&request.platform)?,
         };
         let source = reader(archive);
-        let id = self.blocking(move |store| store.import(source, &options)).await?;
+        let id = self
+            .blocking(move |store| store.import(source, &options))
+            .await?;
         self.engine.note_image("import", &id.to_string());
-        let message = Progress { status: id.to_string(), ..Progress::default() };
+        let message = Progress {
+            status: id.to_string(),
+            ..Progress::default()
+        };
         Ok(Box::pin(stream::iter([Ok(message)])))
     }
 
     async fn save(&self, references: Vec<String>) -> Result<ByteStream> {
         // What does not exist is told before the archive begins.
         let names = references.clone();
-        self.blocking(move |store| names.iter().try_for_each(|name| store.resolve(name).map(drop)))
-            .await?;
+        self.blocking(move |store| {
+            names
+                .iter()
+                .try_for_each(|name| store.resolve(name).map(drop))
+        })
+        .await?;
         let (reader, writer) = tokio::io::duplex(PIPE_BYTES);
         let store = self.store();
         tokio::task::spawn_blocking(move || {
@@ -155,7 +179,8 @@ impl ImageBackend for Images {
     async fn tag(&self, reference: &str, name: &str) -> Result<()> {
         let target = parse(name)?.or_latest();
         let (source, familiar) = (reference.to_owned(), target.familiar());
-        self.blocking(move |store| store.tag(&source, &target)).await?;
+        self.blocking(move |store| store.tag(&source, &target))
+            .await?;
         self.engine.note_image("tag", &familiar);
         Ok(())
     }
@@ -178,12 +203,16 @@ impl ImageBackend for Images {
             ..Filters::default()
         };
         let all = !request.dangling_only;
-        let pruned = self.blocking(move |store| store.prune(all, &filters)).await?;
+        let pruned = self
+            .blocking(move |store| store.prune(all, &filters))
+            .await?;
         Ok((self.note_removed(pruned.removed), pruned.reclaimed_bytes))
     }
 
     async fn layers_bytes(&self) -> Result<u64> {
-        let list = self.blocking(|store| store.list(&Filters::default())).await?;
+        let list = self
+            .blocking(|store| store.list(&Filters::default()))
+            .await?;
         Ok(list.iter().map(|image| image.size_bytes).sum())
     }
 
@@ -195,8 +224,10 @@ impl ImageBackend for Images {
         let reference = parse(reference)?.or_latest();
         let auth = registry_auth.as_ref().map(auth);
         let store = self.store();
-        let remote =
-            store.resolve_remote(&reference, auth.as_ref()).await.map_err(from_image)?;
+        let remote = store
+            .resolve_remote(&reference, auth.as_ref())
+            .await
+            .map_err(from_image)?;
         Ok(DistributionInfo {
             media_type: remote.media_type,
             digest: remote.digest.to_string(),
@@ -241,13 +272,17 @@ pub(crate) fn from_image(error: image::Error) -> ApiError {
         image::ErrorKind::Unauthorized => ErrorKind::Unauthorized,
         image::ErrorKind::Unavailable | image::ErrorKind::Internal => ErrorKind::System,
     };
-    ApiError { kind, message: error.to_string(), source: io::Error::other(error).into_inner() }
+    ApiError {
+        kind,
+        message: error.to_string(),
+        source: io::Error::other(error).into_inner(),
+    }
 }
 
 fn parse(reference: &str) -> Result<Reference> {
-    reference.parse().map_err(|error: image::ReferenceParseError| {
-        ApiError::invalid(error.to_string())
-    })
+    reference
+        .parse()
+        .map_err(|error: image::ReferenceParseError| ApiError::invalid(error.to_string()))
 }
 
 fn parse_platform(platform: &str) -> Result<Option<Platform>> {
@@ -256,9 +291,9 @@ fn parse_platform(platform: &str) -> Result<Option<Platform>> {
     }
     let mut parts = platform.splitn(3, '/');
     match (parts.next(), parts.next()) {
-        (Some(os), Some(architecture)) if !os.is_empty() && !architecture.is_empty() => {
-            Ok(Some(Platform::new(os, architecture, parts.next().unwrap_or_default())))
-        }
+        (Some(os), Some(architecture)) if !os.is_empty() && !architecture.is_empty() => Ok(Some(
+            Platform::new(os, architecture, parts.next().unwrap_or_default()),
+        )),
         _ => Err(ApiError::invalid(format!(
             "\"{platform}\" is an invalid platform: want os/architecture[/variant]"
         ))),
@@ -278,7 +313,10 @@ fn pull_progress(event: image::PullEvent) -> Progress {
     Progress {
         id: event.id.unwrap_or_default(),
         status: event.status,
-        detail: event.progress.map(|at| ProgressDetail { current: at.current, total: at.total }),
+        detail: event.progress.map(|at| ProgressDetail {
+            current: at.current,
+            total: at.total,
+        }),
         ..Progress::default()
     }
 }
@@ -314,7 +352,12 @@ fn detail(details: ImageDetails) -> ImageDetail {
         variant: document.variant,
         os: document.os,
         os_version: document.os_version,
-        layers: document.rootfs.diff_ids.iter().map(ToString::to_string).collect(),
+        layers: document
+            .rootfs
+            .diff_ids
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
         config: image_config(config),
         storage_driver: details.graph_driver.name.to_owned(),
         storage_data: owned(details.graph_driver.data),
@@ -325,7 +368,11 @@ fn detail(details: ImageDetails) -> ImageDetail {
 fn image_config(config: image::ImageConfig) -> ImageConfig {
     ImageConfig {
         user: config.user,
-        exposed_ports: config.exposed_ports.keys().filter_map(|port| exposed_port(port)).collect(),
+        exposed_ports: config
+            .exposed_ports
+            .keys()
+            .filter_map(|port| exposed_port(port))
+            .collect(),
         env: config.env,
         entrypoint: config.entrypoint,
         cmd: config.cmd,
@@ -384,7 +431,9 @@ fn platform(platform: Platform) -> ImagePlatform {
 }
 
 fn owned(data: BTreeMap<&'static str, String>) -> BTreeMap<String, String> {
-    data.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    data.into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
 }
 
 fn from_jiff(time: jiff::Timestamp) -> Timestamp {

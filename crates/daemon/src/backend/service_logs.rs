@@ -109,9 +109,20 @@ impl Merger {
             if !is_here || task.status.container.is_none() || !self.seen.insert(task.id) {
                 continue;
             }
-            let (Some(service), Some(node)) = (task.service_id, task.node_id) else { continue };
-            let origin = LogOrigin { node, service, task: task.id };
-            let reader = read(Arc::clone(&self.engine), origin, self.options, self.lines.clone());
+            let (Some(service), Some(node)) = (task.service_id, task.node_id) else {
+                continue;
+            };
+            let origin = LogOrigin {
+                node,
+                service,
+                task: task.id,
+            };
+            let reader = read(
+                Arc::clone(&self.engine),
+                origin,
+                self.options,
+                self.lines.clone(),
+            );
             self.readers.spawn(reader);
         }
     }
@@ -122,14 +133,24 @@ impl Merger {
         let services = &self.selector.services;
         services.iter().any(|id| view.store.service(*id).is_some())
             || self.selector.tasks.iter().any(|id| {
-                view.store.task(*id).is_some_and(|task| !task.status.state.is_terminal())
+                view.store
+                    .task(*id)
+                    .is_some_and(|task| !task.status.state.is_terminal())
             })
     }
 }
 
 fn selected(store: &Store, selector: &LogSelector) -> Vec<Arc<Task>> {
-    let of_services = selector.services.iter().flat_map(|id| store.tasks_of_service(*id)).cloned();
-    let named = selector.tasks.iter().filter_map(|id| store.task(*id)).cloned();
+    let of_services = selector
+        .services
+        .iter()
+        .flat_map(|id| store.tasks_of_service(*id))
+        .cloned();
+    let named = selector
+        .tasks
+        .iter()
+        .filter_map(|id| store.task(*id))
+        .cloned();
     of_services.chain(named).collect()
 }
 
@@ -139,7 +160,9 @@ async fn read(
     options: LogOptions,
     lines: mpsc::Sender<Result<LogMessage>>,
 ) {
-    let Some(container) = engine.container_of_task(origin.task) else { return };
+    let Some(container) = engine.container_of_task(origin.task) else {
+        return;
+    };
     let mut stream = match log_stream(&engine, &container, options).await {
         Ok(stream) => stream,
         Err(error) => {
@@ -148,8 +171,10 @@ async fn read(
         }
     };
     while let Some(line) = stream.next().await {
-        let line: Result<LogMessage, ApiError> =
-            line.map(|line| LogMessage { origin: Some(origin), ..line });
+        let line: Result<LogMessage, ApiError> = line.map(|line| LogMessage {
+            origin: Some(origin),
+            ..line
+        });
         if lines.send(line).await.is_err() {
             return;
         }

@@ -30,11 +30,23 @@ pub(crate) fn event(change: &Change) -> Option<Event> {
 }
 
 fn service(action: &str, service: &Service, attributes: BTreeMap<String, String>) -> Event {
-    swarm_event("service", action, (service.id.to_string(), service.name()), attributes, service.meta.updated_at)
+    swarm_event(
+        "service",
+        action,
+        (service.id.to_string(), service.name()),
+        attributes,
+        service.meta.updated_at,
+    )
 }
 
 fn node(action: &str, node: &Node, attributes: BTreeMap<String, String>) -> Event {
-    swarm_event("node", action, (node.id.to_string(), node.hostname()), attributes, node.meta.updated_at)
+    swarm_event(
+        "node",
+        action,
+        (node.id.to_string(), node.hostname()),
+        attributes,
+        node.meta.updated_at,
+    )
 }
 
 fn swarm_event(
@@ -45,7 +57,14 @@ fn swarm_event(
     time: Timestamp,
 ) -> Event {
     attributes.insert("name".to_owned(), name.to_owned());
-    Event { kind, action: action.to_owned(), actor_id, attributes, scope: EventScope::Swarm, time }
+    Event {
+        kind,
+        action: action.to_owned(),
+        actor_id,
+        attributes,
+        scope: EventScope::Swarm,
+        time,
+    }
 }
 
 /// Adds `key.old` and `key.new` when the values differ.
@@ -67,7 +86,12 @@ fn service_differences(old: &Service, new: &Service) -> BTreeMap<String, String>
         }
     };
     note(&mut found, "replicas", replicas(old), replicas(new));
-    note(&mut found, "updatestate", update_state(old), update_state(new));
+    note(
+        &mut found,
+        "updatestate",
+        update_state(old),
+        update_state(new),
+    );
     found.retain(|_, value| !value.is_empty());
     found
 }
@@ -93,7 +117,12 @@ fn node_differences(old: &Node, new: &Node) -> BTreeMap<String, String> {
         Availability::Pause => "pause".to_owned(),
         Availability::Drain => "drain".to_owned(),
     };
-    note(&mut found, "availability", availability(old), availability(new));
+    note(
+        &mut found,
+        "availability",
+        availability(old),
+        availability(new),
+    );
     let role = |node: &Node| match node.spec.desired_role {
         Role::Worker => "worker".to_owned(),
         Role::Manager => "manager".to_owned(),
@@ -114,6 +143,11 @@ fn node_differences(old: &Node, new: &Node) -> BTreeMap<String, String> {
         Reachability::Unreachable => "unreachable".to_owned(),
         Reachability::Reachable => "reachable".to_owned(),
     };
-    note(&mut found, "reachability", reachability(old), reachability(new));
+    note(
+        &mut found,
+        "reachability",
+        reachability(old),
+        reachability(new),
+    );
     found
 }

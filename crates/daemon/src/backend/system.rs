@@ -29,7 +29,11 @@ pub(crate) struct System {
 impl System {
     fn warnings(&self) -> Vec<String> {
         let missing = "No OCI runtime found: containers cannot run until crun or runc is installed";
-        if self.probe.is_some() { Vec::new() } else { vec![format!("WARNING: {missing}")] }
+        if self.probe.is_some() {
+            Vec::new()
+        } else {
+            vec![format!("WARNING: {missing}")]
+        }
     }
 }
 
@@ -40,14 +44,27 @@ impl SystemBackend for System {
         let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect();
         let runtime = self.probe.as_ref().map(|probe| {
             let path = probe.path.display().to_string();
-            (probe.kind.name().to_owned(), RuntimeFacts { path, version: probe.version.clone() })
+            (
+                probe.kind.name().to_owned(),
+                RuntimeFacts {
+                    path,
+                    version: probe.version.clone(),
+                },
+            )
         });
-        let is_v2 = self.probe.as_ref().is_some_and(|probe| probe.cgroup_mode == Mode::V2);
+        let is_v2 = self
+            .probe
+            .as_ref()
+            .is_some_and(|probe| probe.cgroup_mode == Mode::V2);
         EngineFacts {
             id: self.engine_id.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            git_commit: option_env!("SKEP_GIT_COMMIT").unwrap_or_default().to_owned(),
-            build_time: option_env!("SKEP_BUILD_TIME").unwrap_or_default().to_owned(),
+            git_commit: option_env!("SKEP_GIT_COMMIT")
+                .unwrap_or_default()
+                .to_owned(),
+            build_time: option_env!("SKEP_BUILD_TIME")
+                .unwrap_or_default()
+                .to_owned(),
             kernel_version: node.kernel_version,
             operating_system: node.operating_system,
             os_version: node.os_version,
@@ -55,14 +72,21 @@ impl SystemBackend for System {
             cpu_count: node.cpu_count,
             memory_bytes: node.memory_bytes,
             name: node.hostname,
-            labels: config.labels.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+            labels: config
+                .labels
+                .iter()
+                .map(|(key, value)| format!("{key}={value}"))
+                .collect(),
             root_dir: config.data_dir.display().to_string(),
             storage_driver: "overlay2".to_owned(),
             storage_status: vec![("Supports d_type".to_owned(), "true".to_owned())],
             log_driver: "json-file".to_owned(),
             cgroup_driver: "cgroupfs".to_owned(),
             cgroup_version: if is_v2 { 2 } else { 1 },
-            default_runtime: runtime.as_ref().map(|(name, _)| name.clone()).unwrap_or_default(),
+            default_runtime: runtime
+                .as_ref()
+                .map(|(name, _)| name.clone())
+                .unwrap_or_default(),
             runtimes: runtime.into_iter().collect(),
             security_options: names(&["name=seccomp,profile=builtin"]),
             init_binary: self
@@ -88,7 +112,10 @@ impl SystemBackend for System {
 
     async fn totals(&self) -> Result<EngineTotals> {
         let containers = self.engine.containers();
-        let running = containers.iter().filter(|container| container.status().is_running()).count();
+        let running = containers
+            .iter()
+            .filter(|container| container.status().is_running())
+            .count();
         let images = self
             .engine
             .images()
@@ -114,7 +141,11 @@ impl SystemBackend for System {
             )]),
             ..network("bridge", "bridge")
         };
-        Ok(vec![bridge, network("host", "host"), network("none", "null")])
+        Ok(vec![
+            bridge,
+            network("host", "host"),
+            network("none", "null"),
+        ])
     }
 }
 

@@ -15,7 +15,11 @@ pub(crate) struct View {
 impl ClusterView for View {
     fn revision(&self) -> Revision {
         let index = self.published.index;
-        Revision { services: index, tasks: index, nodes: index }
+        Revision {
+            services: index,
+            tasks: index,
+            nodes: index,
+        }
     }
 
     fn cluster(&self) -> Option<Arc<Cluster>> {

@@ -18,7 +18,12 @@ pub(crate) struct NodeVolumes {
 impl NodeVolumes {
     fn detail(&self, volume: Volume, users: &BTreeMap<String, String>) -> VolumeDetail {
         VolumeDetail {
-            mountpoint: self.engine.volumes().path(&volume.name).display().to_string(),
+            mountpoint: self
+                .engine
+                .volumes()
+                .path(&volume.name)
+                .display()
+                .to_string(),
             users: users.get(&volume.name).cloned().into_iter().collect(),
             name: volume.name,
             driver: "local".to_owned(),
@@ -37,7 +42,10 @@ impl VolumeBackend for NodeVolumes {
         let volumes = self.engine.volumes().list();
         let volumes = volumes.map_err(|error| ApiError::system("failed to list volumes", error))?;
         let users = self.engine.volume_users();
-        Ok(volumes.into_iter().map(|volume| self.detail(volume, &users)).collect())
+        Ok(volumes
+            .into_iter()
+            .map(|volume| self.detail(volume, &users))
+            .collect())
     }
 
     async fn volume(&self, name: &str) -> Result<VolumeDetail> {
@@ -47,8 +55,10 @@ impl VolumeBackend for NodeVolumes {
 
     async fn create(&self, request: CreateVolumeRequest) -> Result<VolumeDetail> {
         if !matches!(request.driver.as_str(), "" | "local") {
-            let message =
-                format!("error looking up volume plugin {0}: plugin \"{0}\" not found", request.driver);
+            let message = format!(
+                "error looking up volume plugin {0}: plugin \"{0}\" not found",
+                request.driver
+            );
             return Err(ApiError::not_found(message));
         }
         if !request.options.is_empty() {
@@ -57,12 +67,20 @@ impl VolumeBackend for NodeVolumes {
         }
         let is_anonymous = request.name.is_empty();
         let volume = Volume {
-            name: if is_anonymous { self.engine.random_name() } else { request.name },
+            name: if is_anonymous {
+                self.engine.random_name()
+            } else {
+                request.name
+            },
             labels: request.labels,
             created_at_ns: self.engine.now().0,
             is_anonymous,
         };
-        let is_new = self.engine.volumes().ensure(&volume, |_| Ok(())).map_err(from_volume)?;
+        let is_new = self
+            .engine
+            .volumes()
+            .ensure(&volume, |_| Ok(()))
+            .map_err(from_volume)?;
         if is_new {
             self.engine.note_volume("create", &volume.name);
         }
@@ -70,7 +88,11 @@ impl VolumeBackend for NodeVolumes {
     }
 
     async fn remove(&self, name: &str, force: bool) -> Result<()> {
-        match self.engine.volumes().remove(name, &self.engine.volume_users()) {
+        match self
+            .engine
+            .volumes()
+            .remove(name, &self.engine.volume_users())
+        {
             Ok(()) => {
                 self.engine.note_volume("destroy", name);
                 Ok(())

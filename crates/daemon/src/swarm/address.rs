@@ -28,7 +28,9 @@ pub(crate) fn advertised(request: &InitRequest) -> Result<SocketAddr> {
                 return Ok(SocketAddr::new(ip, port));
             }
             if text == &request.advertise_addr {
-                return Err(ApiError::invalid("advertise address must be a non-zero IP address"));
+                return Err(ApiError::invalid(
+                    "advertise address must be a non-zero IP address",
+                ));
             }
             continue;
         }
@@ -53,15 +55,15 @@ fn port_of(text: &str) -> Option<u16> {
 
 /// Global addresses of this node with their interfaces, IPv4 first.
 fn addresses() -> Vec<(String, IpAddr)> {
-    let Ok(all) = getifaddrs() else { return Vec::new() };
+    let Ok(all) = getifaddrs() else {
+        return Vec::new();
+    };
     let mut found: Vec<(String, IpAddr)> = all
         .filter_map(|entry| {
             let storage = entry.address?;
             let ip = match (storage.as_sockaddr_in(), storage.as_sockaddr_in6()) {
                 (Some(v4), _) => IpAddr::V4(v4.ip()),
-                (None, Some(v6)) if v6.ip().segments()[0] & 0xffc0 != 0xfe80 => {
-                    IpAddr::V6(v6.ip())
-                }
+                (None, Some(v6)) if v6.ip().segments()[0] & 0xffc0 != 0xfe80 => IpAddr::V6(v6.ip()),
                 (None, _) => return None,
             };
             Some((entry.interface_name, ip))
@@ -72,7 +74,9 @@ fn addresses() -> Vec<(String, IpAddr)> {
 }
 
 fn interface_address(name: &str) -> Result<IpAddr> {
-    let found = addresses().into_iter().find(|(interface, _)| interface == name);
+    let found = addresses()
+        .into_iter()
+        .find(|(interface, _)| interface == name);
     found.map(|(_, ip)| ip).ok_or_else(|| {
         ApiError::invalid(format!(
             "advertise address must be a non-zero IP address or network interface (with optional port number): no address on `{name}`"
@@ -85,8 +89,10 @@ fn only_address(all: &[(String, IpAddr)]) -> Result<IpAddr> {
     let is_candidate = |name: &str, ip: &IpAddr| {
         !ip.is_loopback() && !IGNORED.iter().any(|ignored| name.starts_with(ignored))
     };
-    let candidates: Vec<&(String, IpAddr)> =
-        all.iter().filter(|(name, ip)| is_candidate(name, ip)).collect();
+    let candidates: Vec<&(String, IpAddr)> = all
+        .iter()
+        .filter(|(name, ip)| is_candidate(name, ip))
+        .collect();
     let v4: Vec<&&(String, IpAddr)> = candidates.iter().filter(|(_, ip)| ip.is_ipv4()).collect();
     match (&v4[..], &candidates[..]) {
         ([(_, ip)], _) | ([], [(_, ip)]) => Ok(*ip),
@@ -114,7 +120,9 @@ mod tests {
     use super::*;
 
     fn addrs(list: &[(&str, &str)]) -> Vec<(String, IpAddr)> {
-        list.iter().map(|(name, ip)| ((*name).to_owned(), ip.parse().unwrap())).collect()
+        list.iter()
+            .map(|(name, ip)| ((*name).to_owned(), ip.parse().unwrap()))
+            .collect()
     }
 
     #[test]
@@ -126,15 +134,26 @@ mod tests {
             ("eth0", "192.0.2.7"),
             ("eth0", "2001:db8::7"),
         ]);
-        assert_eq!(only_address(&all).unwrap(), "192.0.2.7".parse::<IpAddr>().unwrap());
+        assert_eq!(
+            only_address(&all).unwrap(),
+            "192.0.2.7".parse::<IpAddr>().unwrap()
+        );
     }
 
     #[test]
     fn two_addresses_are_a_question_for_the_user() {
         let all = addrs(&[("eth0", "192.0.2.7"), ("eth1", "192.0.2.8")]);
         let text = only_address(&all).unwrap_err().message;
-        assert!(text.contains("192.0.2.7 on eth0 and 192.0.2.8 on eth1"), "{text}");
-        assert!(only_address(&[]).unwrap_err().message.starts_with("could not find"));
+        assert!(
+            text.contains("192.0.2.7 on eth0 and 192.0.2.8 on eth1"),
+            "{text}"
+        );
+        assert!(
+            only_address(&[])
+                .unwrap_err()
+                .message
+                .starts_with("could not find")
+        );
     }
 
     #[test]

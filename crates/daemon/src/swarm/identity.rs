@@ -154,7 +154,10 @@ fn make_root(
     request: &InitRequest,
     identity: &Identity,
 ) -> Result<(StoredRootCa, Vec<u8>), Box<dyn std::error::Error + Send + Sync>> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)?;
     let now = now();
     let root = RootCa::generate(now)?;
     let key = KeyRequest::generate()?;
@@ -168,7 +171,10 @@ fn make_root(
     let files = CertificateDir::open(&dir.join("certificates"))?;
     files.save_root(root.certificates_pem())?;
     files.save_identity(&certificate, &key.key_pem)?;
-    let key_file = KeyFile { dek: Dek::generate(), kek_version: 0 };
+    let key_file = KeyFile {
+        dek: Dek::generate(),
+        kek_version: 0,
+    };
     key_file.save(&dir.join(KEY_FILE), None)?;
     let bundle = root.certificates_pem().as_bytes();
     let stored = StoredRootCa {
@@ -196,9 +202,8 @@ pub(super) fn tls_info(dir: &Path, ca_cert: &[u8]) -> NodeTlsInfo {
         .and_then(|files| files.load_identity())
         .ok()
         .flatten();
-    let info = chain.and_then(|identity| {
-        skep_ca::tls_info(identity.chain_pem.as_bytes(), ca_cert).ok()
-    });
+    let info =
+        chain.and_then(|identity| skep_ca::tls_info(identity.chain_pem.as_bytes(), ca_cert).ok());
     info.unwrap_or_else(|| NodeTlsInfo {
         trust_root: ca_cert.to_vec(),
         ..NodeTlsInfo::default()
@@ -220,5 +225,8 @@ pub(super) fn entropy() -> u64 {
 }
 
 fn now() -> Timestamp {
-    Timestamp::ZERO + SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    Timestamp::ZERO
+        + SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
 }

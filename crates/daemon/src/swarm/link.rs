@@ -34,7 +34,12 @@ struct Session {
 
 impl LocalDispatcher {
     pub(super) fn new(handle: Handle, node_id: NodeId, addr: String) -> Self {
-        Self { handle, node_id, addr, session: Mutex::new(None) }
+        Self {
+            handle,
+            node_id,
+            addr,
+            session: Mutex::new(None),
+        }
     }
 
     fn connection(&self) -> Result<Arc<AgentConnection>, DispatchError> {
@@ -50,13 +55,21 @@ impl DispatcherClient for LocalDispatcher {
         &self,
         request: SessionRequest,
     ) -> Result<MessageStream<SessionMessage>, DispatchError> {
-        let mut connection =
-            self.handle.connect(self.node_id, self.addr.clone(), request).await?;
-        let inbox = connection.take_inbox().ok_or(DispatchError::SessionInvalid)?;
+        let mut connection = self
+            .handle
+            .connect(self.node_id, self.addr.clone(), request)
+            .await?;
+        let inbox = connection
+            .take_inbox()
+            .ok_or(DispatchError::SessionInvalid)?;
         let (sessions_tx, sessions) = mpsc::channel(QUEUE);
         let (assignments_tx, assignments) = mpsc::channel(QUEUE);
         let (heartbeats_tx, heartbeats) = mpsc::channel(QUEUE);
-        let fan = Fan { sessions_tx, assignments_tx, heartbeats_tx };
+        let fan = Fan {
+            sessions_tx,
+            assignments_tx,
+            heartbeats_tx,
+        };
         // Ends when the dispatcher closes the connection or the agent drops its streams.
         tokio::spawn(fan.run(inbox));
         let session = Session {
@@ -74,7 +87,10 @@ impl DispatcherClient for LocalDispatcher {
     ) -> Result<MessageStream<AssignmentsMessage>, DispatchError> {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         let session = session.as_mut().ok_or(DispatchError::SessionInvalid)?;
-        session.assignments.take().ok_or(DispatchError::SessionInvalid)
+        session
+            .assignments
+            .take()
+            .ok_or(DispatchError::SessionInvalid)
     }
 
     async fn heartbeat(
@@ -84,11 +100,17 @@ impl DispatcherClient for LocalDispatcher {
         let (connection, heartbeats) = {
             let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
             let session = session.as_ref().ok_or(DispatchError::SessionInvalid)?;
-            (Arc::clone(&session.connection), Arc::clone(&session.heartbeats))
+            (
+                Arc::clone(&session.connection),
+                Arc::clone(&session.heartbeats),
+            )
         };
         connection.heartbeat().await?;
         let mut heartbeats = heartbeats.lock().await;
-        heartbeats.recv().await.unwrap_or(Err(DispatchError::NodeNotRegistered))
+        heartbeats
+            .recv()
+            .await
+            .unwrap_or(Err(DispatchError::NodeNotRegistered))
     }
 
     async fn update_statuses(&self, update: StatusUpdate) -> Result<(), DispatchError> {

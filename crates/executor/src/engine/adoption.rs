@@ -106,7 +106,11 @@ impl Engine {
         let mut records = BTreeMap::new();
         for entry in fs::read_dir(&self.config.containers_dir)? {
             let entry = entry?;
-            let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            let Some(id) = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok())
+            else {
                 continue;
             };
             records.insert(id, Record::read(&entry.path()).ok());
@@ -118,7 +122,10 @@ impl Engine {
     async fn release_orphans(self: &Arc<Self>) {
         let leases = self.images.leases().unwrap_or_default();
         let endpoints = self.network.endpoints().await.unwrap_or_default();
-        let owners = leases.into_iter().map(|(owner, _)| owner).chain(endpoints.into_keys());
+        let owners = leases
+            .into_iter()
+            .map(|(owner, _)| owner)
+            .chain(endpoints.into_keys());
         let orphans: BTreeSet<ContainerId> = owners
             .filter_map(|owner| owner.parse().ok())
             .filter(|id| !self.read().by_id.contains_key(id))

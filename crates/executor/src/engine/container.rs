@@ -68,7 +68,10 @@ impl From<&State> for ContainerStatusView {
                 state::Phase::Exited => Phase::Exited,
                 state::Phase::Failed => Phase::Dead,
             },
-            pid: state.process.filter(|_| exit.is_none()).map_or(0, |process| process.pid),
+            pid: state
+                .process
+                .filter(|_| exit.is_none())
+                .map_or(0, |process| process.pid),
             exit_code: exit.map_or(0, |exit| exit.code),
             is_oom_killed: exit.is_some_and(|exit| exit.is_oom_killed),
             error: exit.map(|exit| exit.error.clone()).unwrap_or_default(),
@@ -88,7 +91,11 @@ pub struct Container {
 
 impl Container {
     pub(super) fn new(record: Record, handle: Handle, status: ContainerStatusView) -> Self {
-        Self { record: Arc::new(record), handle, status: watch::Sender::new(status) }
+        Self {
+            record: Arc::new(record),
+            handle,
+            status: watch::Sender::new(status),
+        }
     }
 
     /// The runtime's side of it.

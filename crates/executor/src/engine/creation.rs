@@ -67,18 +67,27 @@ impl Engine {
         auth: Option<RegistryAuth>,
     ) -> Result<Arc<Container>, CreateError> {
         let spec = &task.spec.container;
-        let image_id =
-            self.ensure_image(&spec.image, auth).await.map_err(CreateError::Image)?;
+        let image_id = self
+            .ensure_image(&spec.image, auth)
+            .await
+            .map_err(CreateError::Image)?;
         let image = self.images().image(image_id)?;
         let plan = plan::plan(task, &image)?;
-        let id: ContainerId = self.random_name().parse().expect("hex digits are a container id");
+        let id: ContainerId = self
+            .random_name()
+            .parse()
+            .expect("hex digits are a container id");
         self.images().lease(image_id, id.as_str())?;
         let made = self.make(&id, task, image, plan).await;
         if made.is_err() {
             self.discard(&id).await;
         }
         let (record, handle) = made?;
-        let container = Arc::new(Container::new(record, handle, ContainerStatusView::default()));
+        let container = Arc::new(Container::new(
+            record,
+            handle,
+            ContainerStatusView::default(),
+        ));
         self.insert(&container);
         self.note_container(&container, "create", &[]);
         Ok(container)
@@ -103,9 +112,16 @@ impl Engine {
             plan.hostname = id.as_str()[..HOSTNAME_DIGITS].to_owned();
         }
         let address = network.as_ref().and_then(|network| {
-            network.address.split('/').next().and_then(|address| address.parse().ok())
+            network
+                .address
+                .split('/')
+                .next()
+                .and_then(|address| address.parse().ok())
         });
-        let identity = files::Identity { hostname: &plan.hostname, address };
+        let identity = files::Identity {
+            hostname: &plan.hostname,
+            address,
+        };
         let generated = files::write(&dir, &identity, &plan.config.mounts);
         let mut config = plan.config;
         config.mounts.extend(generated.map_err(CreateError::Files)?);
@@ -168,7 +184,10 @@ impl Engine {
             let work = move || engine.ensure_volume(&volume, &volume_use, &image);
             let made = tokio::task::spawn_blocking(work).await;
             made.map_err(|error| CreateError::Files(io::Error::other(error)))??;
-            let source = self.volumes().path(&name).join(used.subpath.trim_start_matches('/'));
+            let source = self
+                .volumes()
+                .path(&name)
+                .join(used.subpath.trim_start_matches('/'));
             plan.mounts.push(MountRecord {
                 kind: "volume".to_owned(),
                 name,
@@ -183,10 +202,16 @@ impl Engine {
                 propagation: Propagation::Rprivate,
                 is_recursive: true,
             };
-            let mount = Mount { destination: used.target, is_readonly: used.is_read_only, kind };
+            let mount = Mount {
+                destination: used.target,
+                is_readonly: used.is_read_only,
+                kind,
+            };
             plan.config.mounts.push(mount);
         }
-        plan.config.mounts.sort_by_key(|mount| mount.destination.matches('/').count());
+        plan.config
+            .mounts
+            .sort_by_key(|mount| mount.destination.matches('/').count());
         Ok(anonymous)
     }
 
@@ -197,7 +222,11 @@ impl Engine {
         image: &Image,
     ) -> Result<(), volumes::Error> {
         let is_new = self.volumes().ensure(volume, |data| {
-            if used.is_no_copy { Ok(()) } else { volume_fill::fill(image, &used.target, data) }
+            if used.is_no_copy {
+                Ok(())
+            } else {
+                volume_fill::fill(image, &used.target, data)
+            }
         })?;
         if is_new {
             self.note_volume("create", &volume.name);
@@ -250,4 +279,3 @@ fn check_sources(plan: &ContainerPlan) -> Result<(), CreateError> {
     }
     Ok(())
 }
-

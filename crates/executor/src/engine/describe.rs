@@ -47,10 +47,16 @@ pub fn node_facts() -> io::Result<NodeFacts> {
 /// What the cluster is told.
 pub(super) fn description(engine: &Engine, tls: NodeTlsInfo) -> io::Result<NodeDescription> {
     let facts = node_facts()?;
-    let plugin = |kind: &str, name: &str| Plugin { kind: kind.to_owned(), name: name.to_owned() };
+    let plugin = |kind: &str, name: &str| Plugin {
+        kind: kind.to_owned(),
+        name: name.to_owned(),
+    };
     Ok(NodeDescription {
         hostname: facts.hostname,
-        platform: Platform { architecture: facts.architecture, os: "linux".to_owned() },
+        platform: Platform {
+            architecture: facts.architecture,
+            os: "linux".to_owned(),
+        },
         resources: Resources {
             nano_cpus: i64::from(facts.cpu_count) * 1_000_000_000,
             memory_bytes: facts.memory_bytes,
@@ -74,13 +80,19 @@ pub(super) fn description(engine: &Engine, tls: NodeTlsInfo) -> io::Result<NodeD
 }
 
 fn memory_bytes(meminfo: &str) -> i64 {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kib = line.and_then(|line| line.trim().split(' ').next()).and_then(|kib| kib.parse().ok());
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = line
+        .and_then(|line| line.trim().split(' ').next())
+        .and_then(|kib| kib.parse().ok());
     kib.map_or(0, |kib: i64| kib.saturating_mul(1024))
 }
 
 fn os_field(os_release: &str, key: &str) -> Option<String> {
-    let value = os_release.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))?;
+    let value = os_release
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))?;
     Some(value.trim_matches('"').to_owned())
 }
 
@@ -90,9 +102,15 @@ mod tests {
 
     #[test]
     fn memory_and_system_are_read() {
-        assert_eq!(memory_bytes("MemFree: 1 kB\nMemTotal:       2048 kB\n"), 2 << 20);
+        assert_eq!(
+            memory_bytes("MemFree: 1 kB\nMemTotal:       2048 kB\n"),
+            2 << 20
+        );
         let release = "ID=debian\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n";
-        assert_eq!(os_field(release, "PRETTY_NAME").as_deref(), Some("Debian GNU/Linux 12"));
+        assert_eq!(
+            os_field(release, "PRETTY_NAME").as_deref(),
+            Some("Debian GNU/Linux 12")
+        );
         assert_eq!(os_field(release, "VERSION_ID"), None);
     }
 }

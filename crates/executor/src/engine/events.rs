@@ -36,7 +36,12 @@ impl Engine {
     /// Tells of an image: `pull`, `load`, `import`, `tag`, `untag`, `delete`.
     pub fn note_image(&self, action: &str, reference: &str) {
         let attributes = BTreeMap::from([("name".to_owned(), reference.to_owned())]);
-        self.note(EventSubject::Image, action, reference.to_owned(), attributes);
+        self.note(
+            EventSubject::Image,
+            action,
+            reference.to_owned(),
+            attributes,
+        );
     }
 
     /// Tells of a volume: `create`, `destroy`.
@@ -56,8 +61,16 @@ impl Engine {
         let mut attributes = record.labels.clone();
         attributes.insert("image".to_owned(), record.image.clone());
         attributes.insert("name".to_owned(), record.name.clone());
-        attributes.extend(more.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
-        self.note(EventSubject::Container, action, record.id.to_string(), attributes);
+        attributes.extend(
+            more.iter()
+                .map(|(key, value)| ((*key).to_owned(), value.clone())),
+        );
+        self.note(
+            EventSubject::Container,
+            action,
+            record.id.to_string(),
+            attributes,
+        );
     }
 
     fn note(
@@ -68,7 +81,13 @@ impl Engine {
         attributes: BTreeMap<String, String>,
     ) {
         let time = self.now();
-        let event = EngineEvent { subject, action: action.to_owned(), actor_id, attributes, time };
+        let event = EngineEvent {
+            subject,
+            action: action.to_owned(),
+            actor_id,
+            attributes,
+            time,
+        };
         // No subscriber is no error.
         let _ = self.events.send(event);
     }

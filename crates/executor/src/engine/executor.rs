@@ -14,8 +14,7 @@ use skep_model::{
 };
 
 use super::{
-    Container, CreateError, Engine, Phase, describe,
-    lifecycle::LifecycleError,
+    Container, CreateError, Engine, Phase, describe, lifecycle::LifecycleError,
     plan::is_container_of,
 };
 use crate::{image::RegistryAuth, runtime};
@@ -47,8 +46,10 @@ impl Executor for TaskExecutor {
     }
 
     fn controller(&self, task: &Task) -> Result<Arc<dyn Controller>, ControllerError> {
-        let controller =
-            TaskController { engine: Arc::clone(&self.engine), task: Mutex::new(Arc::new(task.clone())) };
+        let controller = TaskController {
+            engine: Arc::clone(&self.engine),
+            task: Mutex::new(Arc::new(task.clone())),
+        };
         Ok(Arc::new(controller))
     }
 
@@ -96,9 +97,10 @@ impl Controller for TaskController {
         let auth = registry_auth(&task.spec.container.registry_auth.0);
         let engine = Arc::clone(&self.engine);
         // A dropped future must not leave half a container, so the making runs on to its end.
-        let making = self.engine.watchers.spawn(async move {
-            engine.create_for_task(&task, auth).await.map(drop)
-        });
+        let making = self
+            .engine
+            .watchers
+            .spawn(async move { engine.create_for_task(&task, auth).await.map(drop) });
         match making.await {
             Ok(made) => made.map_err(from_create),
             Err(error) => Err(ControllerError::Temporary(error.to_string())),
@@ -111,8 +113,10 @@ impl Controller for TaskController {
             return Err(ControllerError::AlreadyStarted);
         }
         let engine = Arc::clone(&self.engine);
-        let starting =
-            self.engine.watchers.spawn(async move { engine.start(&container).await });
+        let starting = self
+            .engine
+            .watchers
+            .spawn(async move { engine.start(&container).await });
         match starting.await {
             Ok(started) => started.map_err(from_start),
             Err(error) => Err(ControllerError::Temporary(error.to_string())),
@@ -130,11 +134,16 @@ impl Controller for TaskController {
         } else {
             Some(status.error).filter(|error| !error.is_empty())
         };
-        Err(ControllerError::Exited { code: status.exit_code, cause })
+        Err(ControllerError::Exited {
+            code: status.exit_code,
+            cause,
+        })
     }
 
     async fn shutdown(&self) -> Result<(), ControllerError> {
-        let Some(container) = self.container() else { return Ok(()) };
+        let Some(container) = self.container() else {
+            return Ok(());
+        };
         if container.status().phase == Phase::Created {
             // Never started: there is nothing to ask.
             return self.terminate().await;
@@ -142,11 +151,16 @@ impl Controller for TaskController {
         if container.status().has_ended() {
             return Ok(());
         }
-        self.engine.stop(&container, None, None).await.map_err(temporary)
+        self.engine
+            .stop(&container, None, None)
+            .await
+            .map_err(temporary)
     }
 
     async fn terminate(&self) -> Result<(), ControllerError> {
-        let Some(container) = self.container() else { return Ok(()) };
+        let Some(container) = self.container() else {
+            return Ok(());
+        };
         if container.status().has_ended() {
             return Ok(());
         }
@@ -168,7 +182,9 @@ impl Controller for TaskController {
     }
 
     async fn port_status(&self) -> Vec<PortConfig> {
-        let Some(container) = self.container() else { return Vec::new() };
+        let Some(container) = self.container() else {
+            return Vec::new();
+        };
         let record = container.record();
         let ports = record.network.iter().flat_map(|network| &network.ports);
         ports.map(port_config).collect()
@@ -176,10 +192,13 @@ impl Controller for TaskController {
 }
 
 async fn remove(engine: &Arc<Engine>, task: TaskId) -> Result<(), ControllerError> {
-    let Some(container) = engine.container_of_task(task) else { return Ok(()) };
+    let Some(container) = engine.container_of_task(task) else {
+        return Ok(());
+    };
     let engine_of_task = Arc::clone(engine);
-    let removing =
-        engine.watchers.spawn(async move { engine_of_task.remove(&container, true).await });
+    let removing = engine
+        .watchers
+        .spawn(async move { engine_of_task.remove(&container, true).await });
     match removing.await {
         Ok(Ok(()) | Err(LifecycleError::BeingRemoved(_))) => Ok(()),
         Ok(Err(error)) => Err(temporary(error)),
@@ -218,7 +237,10 @@ fn from_create(error: CreateError) -> ControllerError {
 fn from_start(error: LifecycleError) -> ControllerError {
     match error {
         LifecycleError::Runtime(runtime::Error::NotRun { code, message }) => {
-            ControllerError::Exited { code, cause: Some(message) }
+            ControllerError::Exited {
+                code,
+                cause: Some(message),
+            }
         }
         other => ControllerError::Fatal(chain(&other)),
     }

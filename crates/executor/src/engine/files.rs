@@ -24,7 +24,11 @@ pub(super) struct Identity<'a> {
 
 /// Writes the files into `dir` and returns the mounts that show them, unless the user mounts
 /// something there.
-pub(super) fn write(dir: &Path, identity: &Identity<'_>, taken: &[Mount]) -> io::Result<Vec<Mount>> {
+pub(super) fn write(
+    dir: &Path,
+    identity: &Identity<'_>,
+    taken: &[Mount],
+) -> io::Result<Vec<Mount>> {
     let node = fs::read_to_string(RESOLVED).or_else(|_| fs::read_to_string(RESOLV_CONF));
     let resolv = container_resolv_conf(&node.unwrap_or_default(), &DnsSettings::default());
     let files = [
@@ -45,8 +49,16 @@ pub(super) fn write(dir: &Path, identity: &Identity<'_>, taken: &[Mount]) -> io:
 }
 
 fn bind(source: PathBuf, destination: String) -> Mount {
-    let kind = MountKind::Bind { source, propagation: Propagation::Rprivate, is_recursive: true };
-    Mount { destination, is_readonly: false, kind }
+    let kind = MountKind::Bind {
+        source,
+        propagation: Propagation::Rprivate,
+        is_recursive: true,
+    };
+    Mount {
+        destination,
+        is_readonly: false,
+        kind,
+    }
 }
 
 fn hosts(identity: &Identity<'_>) -> String {
@@ -70,7 +82,10 @@ mod tests {
     #[test]
     fn hosts_names_the_container() {
         let address = "10.255.0.9".parse().ok();
-        let text = hosts(&Identity { hostname: "web", address });
+        let text = hosts(&Identity {
+            hostname: "web",
+            address,
+        });
         assert!(text.ends_with("10.255.0.9\tweb\n"), "{text}");
     }
 
@@ -78,7 +93,10 @@ mod tests {
     fn a_users_mount_replaces_a_file() {
         let dir = tempfile::tempdir().unwrap();
         let taken = [bind("/x".into(), "/etc/hosts".to_owned())];
-        let identity = Identity { hostname: "web", address: None };
+        let identity = Identity {
+            hostname: "web",
+            address: None,
+        };
         let mounts = write(dir.path(), &identity, &taken).unwrap();
         let targets: Vec<&str> = mounts.iter().map(|mount| &mount.destination[..]).collect();
         assert_eq!(targets, ["/etc/hostname", "/etc/resolv.conf"]);

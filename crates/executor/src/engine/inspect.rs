@@ -16,9 +16,9 @@ impl Engine {
         let record = container.record();
         match &record.config.log {
             crate::runtime::config::LogConfig::None => None,
-            crate::runtime::config::LogConfig::JsonFile { path: Some(path), .. } => {
-                Some(path.clone())
-            }
+            crate::runtime::config::LogConfig::JsonFile {
+                path: Some(path), ..
+            } => Some(path.clone()),
             crate::runtime::config::LogConfig::JsonFile { path: None, .. } => {
                 let name = format!("{}-json.log", record.id);
                 Some(Path::new(container.handle().dir()).join(name))
@@ -37,6 +37,8 @@ impl Engine {
         let id: Option<ImageId> = self.images().resolve(&container.record().image_id).ok();
         let details = id.and_then(|id| self.images().inspect(&id.to_string()).ok());
         let bytes = details.map_or(0, |details| details.size_bytes);
-        i64::try_from(bytes).unwrap_or(i64::MAX).saturating_add(self.writable_bytes(container))
+        i64::try_from(bytes)
+            .unwrap_or(i64::MAX)
+            .saturating_add(self.writable_bytes(container))
     }
 }

@@ -128,7 +128,10 @@ impl Engine {
         grace: Option<Option<Duration>>,
     ) -> Result<(), LifecycleError> {
         let own = Duration::from_millis(container.record().stop_grace_ms);
-        let exit = container.handle().stop(signal, grace.unwrap_or(Some(own))).await?;
+        let exit = container
+            .handle()
+            .stop(signal, grace.unwrap_or(Some(own)))
+            .await?;
         self.note_end(container, &exit);
         self.note_container(container, "stop", &[]);
         Ok(())
@@ -189,7 +192,10 @@ impl Engine {
         if problems.is_empty() {
             return Ok(());
         }
-        Err(LifecycleError::Leftovers { id: record.id.clone(), problems: problems.join("; ") })
+        Err(LifecycleError::Leftovers {
+            id: record.id.clone(),
+            problems: problems.join("; "),
+        })
     }
 
     /// Removes whatever there is of a container, going on past failures. The record goes last: as
@@ -202,8 +208,11 @@ impl Engine {
         if let Err(error) = self.network().detach(id.as_str()).await {
             problems.push(error.to_string());
         }
-        let (images, owner, dir) =
-            (self.images().clone(), id.to_string(), self.container_dir(id));
+        let (images, owner, dir) = (
+            self.images().clone(),
+            id.to_string(),
+            self.container_dir(id),
+        );
         let is_clean = problems.is_empty();
         let rest = tokio::task::spawn_blocking(move || -> Vec<String> {
             let mut problems = Vec::new();
@@ -228,7 +237,9 @@ impl Engine {
     /// Removes every container that runs for a task, as when the node leaves its cluster.
     pub async fn remove_task_containers(self: &Arc<Self>) {
         let all = self.containers();
-        let of_tasks = all.iter().filter(|container| container.record().task_id.is_some());
+        let of_tasks = all
+            .iter()
+            .filter(|container| container.record().task_id.is_some());
         let removals = of_tasks.map(|container| self.remove(container, true));
         for result in futures_util::future::join_all(removals).await {
             if let Err(error) = result {

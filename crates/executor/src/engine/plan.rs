@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Container labels that tie a container to its task; Swarm's names.
-pub const LABEL_TASK_ID: &str = "com.docker.swarm.task.id";
+pub(super) const LABEL_TASK_ID: &str = "com.docker.swarm.task.id";
 const LABEL_TASK: &str = "com.docker.swarm.task";
 const LABEL_TASK_NAME: &str = "com.docker.swarm.task.name";
 const LABEL_NODE_ID: &str = "com.docker.swarm.node.id";
@@ -32,8 +32,7 @@ const LABEL_SERVICE_NAME: &str = "com.docker.swarm.service.name";
 /// `PATH` of containers whose image sets none; Docker's.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Bits of Go's `os.FileMode` that differ from POSIX, and the POSIX bits they stand for.
-const GO_MODE_BITS: [(u32, u32); 3] =
-    [(1 << 23, 0o4000), (1 << 22, 0o2000), (1 << 20, 0o1000)];
+const GO_MODE_BITS: [(u32, u32); 3] = [(1 << 23, 0o4000), (1 << 22, 0o2000), (1 << 20, 0o1000)];
 
 /// Why a task cannot become a container on this node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -48,7 +47,9 @@ pub enum Error {
     #[error("invalid signal: {0}")]
     Signal(String),
     /// A bind mount's source is not an absolute path. The text is Docker's.
-    #[error("invalid mount config for type \"bind\": invalid mount path: '{0}' mount path must be absolute")]
+    #[error(
+        "invalid mount config for type \"bind\": invalid mount path: '{0}' mount path must be absolute"
+    )]
     RelativePath(String),
     /// Log settings.
     #[error(transparent)]
@@ -57,7 +58,7 @@ pub enum Error {
 
 /// A volume a container uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VolumeUse {
+pub(super) struct VolumeUse {
     /// Name; `None`: the caller makes one up.
     pub name: Option<String>,
     /// Labels for a new volume.
@@ -74,7 +75,7 @@ pub struct VolumeUse {
 
 /// A container to make.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ContainerPlan {
+pub(super) struct ContainerPlan {
     /// Name without slash.
     pub name: String,
     /// Labels.
@@ -104,7 +105,7 @@ pub struct ContainerPlan {
 }
 
 /// Plans the container of `task` from `image`.
-pub fn plan(task: &Task, image: &Image) -> Result<ContainerPlan, Error> {
+pub(super) fn plan(task: &Task, image: &Image) -> Result<ContainerPlan, Error> {
     let spec = &task.spec.container;
     let from_image = image.config();
     let (entrypoint, cmd) = command(spec, &from_image.entrypoint, &from_image.cmd);
@@ -161,8 +162,10 @@ pub fn plan(task: &Task, image: &Image) -> Result<ContainerPlan, Error> {
 }
 
 /// Whether `labels` belong to the container of `task`.
-pub fn is_container_of(labels: &BTreeMap<String, String>, task: TaskId) -> bool {
-    labels.get(LABEL_TASK_ID).is_some_and(|id| id == task.as_str())
+pub(super) fn is_container_of(labels: &BTreeMap<String, String>, task: TaskId) -> bool {
+    labels
+        .get(LABEL_TASK_ID)
+        .is_some_and(|id| id == task.as_str())
 }
 
 /// Number of a signal given by name, with or without `SIG`, or by number; empty is SIGTERM.
@@ -172,13 +175,21 @@ pub fn signal_number(signal: &str) -> Result<i32, Error> {
         return Ok(15);
     }
     if let Ok(number) = signal.parse::<i32>() {
-        return if (1..=64).contains(&number) { Ok(number) } else { Err(invalid()) };
+        return if (1..=64).contains(&number) {
+            Ok(number)
+        } else {
+            Err(invalid())
+        };
     }
     let name = signal.to_ascii_uppercase();
     let name = name.strip_prefix("SIG").unwrap_or(&name);
     if let Some(offset) = name.strip_prefix("RTMIN+") {
         let offset: i32 = offset.parse().map_err(|_| invalid())?;
-        return if (0..=30).contains(&offset) { Ok(34 + offset) } else { Err(invalid()) };
+        return if (0..=30).contains(&offset) {
+            Ok(34 + offset)
+        } else {
+            Err(invalid())
+        };
     }
     let parsed: Result<nix::sys::signal::Signal, _> = format!("SIG{name}").parse();
     parsed.map(|signal| signal as i32).map_err(|_| invalid())
@@ -191,7 +202,11 @@ fn command(
     image_cmd: &[String],
 ) -> (Vec<String>, Vec<String>) {
     let has_entrypoint = !spec.command.is_empty();
-    let entrypoint = if has_entrypoint { &spec.command[..] } else { image_entrypoint };
+    let entrypoint = if has_entrypoint {
+        &spec.command[..]
+    } else {
+        image_entrypoint
+    };
     let cmd = match (spec.args.is_empty(), has_entrypoint) {
         (false, _) => &spec.args[..],
         (true, true) => &[],
@@ -207,8 +222,14 @@ fn labels(task: &Task, image: &BTreeMap<String, String>) -> BTreeMap<String, Str
     set(LABEL_TASK, String::new());
     set(LABEL_TASK_ID, task.id.to_string());
     set(LABEL_TASK_NAME, task.name());
-    set(LABEL_NODE_ID, task.node_id.map(|id| id.to_string()).unwrap_or_default());
-    set(LABEL_SERVICE_ID, task.service_id.map(|id| id.to_string()).unwrap_or_default());
+    set(
+        LABEL_NODE_ID,
+        task.node_id.map(|id| id.to_string()).unwrap_or_default(),
+    );
+    set(
+        LABEL_SERVICE_ID,
+        task.service_id.map(|id| id.to_string()).unwrap_or_default(),
+    );
     set(LABEL_SERVICE_NAME, task.service_annotations.name.clone());
     labels
 }
@@ -221,11 +242,16 @@ fn environment(spec: &model::ContainerSpec, task: &Task, image: &[String]) -> Ve
         defaults.push("TERM=xterm".to_owned());
     }
     let generic = task.assigned_generic_resources.iter().map(generic_resource);
-    let all = defaults.into_iter().chain(image.iter().cloned()).chain(spec.env.iter().cloned());
+    let all = defaults
+        .into_iter()
+        .chain(image.iter().cloned())
+        .chain(spec.env.iter().cloned());
     for entry in all.chain(generic) {
         let name = entry.split('=').next().unwrap_or_default().to_owned();
         let position = env.iter().position(|other| {
-            other.split_once('=').is_some_and(|(other, _)| other == name)
+            other
+                .split_once('=')
+                .is_some_and(|(other, _)| other == name)
         });
         match (position, entry.contains('=')) {
             (Some(position), true) => env[position] = entry,
@@ -254,7 +280,9 @@ fn security(spec: &model::ContainerSpec) -> Result<Security, Error> {
     let mut security = Security {
         capabilities_add: spec.capability_add.clone(),
         capabilities_drop: spec.capability_drop.clone(),
-        oom_score_adj: i32::try_from(spec.oom_score_adj).ok().filter(|adj| *adj != 0),
+        oom_score_adj: i32::try_from(spec.oom_score_adj)
+            .ok()
+            .filter(|adj| *adj != 0),
         ..Security::default()
     };
     if let Some(privileges) = &spec.privileges {
@@ -284,7 +312,9 @@ fn resources(requirements: &model::ResourceRequirements) -> Resources {
         memory_bytes: positive(limits.memory_bytes),
         memory_reservation_bytes: 0,
         memory_swap_bytes,
-        memory_swappiness: requirements.memory_swappiness.and_then(|value| u64::try_from(value).ok()),
+        memory_swappiness: requirements
+            .memory_swappiness
+            .and_then(|value| u64::try_from(value).ok()),
         pids_max: requirements.pids_limit,
         ..Resources::default()
     }
@@ -292,7 +322,11 @@ fn resources(requirements: &model::ResourceRequirements) -> Resources {
 
 fn rlimit(ulimit: &model::Ulimit) -> Rlimit {
     let value = |limit: i64| u64::try_from(limit).unwrap_or(u64::MAX);
-    Rlimit { name: ulimit.name.clone(), soft: value(ulimit.soft), hard: value(ulimit.hard) }
+    Rlimit {
+        name: ulimit.name.clone(),
+        soft: value(ulimit.soft),
+        hard: value(ulimit.hard),
+    }
 }
 
 /// Host-mode ports of the task; ports of the routing mesh are not the container's business.
@@ -355,7 +389,11 @@ impl Mounts {
         });
         let source = PathBuf::from(&mount.source);
         let is_recursive = !options.is_non_recursive;
-        let kind = MountKind::Bind { source, propagation, is_recursive };
+        let kind = MountKind::Bind {
+            source,
+            propagation,
+            is_recursive,
+        };
         self.push(mount, kind);
         Ok(())
     }
@@ -416,7 +454,11 @@ impl Mounts {
 
     fn push(&mut self, mount: &model::Mount, kind: MountKind) {
         let destination = mount.target.clone();
-        self.runtime.push(Mount { destination, is_readonly: mount.is_read_only, kind });
+        self.runtime.push(Mount {
+            destination,
+            is_readonly: mount.is_read_only,
+            kind,
+        });
     }
 }
 
@@ -448,9 +490,17 @@ fn posix_mode(go_mode: u32) -> u32 {
 }
 
 fn first_of(first: &str, second: &str) -> String {
-    if first.is_empty() { second.to_owned() } else { first.to_owned() }
+    if first.is_empty() {
+        second.to_owned()
+    } else {
+        first.to_owned()
+    }
 }
 
 fn absolute(dir: &str) -> String {
-    if dir.starts_with('/') { dir.to_owned() } else { format!("/{dir}") }
+    if dir.starts_with('/') {
+        dir.to_owned()
+    } else {
+        format!("/{dir}")
+    }
 }

@@ -40,7 +40,9 @@ impl Pulls {
         recent.retain(|_, (begun, attempt)| {
             now.duration_since(*begun) < REFRESH_PERIOD || attempt.get().is_none()
         });
-        let (_, attempt) = recent.entry(reference.to_owned()).or_insert_with(|| (now, Attempt::default()));
+        let (_, attempt) = recent
+            .entry(reference.to_owned())
+            .or_insert_with(|| (now, Attempt::default()));
         Arc::clone(attempt)
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::runtime::{ContainerConfig, ContainerId};
 
 /// The version of `record.json` this code writes.
-pub const RECORD_VERSION: u32 = 1;
+pub(super) const RECORD_VERSION: u32 = 1;
 /// Name of the record in the container's directory.
 const FILE: &str = "record.json";
 /// Longest record read back; a longer one is damaged (specs are limited to 1 MiB by the API).
@@ -99,7 +99,10 @@ impl Record {
     pub fn read(dir: &Path) -> io::Result<Self> {
         let path = dir.join(FILE);
         if fs::metadata(&path)?.len() > RECORD_BYTES_MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "record is too long"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "record is too long",
+            ));
         }
         let record: Self = serde_json::from_slice(&fs::read(path)?)?;
         if record.version != RECORD_VERSION {

@@ -25,19 +25,28 @@ const DEPTH_MAX: usize = 256;
 /// the volume empty.
 pub(super) fn fill(image: &Image, target: &str, volume: &Path) -> io::Result<()> {
     let layers = image.layer_dirs().to_vec();
-    if !layers.iter().any(|layer| layer.join(relative(target)).exists()) {
+    if !layers
+        .iter()
+        .any(|layer| layer.join(relative(target)).exists())
+    {
         return Ok(());
     }
     let (target, volume) = (relative(target), volume.to_owned());
     let body = move || -> io::Result<()> {
         let root = tempfile::tempdir()?;
         mount_privately(&layers, root.path())?;
-        let Some(source) = resolve_beneath(root.path(), &target)? else { return Ok(()) };
+        let Some(source) = resolve_beneath(root.path(), &target)? else {
+            return Ok(());
+        };
         copy_owner(&source, &volume)?;
         copy_directory(&source, &volume, 0)
     };
-    let worker = thread::Builder::new().name("volume-fill".to_owned()).spawn(body)?;
-    worker.join().map_err(|_| io::Error::other("volume filler died"))?
+    let worker = thread::Builder::new()
+        .name("volume-fill".to_owned())
+        .spawn(body)?;
+    worker
+        .join()
+        .map_err(|_| io::Error::other("volume filler died"))?
 }
 
 /// Mounts the layers read-only at `root`, for this thread only.
@@ -49,15 +58,27 @@ fn mount_privately(layers: &[PathBuf], root: &Path) -> io::Result<()> {
         mount(Some(only), root, none, MsFlags::MS_BIND, none)?;
         return Ok(());
     }
-    let top_first: Vec<String> =
-        layers.iter().rev().map(|layer| layer.display().to_string()).collect();
+    let top_first: Vec<String> = layers
+        .iter()
+        .rev()
+        .map(|layer| layer.display().to_string())
+        .collect();
     let options = format!("lowerdir={}", top_first.join(":"));
-    mount(Some("overlay"), root, Some("overlay"), MsFlags::MS_RDONLY, Some(&options[..]))?;
+    mount(
+        Some("overlay"),
+        root,
+        Some("overlay"),
+        MsFlags::MS_RDONLY,
+        Some(&options[..]),
+    )?;
     Ok(())
 }
 
 fn relative(target: &str) -> PathBuf {
-    Path::new(target).components().filter(|part| matches!(part, Component::Normal(_))).collect()
+    Path::new(target)
+        .components()
+        .filter(|part| matches!(part, Component::Normal(_)))
+        .collect()
 }
 
 /// The directory at `path` below `root`, following no link out of it.

@@ -66,14 +66,20 @@ pub struct Volumes {
 impl Volumes {
     /// Opens the volumes below `root`.
     pub fn open(root: &Path) -> io::Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o711).create(root)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(root)?;
         for entry in fs::read_dir(root)? {
             let dir = entry?.path();
             if !dir.join(FILE).exists() {
                 fs::remove_dir_all(&dir)?;
             }
         }
-        Ok(Self { root: root.to_owned(), gate: Mutex::default() })
+        Ok(Self {
+            root: root.to_owned(),
+            gate: Mutex::default(),
+        })
     }
 
     /// The directory that is mounted.
@@ -147,14 +153,16 @@ impl Volumes {
     }
 }
 
-fn make(
-    dir: &Path,
-    volume: &Volume,
-    fill: impl FnOnce(&Path) -> io::Result<()>,
-) -> io::Result<()> {
+fn make(dir: &Path, volume: &Volume, fill: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
     let data = dir.join(DATA);
-    fs::DirBuilder::new().recursive(true).mode(0o711).create(dir)?;
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(&data)?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(dir)?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(&data)?;
     fill(&data)?;
     replace_file(&dir.join(FILE), &serde_json::to_vec(volume)?)
 }
@@ -178,11 +186,19 @@ fn check_name(name: &str) -> Result<(), Error> {
 }
 
 pub(super) fn directory_bytes(dir: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(dir) else { return 0 };
+    let Ok(entries) = fs::read_dir(dir) else {
+        return 0;
+    };
     let mut bytes = 0;
     for entry in entries.flatten() {
-        let Ok(metadata) = entry.metadata() else { continue };
-        bytes += if metadata.is_dir() { directory_bytes(&entry.path()) } else { metadata.len() };
+        let Ok(metadata) = entry.metadata() else {
+            continue;
+        };
+        bytes += if metadata.is_dir() {
+            directory_bytes(&entry.path())
+        } else {
+            metadata.len()
+        };
     }
     bytes
 }
@@ -206,7 +222,11 @@ mod tests {
         let volumes = Volumes::open(root.path()).unwrap();
         let fill = |dir: &Path| fs::write(dir.join("a"), "1");
         assert!(volumes.ensure(&volume("data"), fill).unwrap());
-        assert!(!volumes.ensure(&volume("data"), |_| panic!("filled twice")).unwrap());
+        assert!(
+            !volumes
+                .ensure(&volume("data"), |_| panic!("filled twice"))
+                .unwrap()
+        );
         assert_eq!(fs::read(volumes.path("data").join("a")).unwrap(), b"1");
         assert_eq!(volumes.list().unwrap(), [volume("data")]);
     }
@@ -226,9 +246,15 @@ mod tests {
         let volumes = Volumes::open(root.path()).unwrap();
         volumes.ensure(&volume("data"), |_| Ok(())).unwrap();
         let users = BTreeMap::from([("data".to_owned(), "c1".to_owned())]);
-        assert!(matches!(volumes.remove("data", &users), Err(Error::InUse(..))));
+        assert!(matches!(
+            volumes.remove("data", &users),
+            Err(Error::InUse(..))
+        ));
         volumes.remove("data", &BTreeMap::new()).unwrap();
-        assert!(matches!(volumes.remove("data", &users), Err(Error::NotFound(_))));
+        assert!(matches!(
+            volumes.remove("data", &users),
+            Err(Error::NotFound(_))
+        ));
     }
 
     #[test]
@@ -238,7 +264,10 @@ mod tests {
         let volumes = Volumes::open(root.path()).unwrap();
         assert!(!root.path().join("half").exists());
         for name in ["", "a", "../x", "a/b", ".hidden", "é1"] {
-            assert!(matches!(volumes.ensure(&volume(name), |_| Ok(())), Err(Error::Name(_))));
+            assert!(matches!(
+                volumes.ensure(&volume(name), |_| Ok(())),
+                Err(Error::Name(_))
+            ));
         }
     }
 }

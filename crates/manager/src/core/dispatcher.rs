@@ -46,7 +46,7 @@ pub(super) struct Registration {
     pub(super) connection: ConnectionId,
     pub(super) node_id: NodeId,
     pub(super) addr: String,
-    pub(super) request: SessionRequest,
+    pub(super) request: Box<SessionRequest>,
 }
 
 #[derive(Debug)]
