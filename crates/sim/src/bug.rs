@@ -19,8 +19,6 @@ pub enum Bug {
     OverstateCapacity,
     /// Snapshots lack one task.
     LossySnapshot,
-    /// An agent forgets that a removal began.
-    ForgetRemoval,
 }
 
 impl fmt::Display for Bug {

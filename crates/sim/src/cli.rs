@@ -185,13 +185,13 @@ fn run_plan(plan: &Plan, out: &mut dyn Write) -> Result<bool> {
             });
         }
     });
-    let _ = panic::take_hook();
     let mut outcomes = outcomes.into_inner().expect("no thread panics holding it");
     outcomes.sort_by_key(|outcome| outcome.seed);
     let failed: Vec<&Outcome> = outcomes.iter().filter(|o| o.violation.is_some()).collect();
     for outcome in failed.iter().take(FAILURES_SHOWN_MAX) {
         report_failure(outcome, &plan.options, out)?;
     }
+    let _ = panic::take_hook();
     summarise(&outcomes, failed.len(), started.elapsed(), out)?;
     Ok(failed.is_empty())
 }

@@ -185,6 +185,8 @@ impl Executor {
                 }
                 OpResult::Cancelled
             }
+            // What is there already is found before anything can fail.
+            Will::FailForGood if self.has_happened(&running) => self.take_effect(&running, out),
             Will::FailForGood => {
                 OpResult::Failed(ControllerError::Fatal("simulated failure".to_owned()))
             }
@@ -216,6 +218,14 @@ impl Executor {
     /// Deletes what there is of a task nobody knows.
     pub(crate) fn remove_orphan(&mut self, id: TaskId) {
         self.containers.remove(&id);
+    }
+
+    fn has_happened(&self, running: &Running) -> bool {
+        match (running.op, self.state_of(running.task.id)) {
+            (Op::Prepare, state) => state.is_some(),
+            (Op::Start, state) => matches!(state, Some(State::Running | State::Ended { .. })),
+            _ => false,
+        }
     }
 
     fn take_effect(&mut self, running: &Running, out: &mut Vec<Next>) -> OpResult {

@@ -60,7 +60,7 @@ fn check_agent(store: &Store, agent: &Agent, unmet: &mut Vec<String>) {
     for (id, machine) in &machines {
         match store.task(*id) {
             None => unmet.push(format!("agent {name} still has task {id}")),
-            Some(task) if task.status.state != machine.status().state => {
+            Some(task) if !is_same_end(task.status.state, machine.status().state) => {
                 let (stored, real) = (task.status.state, machine.status().state);
                 unmet.push(format!("task {id} is stored {stored} and is {real}"));
             }
@@ -87,6 +87,11 @@ fn check_agent(store: &Store, agent: &Agent, unmet: &mut Vec<String>) {
             unmet.push(format!("agent {name} has a container of no task: {id}"));
         }
     }
+}
+
+/// A task the manager rejected or gave up may have ended otherwise on its node.
+fn is_same_end(stored: TaskState, real: TaskState) -> bool {
+    stored == real || (real.is_terminal() && stored > real)
 }
 
 fn check_task(store: &Store, task: &Task, unmet: &mut Vec<String>) {
@@ -118,13 +123,14 @@ fn check_service(store: &Store, service: &Service, unmet: &mut Vec<String>) {
     let mut is_waiting = false;
     let mut filled_count = 0;
     for (slot, tasks) in &slots {
-        match slot_state(store, tasks) {
+        match slot_state(store, is_paused(service), tasks) {
             SlotState::Runs | SlotState::Ended => filled_count += 1,
             SlotState::Homeless => {
                 filled_count += 1;
                 is_waiting = true;
             }
             SlotState::Empty => {}
+            SlotState::Wrong(_) if !is_wanted(store, service, *slot) => {}
             SlotState::Wrong(problem) => unmet.push(format!("{name} {slot:?}: {problem}")),
         }
     }
@@ -148,6 +154,17 @@ fn check_service(store: &Store, service: &Service, unmet: &mut Vec<String>) {
     }
 }
 
+/// Whether a slot shall be filled at all; a global service leaves history on nodes it left.
+fn is_wanted(store: &Store, service: &Service, slot: Slot) -> bool {
+    match slot {
+        Slot::Number(_) => true,
+        Slot::Node(id) => store.node(id).is_some_and(|node| {
+            let constraints = &service.spec.task.placement.constraints;
+            node.spec.availability == Availability::Active && matches_constraints(constraints, node)
+        }),
+    }
+}
+
 /// Every node a global service wants has its task, and no other has one.
 fn check_global(
     store: &Store,
@@ -161,7 +178,7 @@ fn check_global(
         let tasks = slots
             .get(&Slot::Node(node.id))
             .map_or(&[][..], Vec::as_slice);
-        let state = slot_state(store, tasks);
+        let state = slot_state(store, is_paused(service), tasks);
         match (node.spec.availability, has_constraints, state) {
             (Availability::Active, true, SlotState::Empty) => {
                 unmet.push(format!("{name} has no task on {}", node.id));
@@ -172,6 +189,15 @@ fn check_global(
             _ => {}
         }
     }
+}
+
+/// A failed start-first update may leave old and new tasks side by side until somebody acts.
+fn is_paused(service: &Service) -> bool {
+    let state = service.update_status.as_ref().map(|status| status.state);
+    matches!(
+        state,
+        Some(UpdateState::Paused | UpdateState::RollbackPaused)
+    )
 }
 
 /// How a slot is.
@@ -188,7 +214,7 @@ enum SlotState {
     Wrong(String),
 }
 
-fn slot_state(store: &Store, tasks: &[&Task]) -> SlotState {
+fn slot_state(store: &Store, is_paused: bool, tasks: &[&Task]) -> SlotState {
     let live: Vec<&&Task> = tasks
         .iter()
         .filter(|task| task.desired_state <= TaskState::Running && !task.status.state.is_terminal())
@@ -222,7 +248,7 @@ fn slot_state(store: &Store, tasks: &[&Task]) -> SlotState {
             }
         };
     }
-    if live.len() > 1 {
+    if live.len() > 1 && !is_paused {
         return SlotState::Wrong(format!("{} tasks", live.len()));
     }
     if first.status.state == TaskState::Running && first.desired_state == TaskState::Running {

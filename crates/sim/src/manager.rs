@@ -339,7 +339,7 @@ impl Manager {
                 let messages = running.node.persisted(number);
                 send_all(ctx, &mut self.rng, messages);
             }
-            running.is_writing = true;
+            running.is_writing = ctx.bug != Some(Bug::AckBeforeDurable);
             let to = (self.index, self.life);
             self.disk.send(ctx, to, Request::Write(ready));
         } else {

@@ -22,7 +22,6 @@ impl WorkerDb {
         let must_be_durable = changes.iter().any(must_be_durable);
         let is_kept = |change: &Change| match (bug, change) {
             (Some(Bug::ForgetStatus), Change::Status(_, status)) => !status.state.is_terminal(),
-            (Some(Bug::ForgetRemoval), Change::Unassign(_) | Change::Forget(_)) => false,
             _ => true,
         };
         self.volatile.extend(changes.into_iter().filter(is_kept));

@@ -1,8 +1,9 @@
-//! One task of a slot shall run, but during a start-first update.
+//! One task of a slot shall run, or one each of two revisions: a start-first update, or what one
+//! that was replaced by another left for a while.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
-use skep_model::{Service, ServiceId, Slot, TaskState, UpdateOrder};
+use skep_model::{ServiceId, Slot, Task, TaskState};
 use skep_store::{Object, Store};
 
 use crate::{
@@ -38,29 +39,19 @@ impl Invariant for OneTaskPerSlot {
 
 fn check_slot(store: &Store, service: ServiceId, slot: Slot) -> Result<(), String> {
     let tasks = store.tasks_in_slot(service, slot);
-    let live = tasks.filter(|task| {
-        task.desired_state <= TaskState::Running && task.status.state <= TaskState::Running
-    });
-    let count = live.count();
-    let allowed = match store.service(service) {
-        Some(service) if may_start_first(service) => 2,
-        _ => 1,
-    };
-    if count > allowed {
-        return Err(format!("{count} tasks shall run in {slot:?} of {service}"));
-    }
-    Ok(())
-}
-
-/// The order may stand in the spec in force, or in the one a rollback came from.
-fn may_start_first(service: &Service) -> bool {
-    let specs = [Some(&service.spec), service.previous_spec.as_ref()];
-    let configs = specs.into_iter().flatten();
-    let mut configs = configs.flat_map(|spec| [&spec.update, &spec.rollback]);
-    service.update_status.is_some()
-        && configs.any(|config| {
-            config
-                .as_ref()
-                .is_some_and(|config| config.order == UpdateOrder::StartFirst)
+    let live: Vec<&Arc<Task>> = tasks
+        .filter(|task| {
+            task.desired_state <= TaskState::Running && task.status.state <= TaskState::Running
         })
+        .collect();
+    let is_right = match live.as_slice() {
+        [] | [_] => true,
+        [old, new] => old.spec_version != new.spec_version,
+        _ => false,
+    };
+    if is_right {
+        return Ok(());
+    }
+    let count = live.len();
+    Err(format!("{count} tasks shall run in {slot:?} of {service}"))
 }

@@ -61,13 +61,15 @@ fn check_task(store: &Store, task: &Task) -> Result<(), String> {
     check_max_replicas(store, task, node)
 }
 
-/// Counts what the scheduler may count: tasks on the node that shall run on.
+/// Counts tasks on the node that shall run on and have the same limit: those of another revision
+/// may have been placed in the same entry, by their own limit.
 fn check_max_replicas(store: &Store, task: &Task, node: &Node) -> Result<(), String> {
     let max = usize::try_from(task.spec.placement.max_replicas).unwrap_or(usize::MAX);
     let siblings: Vec<String> = store
         .tasks_on_node(node.id)
         .filter(|other| {
             other.service_id == task.service_id
+                && other.spec.placement.max_replicas == task.spec.placement.max_replicas
                 && other.desired_state <= TaskState::Running
                 && (TaskState::Assigned..=TaskState::Running).contains(&other.status.state)
         })

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use skep_model::{Node, NodeDescription, NodeId, TaskState};
+use skep_model::{Node, NodeDescription, NodeId, Task, TaskState};
 use skep_store::{Object, Store};
 
 use crate::{
@@ -41,7 +41,7 @@ impl Invariant for Reservations {
                         && new.status.state == TaskState::Assigned
                         && let Some(node) = new.node_id.and_then(|id| after.node(id))
                     {
-                        check_capacity(after, node)?;
+                        check_capacity(after, node, new)?;
                     }
                 }
                 (_, Some(Object::Node(node))) => self.check_description(node)?,
@@ -65,20 +65,29 @@ impl Reservations {
     }
 }
 
-fn check_capacity(store: &Store, node: &Node) -> Result<(), String> {
+/// A node that shrank may be full of tasks that have yet to stop; a task that reserves nothing
+/// comes in all the same.
+fn check_capacity(store: &Store, node: &Node, placed: &Task) -> Result<(), String> {
+    let wanted = &placed.spec.resources.reservations;
     let (mut cpus, mut memory) = (0, 0);
-    let held = store
-        .tasks_on_node(node.id)
-        .filter(|task| (TaskState::Assigned..=TaskState::Running).contains(&task.status.state));
-    for task in held {
-        cpus += task.spec.resources.reservations.nano_cpus;
-        memory += task.spec.resources.reservations.memory_bytes;
+    let mut held = String::new();
+    for task in store.tasks_on_node(node.id) {
+        if !(TaskState::Assigned..=TaskState::Running).contains(&task.status.state) {
+            continue;
+        }
+        let reserved = &task.spec.resources.reservations;
+        cpus += reserved.nano_cpus;
+        memory += reserved.memory_bytes;
+        let (state, desired) = (task.status.state, task.desired_state);
+        held.push_str(&format!(" {} {state}, shall be {desired};", task.id));
     }
     let has = node.description.as_ref().map(|d| &d.resources);
     let (cpus_max, memory_max) = has.map_or((0, 0), |has| (has.nano_cpus, has.memory_bytes));
-    if cpus > cpus_max || memory > memory_max {
+    let is_over =
+        wanted.nano_cpus > 0 && cpus > cpus_max || wanted.memory_bytes > 0 && memory > memory_max;
+    if is_over {
         return Err(format!(
-            "node {} has {cpus_max} and {memory_max}, its tasks reserve {cpus} and {memory}",
+            "node {} has {cpus_max} and {memory_max}, reserved are {cpus} and {memory}:{held}",
             node.id
         ));
     }

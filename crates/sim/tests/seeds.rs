@@ -1,0 +1,94 @@
+//! Fixed seeds pass, a seed is the same run in every process, and known bugs are found.
+
+use std::process::Command;
+
+use skep_sim::{Bug, Options, run_seed};
+
+/// Seeds within which each deliberate bug must show.
+const BUG_SEEDS: u64 = 60;
+
+fn run_binary(seeds: &str) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_skep-sim"))
+        .args(["run", "--seeds", seeds])
+        .output()
+        .expect("the binary runs");
+    let text = String::from_utf8(output.stdout).expect("output is text");
+    assert!(output.status.success(), "{text}");
+    let hash = text
+        .split("trace ")
+        .nth(1)
+        .and_then(|rest| rest.split_whitespace().next());
+    hash.expect("the summary ends with the trace's hash")
+        .to_owned()
+}
+
+/// The seed that first finds the bug.
+#[track_caller]
+fn check(bug: Bug, invariant: &str) {
+    let options = Options {
+        bug: Some(bug),
+        ..Options::default()
+    };
+    let found = (0..BUG_SEEDS).find_map(|seed| {
+        let violation = run_seed(seed, &options).violation?;
+        Some((seed, violation))
+    });
+    let (seed, violation) = found.unwrap_or_else(|| panic!("{bug} was not found"));
+    assert_eq!(
+        violation.invariant, invariant,
+        "seed {seed}: {}",
+        violation.problem
+    );
+}
+
+#[test]
+fn a_seed_gives_the_same_trace_twice() {
+    for seed in 0..20 {
+        let (first, second) = (
+            run_seed(seed, &Options::default()),
+            run_seed(seed, &Options::default()),
+        );
+        assert_eq!(first, second, "seed {seed}");
+        assert_eq!(first.violation, None, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_trace_in_every_process() {
+    assert_eq!(run_binary("0..20"), run_binary("0..20"));
+    assert_ne!(run_binary("0..20"), run_binary("1..21"));
+}
+
+#[test]
+fn a_run_goes_on_for_as_many_steps_as_asked() {
+    let options = Options {
+        steps_max: Some(100),
+        ..Options::default()
+    };
+    assert_eq!(run_seed(3, &options).event_count, 100);
+}
+
+#[test]
+fn an_acknowledgement_before_the_write_is_found() {
+    check(Bug::AckBeforeDurable, "committed-is-durable");
+}
+
+#[test]
+fn a_status_the_agent_forgets_is_found() {
+    check(Bug::ForgetStatus, "reports-grow");
+}
+
+#[test]
+fn a_change_the_dispatcher_skips_is_found() {
+    check(Bug::SkipAssignment, "converges");
+}
+
+#[test]
+fn a_node_that_overstates_its_capacity_is_found() {
+    check(Bug::OverstateCapacity, "reservations");
+}
+
+#[test]
+fn a_snapshot_that_lacks_a_task_is_found() {
+    check(Bug::LossySnapshot, "same-store");
+}
