@@ -251,7 +251,7 @@ impl Agent {
                 let to = ctx.manager_to_ask();
                 let request = ctx.register_request(request);
                 let (network, queue) = (&mut ctx.network, &mut ctx.queue);
-                let number = network.open(queue, side, to, Up::Register(request));
+                let number = network.open(queue, side, to, Up::Register(Box::new(request)));
                 self.connection = Some((attempt, number));
             }
             Effect::OpenAssignments { .. } | Effect::Configure(_) | Effect::ManagersChanged(_) => {}

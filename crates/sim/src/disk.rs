@@ -179,13 +179,15 @@ impl Disk {
             Some(Request::Snapshot {
                 snapshot,
                 compact_to,
-            }) if is_kept => {
-                // Both steps may fail on a full disk, as if they had not begun.
-                if self.storage.save_snapshot(&snapshot).is_ok() && self.rng.percent(50) {
-                    let _ = self.storage.compact(compact_to);
-                }
-            }
+            }) if is_kept => self.save_snapshot_partly(&snapshot, compact_to),
             _ => {}
+        }
+    }
+
+    /// Both steps may fail on a full disk, as if they had not begun.
+    fn save_snapshot_partly(&mut self, snapshot: &Snapshot, compact_to: u64) {
+        if self.storage.save_snapshot(snapshot).is_ok() && self.rng.percent(50) {
+            let _ = self.storage.compact(compact_to);
         }
     }
 }

@@ -90,7 +90,7 @@ pub(crate) enum Event {
 #[derive(Debug, Clone)]
 pub(crate) enum Up {
     /// Opens the session.
-    Register(SessionRequest),
+    Register(Box<SessionRequest>),
     /// Still there.
     Heartbeat,
     /// Tasks changed.

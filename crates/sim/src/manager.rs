@@ -131,7 +131,7 @@ impl Manager {
             last_now: Timestamp::ZERO,
         });
         ctx.managers_up[self.index] = Some(self.life);
-        self.campaign_alone();
+        self.campaign_alone(ctx);
         self.progress(ctx);
     }
 
@@ -577,19 +577,20 @@ impl Manager {
             Ok(node) => {
                 running.node = node;
                 running.is_faulty = false;
-                self.campaign_alone();
+                self.campaign_alone(ctx);
             }
             Err(error) => ctx.violate("log-readable", &error.to_string()),
         }
     }
 
-    fn campaign_alone(&mut self) {
-        let Some(running) = &mut self.running else {
-            return;
-        };
-        let voters = &running.node.members().voters;
-        if voters.len() <= 1 {
-            // A member that is not yet a voter is told so; its log will make it one.
+    /// A group of one need not wait for an election timeout.
+    fn campaign_alone(&mut self, ctx: &mut Context) {
+        // What is stored must be taken up first: it tells who the members are.
+        self.progress(ctx);
+        if let Some(running) = &mut self.running
+            && running.node.members().voters == [self.raft_config.id]
+        {
+            // Refused when it leads already.
             let _ = running.node.campaign();
         }
     }
