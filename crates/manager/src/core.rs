@@ -9,6 +9,8 @@
 mod dispatcher;
 mod nodes;
 mod services;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
