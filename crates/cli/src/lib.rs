@@ -3,46 +3,7 @@
 //! Deliberately small: services are operated with `docker`. Entry point: [`run`]. Data goes to the
 //! writer given, all else is the caller's to print to stderr.
 
+mod args;
 mod commands;
 
-use std::{io::Write, path::PathBuf};
-
-use anyhow::Context;
-use clap::{Args, Subcommand};
-use skep_docker_api::client::Client;
-
-/// Socket of a daemon with default settings.
-const DEFAULT_HOST: &str = "unix:///run/skep/skep.sock";
-
-/// What to ask the daemon.
-#[derive(Debug, Clone, Subcommand)]
-pub enum Command {
-    /// Show the versions of this program and of the daemon
-    Version(Connection),
-    /// Show what the daemon knows of its node and cluster
-    Info(Connection),
-}
-
-/// Which daemon to ask.
-#[derive(Debug, Clone, Args)]
-pub struct Connection {
-    /// The daemon's address: unix:///PATH
-    #[arg(short = 'H', long, value_name = "ADDR", env = "SKEP_HOST", default_value = DEFAULT_HOST)]
-    pub host: String,
-}
-
-impl Connection {
-    fn client(&self) -> anyhow::Result<Client> {
-        let path = self.host.strip_prefix("unix://").map(PathBuf::from);
-        let path = path.with_context(|| format!("`{}` is not a unix:// address", self.host))?;
-        Ok(Client::unix(path))
-    }
-}
-
-/// Runs `command` and writes what it found to `out`.
-pub async fn run(command: &Command, out: &mut dyn Write) -> anyhow::Result<()> {
-    match command {
-        Command::Version(connection) => commands::version(&connection.client()?, out).await,
-        Command::Info(connection) => commands::info(&connection.client()?, out).await,
-    }
-}
+pub use crate::args::{Command, Connection, run};
