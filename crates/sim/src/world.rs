@@ -1,4 +1,6 @@
 //! The world: managers, agents, network and clients, stepped event by event in virtual time.
+//!
+//! Above 400 lines because how the world is made, stepped, hurt and judged share all of its state.
 
 use std::{sync::Arc, time::Duration};
 
