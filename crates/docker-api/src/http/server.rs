@@ -98,7 +98,8 @@ impl Server {
         builder
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
-            .max_buf_size(BUFFER_BYTES_MAX);
+            .max_buf_size(BUFFER_BYTES_MAX)
+            .title_case_headers(true);
         loop {
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => break,
