@@ -12,7 +12,7 @@ mod transaction;
 
 pub use crate::{
     action::{Action, ActionKind, Change, Object, ObjectId},
-    load::NodeLoad,
+    load::{NodeLoad, NodeRoom},
     store::{ApplyError, Store},
     transaction::{Error, Transaction},
 };

@@ -1,6 +1,6 @@
-//! What tasks take of a node, counted as they come and go so that nobody has to add it up.
+//! What a node offers, and what tasks take of it, counted as they come and go so that nobody has to add it up.
 
-use skep_model::{NodeId, PublishMode, Task, TaskState};
+use skep_model::{Availability, Node, NodeId, NodeState, PublishMode, Task, TaskState};
 
 /// Sum over tasks placed on a node and not known to have ended.
 ///
@@ -17,6 +17,30 @@ pub struct NodeLoad {
     pub nano_cpus: i64,
     /// Reserved memory.
     pub memory_bytes: i64,
+}
+
+/// What a node offers to tasks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NodeRoom {
+    /// It is up and the operator lets it take tasks.
+    pub is_ready: bool,
+    /// Its CPU, in billionths of a core; 0 until it has described itself.
+    pub nano_cpus: i64,
+    /// Its memory; 0 until it has described itself.
+    pub memory_bytes: i64,
+}
+
+impl NodeRoom {
+    /// What `node` offers.
+    pub fn of(node: &Node) -> Self {
+        let resources = node.description.as_ref().map(|d| &d.resources);
+        Self {
+            is_ready: node.status.state == NodeState::Ready
+                && node.spec.availability == Availability::Active,
+            nano_cpus: resources.map_or(0, |resources| resources.nano_cpus),
+            memory_bytes: resources.map_or(0, |resources| resources.memory_bytes),
+        }
+    }
 }
 
 impl NodeLoad {

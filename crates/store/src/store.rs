@@ -13,7 +13,7 @@ use skep_model::{Cluster, Id, Node, NodeId, Service, ServiceId, Slot, Task, Task
 
 use crate::{
     action::{Action, ActionKind, Change, Object, ObjectId},
-    load::NodeLoad,
+    load::{NodeLoad, NodeRoom},
 };
 
 /// Position of a task within its service: numbered slots first, then nodes, then neither.
@@ -26,7 +26,7 @@ type PlaceKey = (bool, Option<ServiceId>, u64, TaskId);
 /// The state machine replicated by raft. `clone` is O(1) and gives an immutable snapshot.
 #[derive(Debug, Clone, Default)]
 pub struct Store {
-    nodes: OrdMap<NodeId, Arc<Node>>,
+    nodes: OrdMap<NodeId, NodeRow>,
     services: OrdMap<ServiceId, Arc<Service>>,
     tasks: OrdMap<TaskId, Arc<Task>>,
     cluster: Option<Arc<Cluster>>,
@@ -34,9 +34,18 @@ pub struct Store {
     services_by_name: OrdMap<String, ServiceId>,
     tasks_by_service: OrdSet<(ServiceId, SlotKey, TaskId)>,
     tasks_by_node: OrdSet<(NodeId, TaskId)>,
-    tasks_to_place: OrdSet<PlaceKey>,
+    /// With the tasks, because the scheduler reads each of them.
+    tasks_to_place: OrdMap<PlaceKey, Arc<Task>>,
     /// Nodes without load are absent.
     loads: OrdMap<NodeId, NodeLoad>,
+}
+
+/// A node, and beside it what the scheduler asks of every node: reading it from ten thousand objects
+/// all over the memory takes longer than choosing among them.
+#[derive(Debug, Clone, PartialEq)]
+struct NodeRow {
+    node: Arc<Node>,
+    room: NodeRoom,
 }
 
 /// An action that the tables cannot take. On the leader it is a bug; a follower that sees one has
@@ -57,6 +66,9 @@ pub enum ApplyError {
 impl Store {
     /// Applies one committed action.
     pub fn apply(&mut self, action: &Action) -> Result<Change, ApplyError> {
+        if let (ActionKind::Update, Object::Task(task)) = (action.kind, &action.object) {
+            return self.update_task(task);
+        }
         let id = action.object.id();
         let old = self.object(id);
         match (action.kind, &old) {
@@ -78,7 +90,7 @@ impl Store {
         if let Some(old) = &old {
             self.unindex(old, Some(&action.object));
         }
-        self.insert(&action.object, old.as_ref());
+        self.insert(&action.object);
         Ok(Change {
             old,
             new: Some(action.object.clone()),
@@ -88,7 +100,7 @@ impl Store {
     /// The object with `id`.
     pub fn object(&self, id: ObjectId) -> Option<Object> {
         match id {
-            ObjectId::Node(id) => self.nodes.get(&id).cloned().map(Object::Node),
+            ObjectId::Node(id) => self.node(id).cloned().map(Object::Node),
             ObjectId::Service(id) => self.services.get(&id).cloned().map(Object::Service),
             ObjectId::Task(id) => self.tasks.get(&id).cloned().map(Object::Task),
             ObjectId::Cluster(id) => self
@@ -106,12 +118,19 @@ impl Store {
 
     /// The node with `id`.
     pub fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
-        self.nodes.get(&id)
+        self.nodes.get(&id).map(|row| &row.node)
     }
 
     /// All nodes, by id.
     pub fn nodes(&self) -> impl DoubleEndedIterator<Item = &Arc<Node>> {
-        self.nodes.values()
+        self.nodes.values().map(|row| &row.node)
+    }
+
+    /// All nodes with what they offer to tasks, by id.
+    pub fn nodes_with_room(&self) -> impl Iterator<Item = (NodeId, &Arc<Node>, NodeRoom)> {
+        self.nodes
+            .iter()
+            .map(|(id, row)| (*id, &row.node, row.room))
     }
 
     /// Number of nodes.
@@ -162,6 +181,30 @@ impl Store {
         self.range_of_service(range)
     }
 
+    /// Those of [`Store::tasks_of_service`] for which the scheduler need not choose a node. The
+    /// others are not even looked at.
+    pub fn tasks_with_node_of_service(
+        &self,
+        service: ServiceId,
+    ) -> impl Iterator<Item = &Arc<Task>> {
+        // Waiting tasks have the same order in both indexes.
+        let waiting =
+            (true, Some(service), 0, LOWEST_TASK)..=(true, Some(service), u64::MAX, HIGHEST_TASK);
+        let mut waiting = self
+            .tasks_to_place
+            .range(waiting)
+            .map(|(key, _)| key)
+            .peekable();
+        let all = (service, (0, None), LOWEST_TASK)..=(service, HIGHEST_SLOT, HIGHEST_TASK);
+        self.tasks_by_service
+            .range(all)
+            .filter(move |(_, (slot, _), task)| {
+                let is_it = |key: &&PlaceKey| (key.2, key.3) == (*slot, *task);
+                waiting.next_if(is_it).is_none()
+            })
+            .map(|(_, _, task)| self.tasks.get(task).expect("an indexed task exists"))
+    }
+
     /// Tasks of one slot of a service, by id.
     pub fn tasks_in_slot(
         &self,
@@ -207,16 +250,14 @@ impl Store {
         let mut rest = self
             .tasks_to_place
             .range((Bound::Excluded(from), Bound::Unbounded));
-        rest.next().and_then(|(_, service, _, _)| *service)
+        rest.next().and_then(|((_, service, _, _), _)| *service)
     }
 
     fn range_to_place(
         &self,
         range: impl RangeBounds<PlaceKey>,
     ) -> impl Iterator<Item = &Arc<Task>> {
-        self.tasks_to_place
-            .range(range)
-            .map(|(_, _, _, task)| self.tasks.get(task).expect("an indexed task exists"))
+        self.tasks_to_place.range(range).map(|(_, task)| task)
     }
 
     /// What the tasks placed on a node and not ended take of it.
@@ -232,7 +273,7 @@ impl Store {
     /// Every object, in an order in which they can be created one after the other.
     pub fn objects(&self) -> impl Iterator<Item = Object> + '_ {
         let cluster = self.cluster.iter().cloned().map(Object::Cluster);
-        let nodes = self.nodes.values().cloned().map(Object::Node);
+        let nodes = self.nodes().cloned().map(Object::Node);
         let services = self.services.values().cloned().map(Object::Service);
         cluster
             .chain(nodes)
@@ -281,11 +322,27 @@ impl Store {
         }
     }
 
-    /// Writes the object and those of its index entries that `old` did not have already.
-    fn insert(&mut self, object: &Object, old: Option<&Object>) {
+    /// Replaces a task with one walk through the table.
+    fn update_task(&mut self, task: &Arc<Task>) -> Result<Change, ApplyError> {
+        let missing = ApplyError::Missing(ObjectId::Task(task.id));
+        let stored = self.tasks.get_mut(&task.id).ok_or(missing)?;
+        let old = std::mem::replace(stored, Arc::clone(task));
+        self.index_task(Some(&old), Some(task));
+        Ok(Change {
+            old: Some(Object::Task(old)),
+            new: Some(Object::Task(Arc::clone(task))),
+        })
+    }
+
+    /// Writes the object and its index entries.
+    fn insert(&mut self, object: &Object) {
         match object {
             Object::Node(node) => {
-                self.nodes.insert(node.id, Arc::clone(node));
+                let row = NodeRow {
+                    node: Arc::clone(node),
+                    room: NodeRoom::of(node),
+                };
+                self.nodes.insert(node.id, row);
             }
             Object::Service(service) => {
                 self.services_by_name
@@ -293,13 +350,7 @@ impl Store {
                 self.services.insert(service.id, Arc::clone(service));
             }
             Object::Task(task) => {
-                let old = match old {
-                    Some(Object::Task(old)) => Keys::of(old),
-                    Some(Object::Node(_) | Object::Service(_) | Object::Cluster(_)) | None => {
-                        Keys::default()
-                    }
-                };
-                self.index_task(&old, &Keys::of(task));
+                self.index_task(None, Some(task));
                 self.tasks.insert(task.id, Arc::clone(task));
             }
             Object::Cluster(cluster) => self.cluster = Some(Arc::clone(cluster)),
@@ -313,35 +364,35 @@ impl Store {
             (Object::Service(old), _) => {
                 self.services_by_name.remove(&old.name().to_lowercase());
             }
-            // `insert` moves the entries of a task that stays.
-            (Object::Task(_), Some(_)) => {}
-            (Object::Task(old), None) => self.index_task(&Keys::of(old), &Keys::default()),
+            (Object::Task(old), _) => self.index_task(Some(old), None),
             (Object::Node(_) | Object::Cluster(_), _) => {}
         }
     }
 
-    /// Turns the index entries of a task from `old` into `new`.
-    fn index_task(&mut self, old: &Keys, new: &Keys) {
-        if old.by_service != new.by_service {
+    /// Turns the index entries of a task from those of `old` into those of `new`.
+    fn index_task(&mut self, old: Option<&Arc<Task>>, new: Option<&Arc<Task>>) {
+        let old = old.map_or_else(Keys::default, |old| Keys::of(old));
+        let keys = new.map_or_else(Keys::default, |new| Keys::of(new));
+        if old.by_service != keys.by_service {
             if let Some(key) = &old.by_service {
                 self.tasks_by_service.remove(key);
             }
-            self.tasks_by_service.extend(new.by_service);
+            self.tasks_by_service.extend(keys.by_service);
         }
-        if old.by_node != new.by_node {
+        if old.by_node != keys.by_node {
             if let Some(key) = &old.by_node {
                 self.tasks_by_node.remove(key);
             }
-            self.tasks_by_node.extend(new.by_node);
+            self.tasks_by_node.extend(keys.by_node);
         }
-        if old.to_place != new.to_place {
-            if let Some(key) = &old.to_place {
-                self.tasks_to_place.remove(key);
-            }
-            self.tasks_to_place.extend(new.to_place);
+        if let Some(key) = old.to_place.filter(|_| old.to_place != keys.to_place) {
+            self.tasks_to_place.remove(&key);
         }
-        if old.load != new.load {
-            self.move_load(old.load, new.load);
+        if let (Some(key), Some(task)) = (keys.to_place, new) {
+            self.tasks_to_place.insert(key, Arc::clone(task));
+        }
+        if old.load != keys.load {
+            self.move_load(old.load, keys.load);
         }
     }
 
@@ -354,7 +405,12 @@ impl Store {
             }
         }
         if let Some((node, load)) = new {
-            self.loads.entry(node).or_default().add(load);
+            match self.loads.get_mut(&node) {
+                Some(total) => total.add(load),
+                None => {
+                    self.loads.insert(node, load);
+                }
+            }
         }
     }
 

@@ -9,10 +9,11 @@ use std::{
 
 use proptest::prelude::*;
 use skep_model::{
-    Id, Meta, NodeId, Rng, Service, ServiceId, ServiceSpec, Slot, Task, TaskId, TaskState,
-    TaskStatus, Timestamp, Version,
+    Availability, Certificate, Id, Meta, Node, NodeDescription, NodeId, NodeSpec, NodeState,
+    NodeStatus, Resources, Rng, Role, Service, ServiceId, ServiceSpec, Slot, Task, TaskId,
+    TaskState, TaskStatus, Timestamp, Version,
 };
-use skep_store::{Error, NodeLoad, Store, Transaction};
+use skep_store::{Error, NodeLoad, NodeRoom, Store, Transaction};
 
 /// One write; small numbers name objects, so that writes collide.
 #[derive(Debug, Clone)]
@@ -244,10 +245,18 @@ fn check(store: &Store, model: &Model) {
         let kept = model.tasks.values().filter(|task| keep(task));
         kept.map(|task| task.id).collect()
     };
+    let waits = |task: &Task| {
+        task.status.state == TaskState::Pending && task.desired_state <= TaskState::Complete
+    };
     for number in 0..4 {
         let service = ServiceId(id(number));
         let found: BTreeSet<_> = store.tasks_of_service(service).map(|t| t.id).collect();
         assert_eq!(found, of_model(&|task| task.service_id == Some(service)));
+        let tasks = store.tasks_with_node_of_service(service);
+        let found: BTreeSet<_> = tasks.map(|t| t.id).collect();
+        let needs_none = |task: &Task| !waits(task) || task.node_id.is_some();
+        let is_there = |task: &Task| task.service_id == Some(service) && needs_none(task);
+        assert_eq!(found, of_model(&is_there));
         for slot in 1..3 {
             let slot = Slot::Number(slot);
             let found: BTreeSet<_> = store.tasks_in_slot(service, slot).map(|t| t.id).collect();
@@ -262,11 +271,11 @@ fn check(store: &Store, model: &Model) {
         assert_eq!(found, of_model(&|task| task.node_id == Some(node)));
         check_load(store, model, node);
     }
-    let waits = |task: &Task| {
-        task.status.state == TaskState::Pending && task.desired_state <= TaskState::Complete
-    };
     let to_place: BTreeSet<_> = store.tasks_to_place().map(|t| t.id).collect();
     assert_eq!(to_place, of_model(&|t| waits(t) && t.node_id.is_none()));
+    for task in store.tasks_to_place().chain(store.tasks_to_confirm()) {
+        assert_eq!(**task, model.tasks[&task.id]);
+    }
     let to_confirm: BTreeSet<_> = store.tasks_to_confirm().map(|t| t.id).collect();
     assert_eq!(to_confirm, of_model(&|t| waits(t) && t.node_id.is_some()));
     check_services_to_place(store, &waits, model);
@@ -359,6 +368,47 @@ fn a_state_that_goes_back_stops_the_manager() {
     first.meta.version = Version(1);
     first.status.state = TaskState::Assigned;
     let _ = tx.update_task(first);
+}
+
+#[test]
+fn the_room_of_a_node_follows_the_node() {
+    let mut node = Node {
+        id: NodeId(id(1)),
+        meta: Meta::default(),
+        spec: NodeSpec::default(),
+        description: None,
+        status: NodeStatus::default(),
+        manager_status: None,
+        certificate: Certificate::default(),
+        role: Role::Worker,
+        vxlan_udp_port: 0,
+    };
+    let mut tx = Transaction::new(&Store::default(), Version(1), Timestamp(1));
+    let room = |tx: &Transaction| tx.view().nodes_with_room().next().map(|(_, _, room)| room);
+    assert_eq!(room(&tx), None);
+    tx.create_node(node.clone()).unwrap();
+    assert_eq!(room(&tx), Some(NodeRoom::default()));
+    node.meta.version = Version(1);
+    node.status.state = NodeState::Ready;
+    let resources = Resources {
+        nano_cpus: 2,
+        memory_bytes: 3,
+        generic: Vec::new(),
+    };
+    node.description = Some(NodeDescription {
+        resources,
+        ..NodeDescription::default()
+    });
+    tx.update_node(node.clone()).unwrap();
+    let expected = NodeRoom {
+        is_ready: true,
+        nano_cpus: 2,
+        memory_bytes: 3,
+    };
+    assert_eq!(room(&tx), Some(expected));
+    node.spec.availability = Availability::Drain;
+    tx.update_node(node).unwrap();
+    assert_eq!(room(&tx).map(|room| room.is_ready), Some(false));
 }
 
 #[test]

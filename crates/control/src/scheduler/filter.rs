@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use skep_model::{
-    Availability, MountKind, Node, NodeState, Platform, Plugin, Protocol, Resources, Task,
+    MountKind, Node, Platform, Plugin, Protocol, Resources, Task,
     constraint::{self, Constraint},
 };
 
@@ -81,7 +81,7 @@ impl<'a> Needs<'a> {
     pub(super) fn check(&self, fleet: &Fleet<'_>, index: usize, count: u32) -> Option<Filter> {
         let candidate = fleet.get(index);
         let node = candidate.node;
-        if !is_ready(node) {
+        if !candidate.is_ready {
             Some(Filter::Ready)
         } else if !self.fits_resources(candidate) {
             Some(Filter::Resources)
@@ -160,10 +160,6 @@ impl<'a> Needs<'a> {
     fn is_below_max_replicas(&self, count: u32) -> bool {
         self.max_replicas == 0 || u64::from(count) < self.max_replicas
     }
-}
-
-fn is_ready(node: &Node) -> bool {
-    node.status.state == NodeState::Ready && node.spec.availability == Availability::Active
 }
 
 /// Managed plugins are listed with their tag.

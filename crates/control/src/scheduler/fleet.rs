@@ -24,7 +24,10 @@ pub(super) struct Fleet<'a> {
 
 /// One node and what is left of it.
 pub(super) struct Candidate<'a> {
+    pub(super) id: NodeId,
     pub(super) node: &'a Arc<Node>,
+    /// It is up and may take tasks.
+    pub(super) is_ready: bool,
     /// Tasks that shall run on it.
     pub(super) active_count: u32,
     pub(super) nano_cpus: i64,
@@ -55,14 +58,23 @@ pub(super) struct Counts {
 impl<'a> Fleet<'a> {
     pub(super) fn read(view: &'a Store) -> Self {
         let mut loads = view.loads().peekable();
-        let candidates = view.nodes().map(|node| {
-            while loads.next_if(|(id, _)| *id < node.id).is_some() {}
-            let load = loads.next_if(|(id, _)| *id == node.id);
-            Candidate::new(node, load.map_or_else(NodeLoad::default, |(_, load)| load))
-        });
-        Self {
-            candidates: candidates.collect(),
+        let mut candidates = Vec::with_capacity(view.node_count());
+        for (id, node, room) in view.nodes_with_room() {
+            while loads.next_if(|(other, _)| *other < id).is_some() {}
+            let load = loads.next_if(|(other, _)| *other == id);
+            let load = load.map_or_else(NodeLoad::default, |(_, load)| load);
+            candidates.push(Candidate {
+                id,
+                node,
+                is_ready: room.is_ready,
+                active_count: load.active_count,
+                nano_cpus: room.nano_cpus.saturating_sub(load.nano_cpus),
+                memory_bytes: room.memory_bytes.saturating_sub(load.memory_bytes),
+                special_count: load.special_count,
+                details: None,
+            });
         }
+        Self { candidates }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -74,12 +86,12 @@ impl<'a> Fleet<'a> {
     }
 
     pub(super) fn node_id(&self, index: usize) -> NodeId {
-        self.candidates[index].node.id
+        self.candidates[index].id
     }
 
     pub(super) fn index_of(&self, node: NodeId) -> Option<usize> {
         self.candidates
-            .binary_search_by_key(&node, |candidate| candidate.node.id)
+            .binary_search_by_key(&node, |candidate| candidate.id)
             .ok()
     }
 
@@ -106,7 +118,7 @@ impl<'a> Fleet<'a> {
         let Some(service) = service else {
             return counts;
         };
-        for task in view.tasks_of_service(service) {
+        for task in view.tasks_with_node_of_service(service) {
             let is_failure = task.spec_version == version
                 && matches!(task.status.state, TaskState::Failed | TaskState::Rejected)
                 && now.since(status_time(task)) < FAILURE_WINDOW;
@@ -177,25 +189,7 @@ impl<'a> Fleet<'a> {
 
 // === impl Candidate ===
 
-impl<'a> Candidate<'a> {
-    fn new(node: &'a Arc<Node>, load: NodeLoad) -> Self {
-        let (nano_cpus, memory_bytes) = match &node.description {
-            Some(description) => {
-                let resources = &description.resources;
-                (resources.nano_cpus, resources.memory_bytes)
-            }
-            None => (0, 0),
-        };
-        Self {
-            node,
-            active_count: load.active_count,
-            nano_cpus: nano_cpus.saturating_sub(load.nano_cpus),
-            memory_bytes: memory_bytes.saturating_sub(load.memory_bytes),
-            special_count: load.special_count,
-            details: None,
-        }
-    }
-
+impl Candidate<'_> {
     fn read_details(&mut self, view: &Store) {
         if self.details.is_some() {
             return;
@@ -206,7 +200,7 @@ impl<'a> Candidate<'a> {
         };
         if self.special_count > 0 {
             let tasks = view
-                .tasks_on_node(self.node.id)
+                .tasks_on_node(self.id)
                 .filter(|task| NodeLoad::of(task).is_some());
             for task in tasks {
                 details.used_ports.extend(host_ports(task));
