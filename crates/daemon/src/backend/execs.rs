@@ -142,7 +142,11 @@ impl Execs {
                     _ => 126,
                 };
                 self.note_end(id, code);
-                return Err(from_runtime(error));
+                let error = from_runtime(error);
+                if start.is_detached {
+                    return Err(error);
+                }
+                return Ok(refusal(config.has_tty, &error));
             }
         };
         self.note_start(id, &exec);
@@ -162,11 +166,13 @@ impl Execs {
         self.readers.spawn(async move {
             let outputs = (exec.stdout.take(), exec.stderr.take());
             let stdout = copy(outputs.0, LogSource::Stdout, pieces.clone());
-            let stderr = copy(outputs.1, LogSource::Stderr, pieces);
-            // The exit code comes first: a client that sees the end of output asks for it.
+            let stderr = copy(outputs.1, LogSource::Stderr, pieces.clone());
+            // The exit code comes first: a client that sees the end of output asks for it. So the
+            // output stays open, even when the command closed it, until the code is known.
             let ended = async {
                 let code = exec.wait().await.unwrap_or(UNKNOWN_CODE);
                 end(&sessions, &id, code);
+                drop(pieces);
             };
             tokio::join!(ended, stdout, stderr);
         });
@@ -202,6 +208,18 @@ impl Execs {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Session>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a client that wants the streams sees of a command that could not be started: it reads the
+/// reason as output and then asks for the exit code, as from Docker.
+fn refusal(has_tty: bool, error: &ApiError) -> AttachedIo {
+    let data = format!("{}\r\n", error.message).into();
+    let source = LogSource::Stdout;
+    AttachedIo {
+        has_tty,
+        output: Box::pin(tokio_stream::once(Ok(OutputChunk { source, data }))),
+        input: None,
     }
 }
 
