@@ -67,6 +67,7 @@ impl Engine {
         {
             return Ok(id);
         }
+        let name = parsed.clone().or_latest().familiar();
         let attempt = self.pulls.attempt(&parsed.familiar());
         let (engine, has_fallback) = (Arc::clone(self), local.is_some());
         let pull = move || async move { engine.pull(parsed, auth, has_fallback).await };
@@ -77,7 +78,11 @@ impl Engine {
                 tracing::debug!(image = reference, error = %error, "Image not refreshed");
                 Ok(id)
             }
-            (Err(error), None) => Err(error.clone()),
+            (Err(error), None) => {
+                // Swarm logs why the pull failed, then reports what creating a container says.
+                tracing::warn!(image = reference, error = %error, "Failed to pull an image");
+                Err(Error::NoSuchImage(name).to_string())
+            }
         }
     }
 
