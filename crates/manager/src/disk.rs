@@ -78,6 +78,13 @@ impl Disk {
         );
     }
 
+    /// Waits until the thread has ended and closed its storage.
+    pub(crate) async fn close(self) {
+        let Self { requests, mut done } = self;
+        drop(requests);
+        while done.recv().await.is_some() {}
+    }
+
     /// The next finished request; `None` when the thread has died. Cancel-safe.
     pub(crate) async fn done(&mut self) -> Option<Done> {
         self.done.recv().await

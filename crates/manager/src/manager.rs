@@ -87,6 +87,8 @@ pub struct Manager {
     is_writing: bool,
     /// Set while the log cannot be written.
     fault: Option<String>,
+    /// When the log is tried again.
+    retry_at: Instant,
     last_now: Timestamp,
 }
 
@@ -145,13 +147,19 @@ impl Manager {
             next_reply: 0,
             is_writing: false,
             fault: None,
+            retry_at: Instant::now(),
             last_now: Timestamp::ZERO,
         };
         Ok((manager, handle))
     }
 
     /// Runs until `shutdown` turns true or the disk thread dies.
-    pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
+    pub async fn run(mut self, shutdown: watch::Receiver<bool>) {
+        self.serve(shutdown).await;
+        self.disk.close().await;
+    }
+
+    async fn serve(&mut self, mut shutdown: watch::Receiver<bool>) {
         let mut ticker = tokio::time::interval(TICK);
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut drained = Vec::with_capacity(DRAIN_MAX);
@@ -471,13 +479,14 @@ impl Manager {
     fn fail(&mut self, error: &DiskError) {
         error!(error = %error, "Failed to write the raft log");
         self.is_writing = false;
+        self.retry_at = Instant::now() + FAULT_RETRY;
         self.fault = Some(format!("failed to write the raft log: {error}"));
         self.note_leadership();
         self.publish_role();
     }
 
     fn retry_after_fault(&mut self) {
-        if self.fault.is_some() && !self.is_writing {
+        if self.fault.is_some() && !self.is_writing && Instant::now() >= self.retry_at {
             self.is_writing = true;
             self.disk.send(DiskRequest::Restore);
         }
@@ -485,6 +494,7 @@ impl Manager {
 
     fn restart_raft(&mut self, restored: Result<Restored, DiskError>) {
         self.is_writing = false;
+        self.retry_at = Instant::now() + FAULT_RETRY;
         let started = restored
             .map_err(StartError::from)
             .and_then(|restored| Ok(Node::new(self.raft_config, &restored)?));
@@ -501,7 +511,11 @@ impl Manager {
 
     fn next_deadline(&self) -> Instant {
         if self.fault.is_some() {
-            return Instant::now() + FAULT_RETRY;
+            return if self.is_writing {
+                Instant::now() + FAULT_RETRY
+            } else {
+                self.retry_at
+            };
         }
         let wait = match self.core.next_deadline() {
             Some(deadline) => deadline.since(now()),
