@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod fix;
 mod metadata;
 mod smoke;
@@ -25,6 +26,8 @@ enum Task {
     Verify,
     /// Formats, applies what clippy knows to fix, and rewrites expected test output.
     Fix,
+    /// Measures a daemon that speaks Docker's Engine API.
+    Bench(bench::Options),
 }
 
 #[expect(
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
     let outcome = match Args::parse().task {
         Task::Verify => verify::run(),
         Task::Fix => fix::run(),
+        Task::Bench(options) => bench::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
