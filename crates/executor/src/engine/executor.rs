@@ -12,6 +12,8 @@ use skep_model::{
     ContainerStatus, Node, NodeDescription, NodeTlsInfo, PortConfig, Protocol, PublishMode, Task,
     TaskId,
 };
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::{
     Container, CreateError, Engine, Phase, describe, lifecycle::LifecycleError,
@@ -96,11 +98,19 @@ impl Controller for TaskController {
         let task = self.task();
         let auth = registry_auth(&task.spec.container.registry_auth.0);
         let engine = Arc::clone(&self.engine);
-        // A dropped future must not leave half a container, so the making runs on to its end.
-        let making = self
-            .engine
-            .watchers
-            .spawn(async move { engine.create_for_task(&task, auth).await.map(drop) });
+        // A dropped future must not leave half a container, so the making runs on to its end. But
+        // then nobody waits for the container: a removal of the task may have looked for it in vain.
+        let abandoned = CancellationToken::new();
+        let _abandon = abandoned.clone().drop_guard();
+        let making = self.engine.watchers.spawn(async move {
+            let container = engine.create_for_task(&task, auth).await?;
+            if abandoned.is_cancelled()
+                && let Err(error) = engine.remove(&container, true).await
+            {
+                warn!(error = %error, "Failed to remove an unwanted container");
+            }
+            Ok(())
+        });
         match making.await {
             Ok(made) => made.map_err(from_create),
             Err(error) => Err(ControllerError::Temporary(error.to_string())),

@@ -3,6 +3,9 @@
 //! Everything Docker decides between a service's container spec and the OCI configuration is
 //! decided here; files are written and volumes made by the caller, from what is returned.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
