@@ -103,19 +103,32 @@ fn apply_within(
             dirty.insert(key);
             break;
         }
-        if is_stale(tx.view(), &change) {
+        let from = tx.changes().len();
+        if !write_unless_stale(tx, change) {
             stale_count += 1;
             dirty.insert(key);
             continue;
         }
-        let from = tx.changes().len();
-        write(tx, change);
         for change in &tx.changes()[from..] {
             limit.count(change.subject());
             dirty.mark(change);
         }
     }
     stale_count
+}
+
+/// Writes the change if it is not stale; false when it is.
+fn write_unless_stale(tx: &mut Transaction, change: Change) -> bool {
+    if let Change::UpdateTask(task) = change {
+        // By far the most frequent change: the transaction compares versions anyway, so the task
+        // is looked up once.
+        return tx.update_task(task).is_ok();
+    }
+    let is_fresh = !is_stale(tx.view(), &change);
+    if is_fresh {
+        write(tx, change);
+    }
+    is_fresh
 }
 
 /// True when the change was computed from another version of its object than the stored one.
@@ -141,8 +154,8 @@ fn is_stale(view: &Store, change: &Change) -> bool {
 fn write(tx: &mut Transaction, change: Change) {
     const FRESH: &str = "a change that is not stale can be written";
     match change {
-        Change::CreateTask(task) => tx.create_task(*task).expect(FRESH),
-        Change::UpdateTask(task) => tx.update_task(*task).expect(FRESH),
+        Change::CreateTask(task) => tx.create_task(task).expect(FRESH),
+        Change::UpdateTask(task) => tx.update_task(task).expect(FRESH),
         Change::UpdateService(service) => tx.update_service(*service).expect(FRESH),
         Change::RemoveTask(id, _) => {
             tx.remove_task(id);

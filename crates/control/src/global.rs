@@ -3,7 +3,7 @@
 //! A node that takes part but lacks the platform, resources or ports gets its task too; it waits
 //! there, with the scheduler's explanation, as in Swarm.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use skep_model::{
     Availability, NodeId, Rng, Service, Slot, TaskState, Timestamp, UpdateState,
@@ -115,7 +115,7 @@ fn plan_outdated(
                 .map(|task| desire(task, TaskState::Shutdown))
                 .collect();
             let task = template.task(place.slot, TaskState::Running, now, rng);
-            changes.push(Change::CreateTask(Box::new(task)));
+            changes.push(Change::CreateTask(Arc::new(task)));
             plan.changes.push(Change::Together(changes));
         }
         // The update has not begun, or is under way or paused: its own business.
@@ -165,7 +165,7 @@ fn plan_node(
         }
         Fit::Runs if place.updatable().is_empty() => {
             let task = template.task(place.slot, TaskState::Running, now, rng);
-            plan.changes.push(Change::CreateTask(Box::new(task)));
+            plan.changes.push(Change::CreateTask(Arc::new(task)));
         }
         Fit::Runs => plan.absorb(place.plan(template, now, rng)),
     }

@@ -121,7 +121,7 @@ fn satisfies_constraints(view: &Store, node: &Node, task: &Task) -> bool {
 }
 
 fn set_status(task: &Task, status: TaskStatus) -> Change {
-    Change::UpdateTask(Box::new(Task {
+    Change::UpdateTask(Arc::new(Task {
         status,
         ..task.clone()
     }))

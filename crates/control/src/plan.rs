@@ -1,6 +1,6 @@
 //! What a reconciler proposes, and why it waits.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use skep_model::{Service, Task, TaskId, Timestamp, Version};
 
@@ -11,9 +11,9 @@ use crate::key::Key;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     /// Creates a task.
-    CreateTask(Box<Task>),
+    CreateTask(Arc<Task>),
     /// Replaces a task; `meta.version` is the one it was computed from.
-    UpdateTask(Box<Task>),
+    UpdateTask(Arc<Task>),
     /// Removes a task that still has the version.
     RemoveTask(TaskId, Version),
     /// Replaces a service; `meta.version` is the one it was computed from.

@@ -134,7 +134,7 @@ fn fill(
         }
         let slot = Slot::Number(number);
         let task = template.task(slot, TaskState::Running, now, rng);
-        plan.changes.push(Change::CreateTask(Box::new(task)));
+        plan.changes.push(Change::CreateTask(Arc::new(task)));
         slots.push(slot);
     }
     slots

@@ -214,7 +214,7 @@ impl Scheduler<'_> {
         };
         self.plan
             .changes
-            .push(Change::UpdateTask(Box::new(assigned)));
+            .push(Change::UpdateTask(Arc::new(assigned)));
     }
 
     /// Writes the explanation unless it stands there already.
@@ -229,6 +229,6 @@ impl Scheduler<'_> {
         let mut task = Task::clone(task);
         task.status.timestamp = self.now;
         explanation.clone_into(&mut task.status.err);
-        self.plan.changes.push(Change::UpdateTask(Box::new(task)));
+        self.plan.changes.push(Change::UpdateTask(Arc::new(task)));
     }
 }

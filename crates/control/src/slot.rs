@@ -194,7 +194,7 @@ impl<'a> Place<'a> {
             return stop;
         }
         let replacement = template.task(self.slot, TaskState::Ready, now, rng);
-        Change::Together(vec![stop, Change::CreateTask(Box::new(replacement))])
+        Change::Together(vec![stop, Change::CreateTask(Arc::new(replacement))])
     }
 
     /// After a start-first update that ended early, an old task may still run beside the new one.
@@ -215,7 +215,7 @@ impl<'a> Place<'a> {
 
 /// The task with another desired state.
 pub(crate) fn desire(task: &Task, desired_state: TaskState) -> Change {
-    Change::UpdateTask(Box::new(Task {
+    Change::UpdateTask(Arc::new(Task {
         desired_state,
         ..task.clone()
     }))

@@ -41,7 +41,7 @@ fn end_unplaced(task: &Task, now: Timestamp) -> Change {
     task.status.state = TaskState::Shutdown;
     task.status.timestamp = now;
     task.status.err.clear();
-    Change::UpdateTask(Box::new(task))
+    Change::UpdateTask(Arc::new(task))
 }
 
 /// Gives a new task what it needs before it can be placed. Addresses come with networks; today
@@ -68,5 +68,5 @@ fn allocate(view: &Store, task: &Task, now: Timestamp) -> Change {
         task.log_driver = task.spec.log_driver.clone().or(default);
     }
     task.status = status(TaskState::Pending, PENDING_MESSAGE, now);
-    Change::UpdateTask(Box::new(task))
+    Change::UpdateTask(Arc::new(task))
 }

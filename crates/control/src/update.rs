@@ -230,7 +230,7 @@ impl<'a> Update<'a> {
                 annotations
                     .labels
                     .insert(RUNNING_SINCE_LABEL.to_owned(), since);
-                plan.changes.push(Change::UpdateTask(Box::new(task)));
+                plan.changes.push(Change::UpdateTask(Arc::new(task)));
             }
         }
     }
@@ -387,7 +387,7 @@ impl<'a> Update<'a> {
             return Change::Together(stop_all_but(Some(current)));
         }
         let make = |desired_state, rng: &mut Rng| {
-            Change::CreateTask(Box::new(template.task(place.slot, desired_state, now, rng)))
+            Change::CreateTask(Arc::new(template.task(place.slot, desired_state, now, rng)))
         };
         match self.config.order {
             UpdateOrder::StartFirst => {

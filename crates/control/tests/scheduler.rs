@@ -441,8 +441,8 @@ fn changes_made_together_are_dropped_together() {
     stale.meta.version = Version(0);
     let plan = Plan {
         changes: vec![Change::Together(vec![
-            Change::CreateTask(Box::new(other)),
-            Change::UpdateTask(Box::new(stale)),
+            Change::CreateTask(Arc::new(other)),
+            Change::UpdateTask(Arc::new(stale)),
         ])],
         ..Plan::default()
     };

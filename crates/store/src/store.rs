@@ -67,7 +67,7 @@ impl Store {
     /// Applies one committed action.
     pub fn apply(&mut self, action: &Action) -> Result<Change, ApplyError> {
         if let (ActionKind::Update, Object::Task(task)) = (action.kind, &action.object) {
-            return self.update_task(task);
+            return self.replace_task(task.id, |_| Ok(Arc::clone(task)));
         }
         let id = action.object.id();
         let old = self.object(id);
@@ -322,15 +322,21 @@ impl Store {
         }
     }
 
-    /// Replaces a task with one walk through the table.
-    fn update_task(&mut self, task: &Arc<Task>) -> Result<Change, ApplyError> {
-        let missing = ApplyError::Missing(ObjectId::Task(task.id));
-        let stored = self.tasks.get_mut(&task.id).ok_or(missing)?;
-        let old = std::mem::replace(stored, Arc::clone(task));
-        self.index_task(Some(&old), Some(task));
+    /// Replaces a task by what `make` makes of it, in one walk through the table. Nothing changes
+    /// when `make` refuses.
+    pub(crate) fn replace_task<E: From<ApplyError>>(
+        &mut self,
+        id: TaskId,
+        make: impl FnOnce(&Task) -> Result<Arc<Task>, E>,
+    ) -> Result<Change, E> {
+        let missing = ApplyError::Missing(ObjectId::Task(id));
+        let stored = self.tasks.get_mut(&id).ok_or(missing)?;
+        let task = make(stored)?;
+        let old = std::mem::replace(stored, Arc::clone(&task));
+        self.index_task(Some(&old), Some(&task));
         Ok(Change {
             old: Some(Object::Task(old)),
-            new: Some(Object::Task(Arc::clone(task))),
+            new: Some(Object::Task(task)),
         })
     }
 

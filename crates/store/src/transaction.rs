@@ -90,9 +90,10 @@ impl Transaction {
     }
 
     /// Creates a task.
-    pub fn create_task(&mut self, mut task: Task) -> Result<(), Error> {
-        task.meta = self.fresh_meta();
-        self.write(ActionKind::Create, Object::Task(Arc::new(task)))
+    pub fn create_task(&mut self, task: impl Into<Arc<Task>>) -> Result<(), Error> {
+        let mut task = task.into();
+        Arc::make_mut(&mut task).meta = self.fresh_meta();
+        self.write(ActionKind::Create, Object::Task(task))
     }
 
     /// Creates the cluster object.
@@ -119,9 +120,11 @@ impl Transaction {
     ///
     /// # Panics
     /// When the observed or desired state would go back: that is a bug of the caller.
-    pub fn update_task(&mut self, mut task: Task) -> Result<(), Error> {
-        let stored = self.head.task(task.id);
-        if let Some(stored) = stored {
+    pub fn update_task(&mut self, task: impl Into<Arc<Task>>) -> Result<(), Error> {
+        let mut task = task.into();
+        let (version, now) = (self.version, self.now);
+        let change = self.head.replace_task(task.id, |stored| {
+            let meta = next_meta(stored.meta, task.meta, version, now)?;
             assert!(
                 stored.status.state <= task.status.state,
                 "a task's state only grows"
@@ -130,10 +133,15 @@ impl Transaction {
                 stored.desired_state <= task.desired_state,
                 "a desired state only grows"
             );
-        }
-        let stored = stored.map(|stored| stored.meta);
-        task.meta = self.next_meta(stored, task.meta)?;
-        self.write(ActionKind::Update, Object::Task(Arc::new(task)))
+            Arc::make_mut(&mut task).meta = meta;
+            Ok::<_, Error>(Arc::clone(&task))
+        })?;
+        self.actions.push(Action {
+            kind: ActionKind::Update,
+            object: Object::Task(task),
+        });
+        self.changes.push(change);
+        Ok(())
     }
 
     /// Replaces the cluster object; `cluster.meta.version` must be the stored one.
@@ -189,14 +197,7 @@ impl Transaction {
         let Some(stored) = stored else {
             return Ok(given);
         };
-        if stored.version != given.version {
-            return Err(Error::OutOfSequence);
-        }
-        Ok(Meta {
-            version: self.version,
-            created_at: stored.created_at,
-            updated_at: self.now,
-        })
+        next_meta(stored, given, self.version, self.now)
     }
 
     fn write(&mut self, kind: ActionKind, object: Object) -> Result<(), Error> {
@@ -206,4 +207,16 @@ impl Transaction {
         self.changes.push(change);
         Ok(())
     }
+}
+
+/// What an update makes of an object's bookkeeping, if it was computed from the stored object.
+fn next_meta(stored: Meta, given: Meta, version: Version, now: Timestamp) -> Result<Meta, Error> {
+    if stored.version != given.version {
+        return Err(Error::OutOfSequence);
+    }
+    Ok(Meta {
+        version,
+        created_at: stored.created_at,
+        updated_at: now,
+    })
 }
