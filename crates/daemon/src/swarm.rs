@@ -7,16 +7,16 @@
 mod address;
 mod identity;
 mod link;
+mod worker;
 
 use std::{fs, io, path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
-use skep_agent::{Agent, AgentConfig, db::Db};
 use skep_docker_api::{
     backend::InitRequest,
     error::{ApiError, ErrorKind, Result},
 };
-use skep_executor::engine::{Engine, TaskExecutor};
+use skep_executor::engine::Engine;
 use skep_manager::{Handle, Manager, StartError, bootstrap::NewCluster, event::Bootstrap};
 use skep_model::{NodeId, NodeTlsInfo, Redacted};
 use tokio::{
@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 pub(crate) use self::identity::Identity;
-use self::link::LocalDispatcher;
+use self::worker::Worker;
 
 /// Docker's text for `swarm init` on a member.
 const ALREADY_PART: &str = "This node is already part of a swarm. Use \"docker swarm leave\" to \
@@ -72,6 +72,8 @@ pub(crate) struct Swarm {
     engine: Arc<Engine>,
     membership: ArcSwap<Membership>,
     running: Mutex<Option<Running>>,
+    /// Held by whoever joins or leaves: these take long and exclude each other.
+    changing: Mutex<()>,
     /// The newest membership's handle, for whoever follows its changes.
     current: watch::Sender<Option<Handle>>,
 }
@@ -92,6 +94,7 @@ impl Swarm {
             engine,
             membership: ArcSwap::from_pointee(Membership::Inactive),
             running: Mutex::new(None),
+            changing: Mutex::new(()),
             current: watch::Sender::new(None),
         };
         match Identity::read(&swarm.dir) {
@@ -135,7 +138,7 @@ impl Swarm {
             let message = "force-new-cluster is not supported yet";
             return Err(ApiError::not_implemented(message));
         }
-        let gate = self.running.lock().await;
+        let _changing = self.changing.lock().await;
         if !matches!(*self.membership(), Membership::Inactive) {
             return Err(ApiError::unavailable(ALREADY_PART));
         }
@@ -144,7 +147,6 @@ impl Swarm {
         files().map_err(|error| ApiError::system("failed to clear swarm state", error))?;
         let (identity, new) = identity::found(&self.dir, &request, addr)?;
         let node_id = identity.node_id;
-        drop(gate);
         let result = self.start(identity, Some(new)).await;
         if let Err(error) = result {
             self.stop().await;
@@ -158,6 +160,7 @@ impl Swarm {
 
     /// Gives up the membership, its state and its tasks' containers.
     pub(crate) async fn leave(&self, is_forced: bool) -> Result<()> {
+        let _changing = self.changing.lock().await;
         match *self.membership() {
             Membership::Inactive => return Err(ApiError::unavailable(NOT_PART)),
             Membership::Active(_) if !is_forced => {
@@ -206,13 +209,15 @@ impl Swarm {
             .unwrap_or_default();
         let tls_info = identity::tls_info(&self.dir, &ca_cert);
         let stop_agent = CancellationToken::new();
-        let agent = self.agent(&identity, &handle, &tls_info)?;
-        let stopped = stop_agent.clone();
-        let agent = tokio::spawn(async move {
-            if let Err(error) = agent.run(stopped).await {
-                error!(error = %error, "Agent stopped");
-            }
-        });
+        let worker = Worker::new(
+            Arc::clone(&self.engine),
+            self.dir.join("worker"),
+            &identity,
+            handle.clone(),
+            tls_info.clone(),
+        );
+        let agent = worker.open()?;
+        let agent = tokio::spawn(worker.run(agent, stop_agent.clone()));
         let running = Running {
             stop_agent,
             stop_manager,
@@ -228,24 +233,6 @@ impl Swarm {
         });
         self.membership.store(Arc::new(Membership::Active(active)));
         Ok(())
-    }
-
-    fn agent(&self, identity: &Identity, handle: &Handle, tls: &NodeTlsInfo) -> Result<Agent> {
-        let addr = identity.addr.to_string();
-        let link = LocalDispatcher::new(handle.clone(), identity.node_id, addr);
-        let executor = TaskExecutor::new(Arc::clone(&self.engine), tls.clone());
-        let dir = self.dir.join("worker");
-        let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
-            ApiError::system(format!("failed to start agent: {error}"), error)
-        };
-        fs::create_dir_all(&dir).map_err(|error| failed(error.into()))?;
-        let db = Db::open(&dir.join("tasks.db")).map_err(|error| failed(error.into()))?;
-        let config = AgentConfig {
-            seed: identity::entropy(),
-            core_count: std::thread::available_parallelism()
-                .map_err(|error| failed(error.into()))?,
-        };
-        Ok(Agent::new(config, Arc::new(executor), Box::new(link), db))
     }
 
     fn remove_files(&self) -> io::Result<()> {
