@@ -36,8 +36,8 @@ pub struct Config {
     pub oci_runtime: OciRuntime,
     /// Bridge of the node network.
     pub bridge: String,
-    /// Its subnet.
-    pub bridge_subnet: IpNet,
+    /// Its subnet; `None`: chosen at start, see `subnet`.
+    pub bridge_subnet: Option<IpNet>,
     /// Registries spoken to over plain HTTP.
     pub insecure_registries: Vec<String>,
     /// Engine labels.
@@ -181,7 +181,6 @@ fn merge(args: &Args, file: File, mistakes: &mut Vec<Mistake>) -> Config {
         .or(file.log_format)
         .unwrap_or("text".to_owned());
     let subnet = args.bridge_subnet.clone().or(file.bridge_subnet);
-    let subnet = subnet.unwrap_or("10.255.0.0/16".to_owned());
     let runtime = args
         .oci_runtime
         .clone()
@@ -189,7 +188,6 @@ fn merge(args: &Args, file: File, mistakes: &mut Vec<Mistake>) -> Config {
         .unwrap_or("auto".to_owned());
     let registries = args.insecure_registries.iter().cloned();
     let labels: Vec<String> = file.labels.into_iter().chain(args.labels.clone()).collect();
-    let default_subnet = IpNet::new([10, 255, 0, 0].into(), 16).expect("16 bits fit IPv4");
     Config {
         data_dir,
         run_dir,
@@ -210,7 +208,7 @@ fn merge(args: &Args, file: File, mistakes: &mut Vec<Mistake>) -> Config {
             .clone()
             .or(file.bridge)
             .unwrap_or("skep0".to_owned()),
-        bridge_subnet: keep(parse_subnet(&subnet), mistakes).unwrap_or(default_subnet),
+        bridge_subnet: subnet.and_then(|subnet| keep(parse_subnet(&subnet), mistakes)),
         insecure_registries: file
             .insecure_registries
             .into_iter()

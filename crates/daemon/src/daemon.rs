@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use ipnet::IpNet;
 use skep_docker_api::{Backends, EventHub, Server};
 use skep_executor::{
     engine::{Engine, EngineConfig, node_facts},
@@ -32,6 +33,7 @@ use crate::{
     config::{Config, OciRuntime},
     events, logging,
     sockets::{self, Socket},
+    subnet,
     swarm::Swarm,
 };
 
@@ -74,14 +76,19 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     }
     let lock = lock(&config.data_dir)?;
     let sockets = sockets::bind(&config).await?;
-    let engine = engine(&config).await?;
+    let subnet = config
+        .bridge_subnet
+        .or_else(|| subnet::choose(&config.bridge));
+    let subnet =
+        subnet.context("no subnet is free for the node network: name one with --bridge-subnet")?;
+    let engine = engine(&config, subnet).await?;
     let swarm = Arc::new(
         Swarm::open(&config.data_dir, Arc::clone(&engine))
             .await
             .context("failed to open cluster state")?,
     );
     let hub = Arc::new(EventHub::default());
-    let backends = backends(&config, &engine, &swarm, &hub).await?;
+    let backends = backends((&config, subnet), &engine, &swarm, &hub).await?;
     let shutdown = CancellationToken::new();
     let tasks = TaskTracker::new();
     tasks.spawn(events::run(
@@ -157,7 +164,7 @@ fn lock(data_dir: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-async fn engine(config: &Config) -> anyhow::Result<Arc<Engine>> {
+async fn engine(config: &Config, subnet: IpNet) -> anyhow::Result<Arc<Engine>> {
     let data = &config.data_dir;
     let settings = StoreConfig {
         insecure_registries: config.insecure_registries.clone(),
@@ -184,7 +191,7 @@ async fn engine(config: &Config) -> anyhow::Result<Arc<Engine>> {
     .context("failed to open container state")?;
     let mut network = skep_network::Config::new(config.run_dir.clone());
     network.bridge.clone_from(&config.bridge);
-    network.subnet = config.bridge_subnet;
+    network.subnet = subnet;
     let network = Network::open(network)
         .await
         .context("failed to set up the node network")?;
@@ -200,7 +207,7 @@ async fn engine(config: &Config) -> anyhow::Result<Arc<Engine>> {
 }
 
 async fn backends(
-    config: &Config,
+    (config, subnet): (&Config, IpNet),
     engine: &Arc<Engine>,
     swarm: &Arc<Swarm>,
     hub: &Arc<EventHub>,
@@ -215,6 +222,7 @@ async fn backends(
     let system = System {
         engine: Arc::clone(engine),
         config: config.clone(),
+        subnet,
         node: node_facts().context("failed to read facts about this node")?,
         probe,
         engine_id: engine_id(&config.data_dir, engine)?,
@@ -241,7 +249,10 @@ async fn backends(
 /// The engine's id, made at the first start.
 fn engine_id(data_dir: &Path, engine: &Engine) -> anyhow::Result<String> {
     let path = data_dir.join("engine-id");
-    if let Ok(id) = fs::read_to_string(&path) {
+    // An empty file is what a full disk left of an earlier attempt.
+    if let Ok(id) = fs::read_to_string(&path)
+        && !id.trim().is_empty()
+    {
         return Ok(id.trim().to_owned());
     }
     let id = engine.random_name();

@@ -10,6 +10,7 @@ mod daemon;
 mod events;
 mod logging;
 mod sockets;
+mod subnet;
 mod swarm;
 
 pub use crate::{

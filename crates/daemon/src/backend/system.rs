@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fs, sync::Arc};
 
 use async_trait::async_trait;
+use ipnet::IpNet;
 use skep_docker_api::{
     backend::{EngineFacts, EngineTotals, NetworkDetail, RuntimeFacts, SystemBackend},
     error::{ApiError, Result},
@@ -20,6 +21,8 @@ use crate::config::Config;
 pub(crate) struct System {
     pub(crate) engine: Arc<Engine>,
     pub(crate) config: Config,
+    /// Subnet of the node network.
+    pub(crate) subnet: IpNet,
     pub(crate) node: NodeFacts,
     /// What runs containers; `None` when nothing was found at start.
     pub(crate) probe: Option<Probe>,
@@ -131,7 +134,7 @@ impl SystemBackend for System {
     }
 
     async fn networks(&self) -> Result<Vec<NetworkDetail>> {
-        let subnet = self.config.bridge_subnet;
+        let subnet = self.subnet;
         let gateway = subnet.hosts().next();
         let bridge = NetworkDetail {
             subnets: vec![(subnet.network(), subnet.prefix_len(), gateway)],
