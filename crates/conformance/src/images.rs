@@ -30,13 +30,19 @@ pub fn images() -> PathBuf {
 }
 
 /// The workspace's root.
-pub(crate) fn root() -> PathBuf {
+///
+/// # Panics
+/// When the crate lies elsewhere.
+pub fn root() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     root.canonicalize().expect("the crate lies in a workspace")
 }
 
 /// The binary under test: `SKEP_BIN`, else the one built beside the tests.
-pub(crate) fn binary() -> PathBuf {
+///
+/// # Panics
+/// When there is none.
+pub fn binary() -> PathBuf {
     if let Some(path) = env::var_os("SKEP_BIN") {
         return path.into();
     }

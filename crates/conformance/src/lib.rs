@@ -12,6 +12,6 @@ mod sandbox;
 
 pub use docker::Output;
 pub use http::Response;
-pub use images::images;
+pub use images::{binary, images, root};
 pub use node::{Node, Options};
 pub use poll::until;

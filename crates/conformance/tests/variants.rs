@@ -1,0 +1,100 @@
+//! The basics again with each OCI runtime, and with Debian's older docker command.
+
+use std::process::Command;
+
+use skep_conformance::{Node, Options, root};
+
+/// A service's life, in short.
+fn check_basics(options: Options) {
+    let node = Node::with(options);
+    let created = node.docker_ok(
+        "service create --no-resolve-image --stop-signal KILL --name web --replicas 2 --limit-memory 64m \
+         --env A=b skep/busybox sh -c 'echo hello; sleep 1000'",
+    );
+    assert!(
+        created.contains("overall progress: 2 out of 2 tasks"),
+        "{created}"
+    );
+    assert!(
+        created.contains("converged") || created.contains("verify: Service converged"),
+        "{created}"
+    );
+    assert!(node.docker_ok("service ls").contains("2/2"));
+    assert!(node.docker_ok("service ps web").contains("web.2"));
+    assert!(
+        node.docker_ok("service inspect --pretty web")
+            .contains("Replicas:")
+    );
+    node.logged("web", "hello");
+    node.docker_ok("service scale -d web=1");
+    assert_eq!(node.exec("web", "echo $A"), "b");
+    let container = node.container("web");
+    assert!(node.docker_ok("ps").contains(&container[..12]));
+    assert_eq!(node.docker_ok(&format!("logs {container}")), "hello");
+    assert!(
+        node.docker_ok(&format!("top {container}"))
+            .contains("sleep 1000")
+    );
+    assert!(node.docker_ok("stats --no-stream").contains("/ 64MiB"));
+    assert_eq!(
+        node.docker(&format!("exec {container} sh -c 'exit 7'"))
+            .status,
+        7
+    );
+    node.docker_ok("service update -d --no-resolve-image --force web");
+    node.task("web", "is another container", |task| {
+        let now = task["Status"]["ContainerStatus"]["ContainerID"].as_str();
+        task["Status"]["State"] == "running" && now != Some(&container)
+    });
+    for command in [
+        "version",
+        "info",
+        "node ls",
+        "node ps self",
+        "images",
+        "node inspect --pretty self",
+    ] {
+        node.docker_ok(command);
+    }
+    node.docker_ok("service rm web");
+    node.empty();
+    node.docker_ok("swarm leave --force");
+}
+
+#[expect(clippy::print_stderr, reason = "a skipped test must be loud")]
+fn skip(reason: &str, detail: &[u8]) {
+    eprintln!("SKIPPED: {reason}: {}", String::from_utf8_lossy(detail));
+}
+
+fn runtime(name: &str) -> Options {
+    Options {
+        flags: vec!["--oci-runtime".into(), name.into()],
+        ..Options::default()
+    }
+}
+
+#[test]
+fn basics_work_with_crun() {
+    check_basics(runtime("crun"));
+}
+
+#[test]
+fn basics_work_with_runc() {
+    check_basics(runtime("runc"));
+}
+
+#[test]
+fn basics_work_with_the_docker_command_of_debian() {
+    let output = Command::new(root().join("fixtures/docker-20.10"))
+        .output()
+        .unwrap();
+    if !output.status.success() {
+        skip("Debian's docker.io package cannot be had", &output.stderr);
+        return;
+    }
+    let docker = String::from_utf8(output.stdout).unwrap();
+    check_basics(Options {
+        docker: Some(docker.trim().into()),
+        ..Options::default()
+    });
+}
