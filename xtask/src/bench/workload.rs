@@ -94,6 +94,12 @@ fn running_count(tasks: &Value) -> usize {
         .count()
 }
 
+fn has_task_of(tasks: &Value, service: &str) -> bool {
+    let tasks = tasks.as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut owners = tasks.iter().filter_map(|task| task.get("ServiceID"));
+    owners.any(|owner| owner == service)
+}
+
 fn is_empty(list: &Value) -> bool {
     list.as_array().is_some_and(Vec::is_empty)
 }
@@ -119,7 +125,10 @@ fn live(target: &Target<'_>, name: &str, replica_count: usize) -> anyhow::Result
     let label = format!("com.docker.swarm.service.id%3D{id}");
     let containers = filtered("/containers/json?all=1&", "label", &label);
     wait(&mut client, &containers, pause, is_empty)?;
-    wait(&mut client, &tasks, pause, is_empty)?;
+    // A filter by a service that is gone is refused, so the driver filters.
+    wait(&mut client, "/tasks", pause, |tasks| {
+        !has_task_of(tasks, &id)
+    })?;
     Ok(Life {
         start_seconds,
         start,
