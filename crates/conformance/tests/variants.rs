@@ -1,8 +1,8 @@
-//! The basics again with each OCI runtime, and with Debian's older docker command.
+//! The basics again with each OCI runtime, with Debian's older docker command, and on cgroup v2.
 
-use std::process::Command;
+use std::{env, fs, process::Command};
 
-use skep_conformance::{Node, Options, root};
+use skep_conformance::{Node, Options, binary, images, root};
 
 /// A service's life, in short.
 fn check_basics(options: Options) {
@@ -97,4 +97,27 @@ fn basics_work_with_the_docker_command_of_debian() {
         docker: Some(docker.trim().into()),
         ..Options::default()
     });
+}
+
+/// The machine is emulated: this takes half a minute alone, and twice that beside other tests.
+#[test]
+fn limits_hold_on_cgroup_v2() {
+    let script = fs::read_to_string(root().join("fixtures/vm/limits-on-cgroup-v2")).unwrap();
+    let (skep, images) = (binary(), images());
+    let path = env::var_os("PATH").unwrap_or_default();
+    let variables = format!(
+        "SKEP={} IMAGES={} PATH={}\n",
+        skep.display(),
+        images.display(),
+        path.display()
+    );
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), variables + &script).unwrap();
+    let mut run = Command::new(root().join("fixtures/vm/run"));
+    run.arg(file.path()).env("SKEP_VM_TIMEOUT", "300");
+    let output = run.output().unwrap();
+    let said =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    assert!(output.status.success(), "{said:?}");
+    assert!(said[0].contains("limits hold on cgroup v2"), "{said:?}");
 }
