@@ -24,7 +24,7 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 pub(crate) use self::identity::Identity;
 use self::worker::Worker;
@@ -105,7 +105,7 @@ impl Swarm {
                     swarm.membership.store(Arc::new(failed));
                 }
             }
-            Ok(None) => swarm.remove_files()?,
+            Ok(None) => swarm.set_aside()?,
             Err(error) => {
                 error!(error = %error, "Failed to read this node's identity");
                 let failed = Membership::Failed(format!("failed to read identity: {error}"));
@@ -235,11 +235,27 @@ impl Swarm {
         Ok(())
     }
 
-    fn remove_files(&self) -> io::Result<()> {
-        match fs::remove_dir_all(&self.dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Ok(()) | Err(_) => Ok(()),
+    /// A directory without identity is an `init` that was never acknowledged, or a membership whose
+    /// identity was lost; it is kept beside for whoever wants to look.
+    fn set_aside(&self) -> io::Result<()> {
+        if !self.dir.exists() {
+            return Ok(());
         }
+        let aside = self.dir.with_extension("incomplete");
+        warn!(path = %aside.display(), "Cluster state without identity is set aside");
+        remove_dir(&aside)?;
+        fs::rename(&self.dir, aside)
+    }
+
+    fn remove_files(&self) -> io::Result<()> {
+        remove_dir(&self.dir)
+    }
+}
+
+fn remove_dir(dir: &std::path::Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

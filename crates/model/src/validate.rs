@@ -19,6 +19,10 @@ use crate::{
     },
 };
 
+/// Replicas of one service: ten tasks on each node of the largest cluster aimed at. Swarm has no
+/// limit; a slip of the finger then fills the managers' memory with tasks. Each takes about 1 KiB.
+pub const REPLICAS_MAX: u64 = 100_000;
+
 /// Least CPU that can be asked for: a thousandth of a core, as in Swarm.
 pub const NANO_CPUS_MIN: i64 = 1_000_000;
 /// Least memory that can be asked for, as in Swarm; less and no process starts.
@@ -324,6 +328,8 @@ fn check_mode(mode: ServiceMode, found: &mut Problems) {
         ServiceMode::Replicated { replicas } => {
             if is_negative(replicas) {
                 found.push("Number of replicas must be non-negative");
+            } else if replicas > REPLICAS_MAX {
+                found.push(format!("Number of replicas must be at most {REPLICAS_MAX}"));
             }
         }
         ServiceMode::ReplicatedJob {

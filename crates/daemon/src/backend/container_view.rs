@@ -30,7 +30,7 @@ pub(crate) fn summary(engine: &Engine, container: &Arc<Container>, size: bool) -
         created_at: Timestamp(record.created_at_ns),
         labels: record.labels.clone(),
         state: state(&container.status()),
-        ports: ports(record),
+        ports: ports(record, container.status().has_ended()),
         networks: networks(record),
         mounts: mounts(record),
         size_rw_bytes: size.then(|| engine.writable_bytes(container)),
@@ -155,8 +155,13 @@ fn state(status: &ContainerStatusView) -> ContainerRuntimeState {
     }
 }
 
-fn ports(record: &Record) -> Vec<PortBinding> {
-    let published = record.network.iter().flat_map(|network| &network.ports);
+/// A container that has ended has given its ports back.
+fn ports(record: &Record, has_ended: bool) -> Vec<PortBinding> {
+    let published = record
+        .network
+        .iter()
+        .filter(|_| !has_ended)
+        .flat_map(|network| &network.ports);
     let mut ports: Vec<PortBinding> = published
         .map(|port| PortBinding {
             container_port: port.target,

@@ -238,7 +238,7 @@ impl ImageBackend for Images {
 
     async fn login(&self, _auth: RegistryAuth) -> Result<LoginOutcome> {
         Err(ApiError::not_implemented(
-            "checking credentials is not supported: pull with them, the registry will check",
+            "not supported yet: checking credentials; `DOCKER_HOST=unix:///none docker login` stores them without the daemon",
         ))
     }
 }

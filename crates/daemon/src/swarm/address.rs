@@ -96,9 +96,7 @@ fn only_address(all: &[(String, IpAddr)]) -> Result<IpAddr> {
     let v4: Vec<&&(String, IpAddr)> = candidates.iter().filter(|(_, ip)| ip.is_ipv4()).collect();
     match (&v4[..], &candidates[..]) {
         ([(_, ip)], _) | ([], [(_, ip)]) => Ok(*ip),
-        ([], []) => Err(ApiError::invalid(
-            "could not find the system's IP address - specify one with --advertise-addr",
-        )),
+        ([], []) => Err(ApiError::invalid("could not find the system's IP address")),
         ([], [(name, ip), (other_name, other), ..])
         | ([(name, ip), (other_name, other), ..], _) => {
             let place = if name == other_name {
@@ -109,7 +107,7 @@ fn only_address(all: &[(String, IpAddr)]) -> Result<IpAddr> {
                 )
             };
             Err(ApiError::invalid(format!(
-                "could not choose an IP address to advertise since this system has {place} - specify one with --advertise-addr"
+                "could not choose an IP address to advertise since this system has {place}"
             )))
         }
     }

@@ -157,7 +157,7 @@ fn ports(spec: &EndpointSpec, found: &mut Found) {
     for (index, port) in spec.ports.iter().enumerate() {
         found.when(
             ["", "ingress"].contains(&port.publish_mode.as_str()),
-            format!("EndpointSpec.Ports[{index}].PublishMode=ingress"),
+            format!("EndpointSpec.Ports[{index}].PublishMode=ingress (use mode=host)"),
         );
     }
 }

@@ -25,10 +25,18 @@ pub(crate) fn answer(context: &Context, method: &Method, path: &[&str]) -> Resul
             return Err(ApiError::not_found(format!("{noun} {id} not found")));
         }
         (&Method::GET, ["plugins"]) => return response::json::<[(); 0]>(&[]),
+        // There is no build cache; `docker system prune` empties it all the same.
+        (&Method::POST, ["build", "prune"]) => {
+            return response::json(
+                &serde_json::json!({ "CachesDeleted": null, "SpaceReclaimed": 0 }),
+            );
+        }
         (_, ["secrets", ..]) => "secrets",
         (_, ["configs", ..]) => "configs",
         (_, ["plugins", ..]) => "plugins",
-        (&Method::POST, ["build", ..]) => "building images",
+        (&Method::POST, ["build", ..]) => {
+            "building images; build elsewhere, then `docker load` or a registry"
+        }
         (&Method::POST, ["commit"]) => "committing containers",
         (&Method::POST, ["session" | "grpc"]) => "BuildKit sessions",
         _ => return Err(page_not_found()),
@@ -41,7 +49,9 @@ pub(crate) fn answer(context: &Context, method: &Method, path: &[&str]) -> Resul
 /// What a known route below `/containers` that no handler takes would do.
 pub(crate) fn containers(method: &Method, path: &[&str]) -> Option<&'static str> {
     match (method, path) {
-        (&Method::POST, ["create"]) => Some("creating containers outside of services"),
+        (&Method::POST, ["create"]) => {
+            Some("creating containers outside of services; use `docker service create`")
+        }
         (&Method::POST, [_, "start"]) => Some("starting containers outside of services"),
         (&Method::POST, [_, "restart"]) => Some("restarting containers"),
         (&Method::POST, [_, "pause" | "unpause"]) => Some("pausing containers"),

@@ -58,8 +58,10 @@ async fn unknown_and_unsupported_are_told_apart() {
     check(
         &served.post("/build", "").await,
         501,
-        "not supported yet: building images",
+        "not supported yet: building images; build elsewhere, then `docker load` or a registry",
     );
+    let answer = served.post("/build/prune", "").await;
+    assert_eq!(answer.status, 200);
     check(
         &served.post("/images/a/b/push", "").await,
         501,
@@ -69,7 +71,7 @@ async fn unknown_and_unsupported_are_told_apart() {
     check(
         &answer,
         501,
-        "not supported yet: creating containers outside of services",
+        "not supported yet: creating containers outside of services; use `docker service create`",
     );
 }
 
@@ -192,7 +194,7 @@ async fn every_unsupported_field_is_named() {
         "not supported yet: Mode.GlobalJob, TaskTemplate.Networks, \
          TaskTemplate.LogDriver.Name=gelf, TaskTemplate.ContainerSpec.Secrets, \
          TaskTemplate.ContainerSpec.Hosts, TaskTemplate.ContainerSpec.DNSConfig.Search, \
-         TaskTemplate.ContainerSpec.Healthcheck, EndpointSpec.Ports[0].PublishMode=ingress",
+         TaskTemplate.ContainerSpec.Healthcheck, EndpointSpec.Ports[0].PublishMode=ingress (use mode=host)",
     );
 }
 

@@ -87,6 +87,8 @@ impl Engine {
             self.insert(&container);
             if container.status().is_running() {
                 self.watch(&container);
+            } else if container.status().has_ended() {
+                self.release_network(&container).await;
             }
             count += 1;
         }

@@ -65,6 +65,7 @@ impl Engine {
                     error: error.to_string(),
                     ..container.status()
                 });
+                self.release_network(container).await;
                 let code = ("exitCode", exit_code.to_string());
                 self.note_container(container, "die", &[code]);
                 Err(error.into())
@@ -78,7 +79,7 @@ impl Engine {
         let stopping = self.stopping.clone();
         self.watchers.spawn(async move {
             tokio::select! {
-                exit = engine.exit_of(&container) => engine.note_end(&container, &exit),
+                exit = engine.exit_of(&container) => engine.note_end(&container, &exit).await,
                 () = stopping.cancelled() => {}
             }
         });
@@ -96,7 +97,10 @@ impl Engine {
         }
     }
 
-    fn note_end(&self, container: &Container, exit: &Exit) {
+    /// Records a container's end. Its ports and address are given back first: whoever sees the end
+    /// may want them for the replacement.
+    async fn note_end(&self, container: &Container, exit: &Exit) {
+        self.release_network(container).await;
         let before = container.status();
         if before.has_ended() {
             return;
@@ -116,6 +120,14 @@ impl Engine {
         self.note_container(container, "die", &[("exitCode", exit.code.to_string())]);
     }
 
+    /// Gives back the ports and the address of a container that has ended.
+    pub(super) async fn release_network(&self, container: &Container) {
+        let id = &container.record().id;
+        if let Err(error) = self.network().detach(id.as_str()).await {
+            warn!(container.id = %id, error = %error, "Failed to give back a container's network");
+        }
+    }
+
     /// Stop signal, grace, SIGKILL; returns when it has ended. `signal` and `grace` default to the
     /// container's own; a grace of `Some(None)` waits for ever.
     ///
@@ -132,7 +144,7 @@ impl Engine {
             .handle()
             .stop(signal, grace.unwrap_or(Some(own)))
             .await?;
-        self.note_end(container, &exit);
+        self.note_end(container, &exit).await;
         self.note_container(container, "stop", &[]);
         Ok(())
     }
@@ -157,7 +169,7 @@ impl Engine {
     /// Something of it may still run.
     pub async fn kill(&self, container: &Arc<Container>) -> Result<(), LifecycleError> {
         let exit = container.handle().kill().await?;
-        self.note_end(container, &exit);
+        self.note_end(container, &exit).await;
         Ok(())
     }
 

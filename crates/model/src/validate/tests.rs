@@ -191,6 +191,14 @@ fn counts_that_wrapped_below_zero_are_refused() {
         |s| s.mode = ServiceMode::Replicated { replicas: u64::MAX },
         &["Number of replicas must be non-negative"],
     );
+    check(
+        |s| {
+            s.mode = ServiceMode::Replicated {
+                replicas: REPLICAS_MAX + 1,
+            }
+        },
+        &["Number of replicas must be at most 100000"],
+    );
 }
 
 #[test]
