@@ -1,6 +1,6 @@
 //! Containers on this node: images, an OCI runtime under `skep monitor`, logs, exec and stats.
 //!
-//! Design: `docs/design/executor.md`. Knows nothing of the cluster beyond the task it is given.
+//! Design: `docs/design/engine.md`, `monitor.md` and `images.md` there. Knows nothing of the cluster beyond the task it is given.
 
 pub mod engine;
 pub mod image;

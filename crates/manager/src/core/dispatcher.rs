@@ -1,7 +1,7 @@
 //! Sessions of agents: registration, heartbeats, assignment sets.
 //!
 //! Part of the leader core: all state here is about connections and dies with leadership. What an
-//! agent was sent follows from the committed store alone; see `docs/design/dispatcher.md`.
+//! agent was sent follows from the committed store alone; see `docs/design/leader-core.md`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
