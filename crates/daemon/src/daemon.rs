@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use ipnet::IpNet;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use skep_docker_api::{Backends, EventHub, Server};
 use skep_executor::{
     engine::{Engine, EngineConfig, node_facts},
@@ -64,7 +65,18 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     runtime.block_on(serve(config))
 }
 
+/// Every client and every container costs descriptors, and service managers start programs with a
+/// soft limit of 1,024; the hard one is the operator's word.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        warn!(error = %error, "Failed to raise the limit of open files");
+    }
+}
+
 async fn serve(config: Config) -> anyhow::Result<()> {
+    raise_descriptor_limit();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     for dir in [&config.data_dir, &config.run_dir] {
