@@ -1,6 +1,6 @@
 //! The basics again with each OCI runtime, with Debian's older docker command, and on cgroup v2.
 
-use std::{env, fs, process::Command};
+use std::{env, fs, path::PathBuf, process::Command};
 
 use skep_conformance::{Node, Options, binary, images, root};
 
@@ -103,12 +103,26 @@ fn basics_work_with_the_docker_command_of_debian() {
 #[test]
 fn limits_hold_on_cgroup_v2() {
     let script = fs::read_to_string(root().join("fixtures/vm/limits-on-cgroup-v2")).unwrap();
-    let (skep, images) = (binary(), images());
+    // The guest has memory of its own at /tmp, /run and /var/lib, so what it is to see is put where
+    // the virtual machine's kernel is kept.
+    let cache = env::var_os("SKEP_CACHE").map_or("/var/cache/skep".into(), PathBuf::from);
+    fs::create_dir_all(&cache).unwrap();
+    let shared = tempfile::Builder::new()
+        .prefix("guest-")
+        .tempdir_in(cache)
+        .unwrap();
+    let (skep, archives) = (shared.path().join("skep"), shared.path().join("images"));
+    fs::copy(binary(), &skep).unwrap();
+    fs::create_dir(&archives).unwrap();
+    for archive in fs::read_dir(images()).unwrap() {
+        let archive = archive.unwrap();
+        fs::copy(archive.path(), archives.join(archive.file_name())).unwrap();
+    }
     let path = env::var_os("PATH").unwrap_or_default();
     let variables = format!(
         "SKEP={} IMAGES={} PATH={}\n",
         skep.display(),
-        images.display(),
+        archives.display(),
         path.display()
     );
     let file = tempfile::NamedTempFile::new().unwrap();
