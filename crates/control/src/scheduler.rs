@@ -206,11 +206,23 @@ impl Scheduler<'_> {
     fn assign(&mut self, task: &Arc<Task>, index: usize, message: &str) {
         let generic: Vec<GenericResource> = self.fleet.take(index, task);
         let node: NodeId = self.fleet.node_id(index);
+        // Field by field: cloning the whole task would copy a status that is replaced.
         let assigned = Task {
+            id: task.id,
+            meta: task.meta,
+            spec: Arc::clone(&task.spec),
+            spec_version: task.spec_version,
+            service_id: task.service_id,
+            slot: task.slot,
             node_id: Some(node),
+            annotations: Arc::clone(&task.annotations),
+            service_annotations: Arc::clone(&task.service_annotations),
             status: status(TaskState::Assigned, message, self.now),
+            desired_state: task.desired_state,
+            endpoint: task.endpoint.clone(),
+            log_driver: task.log_driver.clone(),
             assigned_generic_resources: generic,
-            ..Task::clone(task)
+            job_iteration: task.job_iteration,
         };
         self.plan
             .changes

@@ -35,7 +35,8 @@ pub(super) struct Candidate<'a> {
     /// Tasks whose ports or generic resources are not in the sums.
     special_count: u32,
     /// Read from the tasks only for groups that ask for ports or generic resources.
-    pub(super) details: Option<Details>,
+    /// Boxed: there are as many candidates as nodes, and few groups ask.
+    pub(super) details: Option<Box<Details>>,
 }
 
 /// What the sums of a node do not tell.
@@ -207,7 +208,7 @@ impl Candidate<'_> {
                 details.pool.take(task);
             }
         }
-        self.details = Some(details);
+        self.details = Some(Box::new(details));
     }
 }
 
