@@ -31,7 +31,8 @@ pub(crate) async fn run(
             },
             changes = next(&mut feed) => match changes {
                 Some(changes) => {
-                    let events = changes.changes.iter().filter_map(swarm_events::event);
+                    let now = engine.now();
+                    let events = changes.changes.iter().filter_map(|change| swarm_events::event(change, now));
                     events.for_each(|event| hub.publish(event));
                 }
                 None => feed = None,

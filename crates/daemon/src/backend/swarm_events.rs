@@ -8,8 +8,9 @@ use skep_model::{
 };
 use skep_store::{Change, Object};
 
-/// The event a change is worth; most changes are worth none.
-pub(crate) fn event(change: &Change) -> Option<Event> {
+/// The event a change is worth; most changes are worth none. `now` is when a removal is said to
+/// have happened: what was removed knows only when it was last written.
+pub(crate) fn event(change: &Change, now: Timestamp) -> Option<Event> {
     match (&change.old, &change.new) {
         (None, Some(Object::Service(new))) => Some(service("create", new, BTreeMap::new())),
         (Some(Object::Service(old)), Some(Object::Service(new))) => {
@@ -17,14 +18,20 @@ pub(crate) fn event(change: &Change) -> Option<Event> {
             let is_news = old.spec != new.spec || !attributes.is_empty();
             is_news.then(|| service("update", new, attributes))
         }
-        (Some(Object::Service(old)), None) => Some(service("remove", old, BTreeMap::new())),
+        (Some(Object::Service(old)), None) => Some(Event {
+            time: now,
+            ..service("remove", old, BTreeMap::new())
+        }),
         (None, Some(Object::Node(new))) => Some(node("create", new, BTreeMap::new())),
         (Some(Object::Node(old)), Some(Object::Node(new))) => {
             let attributes = node_differences(old, new);
             let is_news = old.spec != new.spec || !attributes.is_empty();
             is_news.then(|| node("update", new, attributes))
         }
-        (Some(Object::Node(old)), None) => Some(node("remove", old, BTreeMap::new())),
+        (Some(Object::Node(old)), None) => Some(Event {
+            time: now,
+            ..node("remove", old, BTreeMap::new())
+        }),
         _ => None,
     }
 }
