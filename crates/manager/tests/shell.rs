@@ -1,5 +1,10 @@
 //! The manager's shell on a real disk: acknowledged writes survive, a full disk is told and survived.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test cannot unwrap is its failure"
+)]
+
 use std::{
     sync::{
         Arc,
