@@ -17,6 +17,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use skep_control::{Dirty, WRITES_PER_ENTRY_MAX, Wakes, drive};
 use skep_model::{
     NodeId, Rng, Task, TaskId, TaskState, TaskStatus, Timestamp, dispatch::DispatchError,
+    validate::Problem,
 };
 use skep_store::{Change, Store, Transaction};
 
@@ -600,6 +601,15 @@ fn store_status(
     task.status = status;
     tx.update_task(task)
         .expect("a task just read can be written");
+}
+
+/// Refuses a spec with everything that is wrong with it.
+fn refuse_problems(problems: &[Problem]) -> Result<(), CommandError> {
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    Err(CommandError::new(Code::InvalidArgument, texts.join("; ")))
 }
 
 fn refuse_store_error(error: &skep_store::Error) -> CommandError {

@@ -76,7 +76,7 @@ impl ContainerBackend for Containers {
 
     async fn logs(&self, id: &str, options: LogOptions) -> Result<BoxStream<Result<LogMessage>>> {
         let container = self.find(id)?;
-        log_stream(&self.engine, &container, options).await
+        log_stream(&container, options)
     }
 
     async fn top(&self, id: &str, ps_args: &str) -> Result<ProcessTable> {
@@ -214,10 +214,6 @@ impl ContainerBackend for Containers {
     ) -> Result<Pin<Box<dyn Future<Output = Result<WaitOutcome>> + Send>>> {
         let container = self.find(id)?;
         let mut status = container.watch();
-        if condition == WaitCondition::NextExit && !container.status().is_running() {
-            // Containers here never start again, so this waits for the removal.
-            status.mark_unchanged();
-        }
         Ok(Box::pin(async move {
             let is_met = |status: &skep_executor::engine::ContainerStatusView| match condition {
                 WaitCondition::NotRunning => !status.is_running(),
@@ -261,9 +257,8 @@ impl ContainerBackend for Containers {
 }
 
 /// A container's log as the API wants it.
-pub(crate) async fn log_stream(
-    _engine: &Arc<Engine>,
-    container: &Arc<Container>,
+pub(crate) fn log_stream(
+    container: &Container,
     options: LogOptions,
 ) -> Result<BoxStream<Result<LogMessage>>> {
     let options = runtime::LogOptions {

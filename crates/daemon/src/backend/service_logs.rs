@@ -163,7 +163,7 @@ async fn read(
     let Some(container) = engine.container_of_task(origin.task) else {
         return;
     };
-    let mut stream = match log_stream(&engine, &container, options).await {
+    let mut stream = match log_stream(&container, options) {
         Ok(stream) => stream,
         Err(error) => {
             let _ = lines.send(Err(error)).await;

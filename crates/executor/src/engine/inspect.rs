@@ -1,9 +1,8 @@
 //! What the API shows of a container beyond its record: paths and sizes.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::{Container, Engine, volumes::directory_bytes};
-use crate::image::ImageId;
 
 impl Engine {
     /// Directory of the container's generated files and writable layer.
@@ -13,17 +12,7 @@ impl Engine {
 
     /// Where the container's log is; `None` without one.
     pub fn log_path(&self, container: &Container) -> Option<PathBuf> {
-        let record = container.record();
-        match &record.config.log {
-            crate::runtime::config::LogConfig::None => None,
-            crate::runtime::config::LogConfig::JsonFile {
-                path: Some(path), ..
-            } => Some(path.clone()),
-            crate::runtime::config::LogConfig::JsonFile { path: None, .. } => {
-                let name = format!("{}-json.log", record.id);
-                Some(Path::new(container.handle().dir()).join(name))
-            }
-        }
+        container.handle().log_path()
     }
 
     /// Bytes of the container's writable layer. Reads the whole tree.
@@ -34,8 +23,7 @@ impl Engine {
 
     /// Bytes of the container's image and writable layer.
     pub fn image_bytes(&self, container: &Container) -> i64 {
-        let id: Option<ImageId> = self.images().resolve(&container.record().image_id).ok();
-        let details = id.and_then(|id| self.images().inspect(&id.to_string()).ok());
+        let details = self.images().inspect(&container.record().image_id);
         let bytes = details.map_or(0, |details| details.size_bytes);
         i64::try_from(bytes)
             .unwrap_or(i64::MAX)

@@ -4,7 +4,13 @@
 
 mod files;
 
-use std::{collections::VecDeque, io, os::fd::OwnedFd, path::Path, pin::Pin};
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    pin::Pin,
+};
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -56,6 +62,11 @@ impl Default for LogOptions {
 }
 
 impl Handle {
+    /// Where the container's log is; `None` without one.
+    pub fn log_path(&self) -> Option<PathBuf> {
+        log_file(self.id(), self.dir(), &self.config().log).map(|log| log.path)
+    }
+
     /// The container's log.
     pub fn logs(&self, options: LogOptions) -> Result<LogStream, Error> {
         let log = log_file(self.id(), self.dir(), &self.config().log).ok_or(Error::NoLog)?;

@@ -5,7 +5,7 @@ use skep_model::{
 };
 use skep_store::Transaction;
 
-use super::refuse_store_error;
+use super::{refuse_problems, refuse_store_error};
 use crate::command::{Answer, Code, CommandError};
 
 /// Replaces a node's spec.
@@ -18,7 +18,7 @@ pub(super) fn update(
     let Some(stored) = tx.view().node(id) else {
         return Err(not_found(id));
     };
-    check(&validate::node_spec(&spec))?;
+    refuse_problems(&validate::node_spec(&spec))?;
     if stored.spec.desired_role == Role::Manager && spec.desired_role == Role::Worker {
         check_not_last_manager(tx)?;
     }
@@ -73,7 +73,7 @@ pub(super) fn update_cluster(
     let Some(stored) = tx.view().cluster() else {
         return Err(CommandError::new(Code::NotFound, "cluster not found"));
     };
-    check(&validate::cluster_spec(&spec))?;
+    refuse_problems(&validate::cluster_spec(&spec))?;
     let mut cluster = Cluster::clone(stored);
     cluster.meta.version = version;
     cluster.spec = spec;
@@ -98,14 +98,6 @@ fn check_not_last_manager(tx: &Transaction) -> Result<(), CommandError> {
     }
     let message = "attempting to demote the last manager of the swarm";
     Err(CommandError::new(Code::FailedPrecondition, message))
-}
-
-fn check<P: ToString>(problems: &[P]) -> Result<(), CommandError> {
-    if problems.is_empty() {
-        return Ok(());
-    }
-    let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    Err(CommandError::new(Code::InvalidArgument, texts.join("; ")))
 }
 
 fn not_found(id: NodeId) -> CommandError {

@@ -6,7 +6,7 @@ use skep_model::{
 };
 use skep_store::Transaction;
 
-use super::refuse_store_error;
+use super::{refuse_problems, refuse_store_error};
 use crate::command::{Answer, Code, CommandError, ServiceChange};
 
 /// Adds a service.
@@ -15,7 +15,7 @@ pub(super) fn create(
     rng: &mut Rng,
     spec: ServiceSpec,
 ) -> Result<Answer, CommandError> {
-    check_spec(&spec)?;
+    refuse_problems(&validate::service_spec(&spec))?;
     check_name_is_free(tx, &spec.annotations.name)?;
     let is_job = is_job(spec.mode);
     let id = ServiceId::random(rng);
@@ -50,7 +50,7 @@ pub(super) fn update(
     service.meta.version = version;
     match change {
         ServiceChange::Spec(spec) => {
-            check_spec(&spec)?;
+            refuse_problems(&validate::service_spec(&spec))?;
             check_change(&service.spec, &spec)?;
             service.previous_spec = Some(std::mem::replace(&mut service.spec, (*spec).into()));
             service.previous_spec_version = Some(service.spec_version);
@@ -90,15 +90,6 @@ fn roll_back(service: &mut Service, now: skep_model::Timestamp) -> Result<(), Co
         message: "manually requested rollback".to_owned(),
     });
     Ok(())
-}
-
-fn check_spec(spec: &ServiceSpec) -> Result<(), CommandError> {
-    let problems = validate::service_spec(spec);
-    if problems.is_empty() {
-        return Ok(());
-    }
-    let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    Err(CommandError::new(Code::InvalidArgument, texts.join("; ")))
 }
 
 /// What an update may not change (SwarmKit answers the same).
