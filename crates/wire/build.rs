@@ -1,4 +1,4 @@
-//! Compiles `proto/` to Rust with protox: no protoc is needed. Services get no code here.
+//! Compiles `proto/` to Rust with protox: no protoc is needed. Services get code with feature `grpc`.
 
 use std::{error::Error, fs, path::PathBuf};
 
@@ -47,11 +47,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         compiler.encode_file_descriptor_set(),
     )?;
 
-    Config::new()
+    let mut config = Config::new();
+    config
         .btree_map(["."])
         .skip_debug(SECRETS)
         // The path above takes the enum inside with it.
-        .enum_attribute(".docker.swarmkit.v1.EncryptionKey.Algorithm", "#[derive(Debug)]")
-        .compile_fds(compiler.file_descriptor_set())?;
+        .enum_attribute(".docker.swarmkit.v1.EncryptionKey.Algorithm", "#[derive(Debug)]");
+    let descriptors = compiler.file_descriptor_set();
+    if std::env::var_os("CARGO_FEATURE_GRPC").is_some() {
+        tonic_prost_build::configure().compile_fds_with_config(descriptors, config)?;
+    } else {
+        config.compile_fds(descriptors)?;
+    }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 #![expect(
     clippy::all,
+    unused_qualifications,
     missing_docs,
     reason = "generated code; the .proto files are its documentation"
 )]

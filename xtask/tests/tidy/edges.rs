@@ -31,6 +31,19 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("skep-agent", &["skep-model", "skep-wire"]),
+    // Port 2377: carries the manager's and the agent's words; neither of them knows it.
+    (
+        "skep-rpc",
+        &[
+            "skep-agent",
+            "skep-ca",
+            "skep-manager",
+            "skep-model",
+            "skep-raft",
+            "skep-store",
+            "skep-wire",
+        ],
+    ),
     // `Executor` is the agent's trait: the consumer owns it.
     (
         "skep-executor",
@@ -50,6 +63,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "skep-model",
             "skep-network",
             "skep-raft",
+            "skep-rpc",
             "skep-store",
             "skep-wire",
         ],

@@ -1,0 +1,1 @@
+//! Port 2377: mTLS gRPC between nodes, on SwarmKit's messages. Design: `docs/design/rpc.md`.
