@@ -10,6 +10,7 @@ pub mod dispatch;
 pub mod id;
 pub mod object;
 pub mod redact;
+pub mod reserved;
 pub mod rng;
 pub mod spec;
 pub mod state;

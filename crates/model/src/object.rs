@@ -6,7 +6,7 @@ mod service;
 mod task;
 
 pub use self::{
-    cluster::{Cluster, EncryptionKey, JoinTokens, RootCa, RootRotation},
+    cluster::{BLACKLIST_MARGIN, Cluster, EncryptionKey, JoinTokens, RootCa, RootRotation},
     node::{
         Certificate, CertificateState, EngineDescription, ManagerStatus, Node, NodeDescription,
         NodeState, NodeStatus, NodeTlsInfo, Plugin, Reachability,

@@ -12,6 +12,7 @@ use crate::{
     constraint,
     id::ServiceId,
     object::Service,
+    reserved,
     spec::{
         Annotations, ClusterSpec, ConfigTarget, ContainerSpec, CredentialSpec, EndpointSpec,
         HealthConfig, Mount, NodeSpec, PortConfig, Protocol, PublishMode, ResolutionMode,
@@ -108,6 +109,9 @@ pub fn cluster_spec(spec: &ClusterSpec) -> Vec<Problem> {
     let mut found = Problems::default();
     check_cert_expiry(spec, &mut found);
     check_cluster_name(spec, &mut found);
+    for problem in reserved::problems(&spec.annotations.labels) {
+        found.push(problem.to_string());
+    }
     found.0
 }
 

@@ -1,10 +1,20 @@
 //! The cluster object: settings, root CA, keys. Exactly one exists, named `default`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use ipnet::IpNet;
 
-use crate::{id::ClusterId, object::Meta, redact::Redacted, spec::ClusterSpec, time::Timestamp};
+use crate::{
+    id::ClusterId,
+    object::{Meta, Node},
+    redact::Redacted,
+    spec::{ClusterSpec, DEFAULT_CERT_EXPIRY},
+    time::Timestamp,
+};
+
+/// How much longer than its certificate lives a removed node is refused, as in Swarm: clocks
+/// differ.
+pub const BLACKLIST_MARGIN: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The cluster as stored.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +43,28 @@ pub struct Cluster {
     pub subnet_size: u32,
     /// UDP port of the data path; 0 means 4789.
     pub vxlan_udp_port: u16,
+}
+
+// === impl Cluster ===
+
+impl Cluster {
+    /// Refuses the certificate of a removed node for as long as any certificate issued by `now`
+    /// can live, and [`BLACKLIST_MARGIN`] longer; forgets entries that are no longer needed.
+    ///
+    /// Swarm reads the end from the certificate itself. The bound taken here, `now` and the longer
+    /// of the expiry in force and the default one, needs no parsing and is never earlier, unless
+    /// the expiry was longer than both when the certificate was issued.
+    pub fn blacklist(&mut self, node: &Node, now: Timestamp) {
+        self.blacklisted_certificates
+            .retain(|_, until| now < *until);
+        let life = self.spec.ca.node_cert_expiry.max(DEFAULT_CERT_EXPIRY);
+        let name = match node.certificate.cn.as_str() {
+            "" => node.id.to_string(),
+            name => name.to_owned(),
+        };
+        let until = now + life + BLACKLIST_MARGIN;
+        self.blacklisted_certificates.insert(name, until);
+    }
 }
 
 /// The cluster's certificate authority.
