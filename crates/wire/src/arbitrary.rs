@@ -16,6 +16,7 @@ use skep_store::Object;
 
 mod cluster;
 mod container;
+mod dispatch;
 mod node;
 mod service;
 mod task;

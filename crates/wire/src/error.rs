@@ -41,6 +41,9 @@ pub enum Problem {
     /// A number or a duration is outside of what the field may hold.
     #[error("holds `{0}`, which is out of range")]
     OutOfRange(i64),
+    /// A text is not a number.
+    #[error("holds a text that is not a number")]
+    NotANumber,
     /// A text is not a network in CIDR form.
     #[error("holds `{0}`, which is not a network in CIDR form")]
     InvalidNetwork(String),

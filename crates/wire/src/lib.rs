@@ -4,7 +4,8 @@
 //! numbers. Conversions live in `convert`, one file per object; [`log`], [`snapshot`],
 //! [`member`] and [`record`] are the formats made of them: raft entries, snapshots, members of the
 //! raft group and the worker's records.
-//! Decisions are left out, and so are gRPC services. Design: `docs/design/wire.md`.
+//! [`peer`] is what Skep's managers add to the protocol. With feature `grpc` there are clients and
+//! servers of the services too. Decisions are left out. Design: `docs/design/wire.md`.
 
 #[cfg(any(test, feature = "arbitrary"))]
 pub mod arbitrary;
@@ -14,6 +15,7 @@ mod framing;
 pub mod log;
 pub mod member;
 mod object_codec;
+pub mod peer;
 pub mod proto;
 pub mod record;
 mod secret;

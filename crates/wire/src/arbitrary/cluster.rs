@@ -71,7 +71,7 @@ impl Draw {
         }
     }
 
-    fn encryption_key(&mut self) -> model::EncryptionKey {
+    pub(super) fn encryption_key(&mut self) -> model::EncryptionKey {
         model::EncryptionKey {
             subsystem: self.text(),
             key: self.secret_bytes(),

@@ -37,7 +37,7 @@ impl Draw {
         }
     }
 
-    fn node_description(&mut self) -> model::NodeDescription {
+    pub(super) fn node_description(&mut self) -> model::NodeDescription {
         model::NodeDescription {
             hostname: self.text(),
             platform: self.platform(),

@@ -49,6 +49,49 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn what_agents_and_dispatchers_say_survives(seed: u64) {
+        let mut draw = Draw::from_seed(seed);
+        check::<_, proto::SessionRequest>(&draw.session_request());
+        check::<_, proto::SessionMessage>(&draw.session_message());
+        check::<_, proto::AssignmentsMessage>(&draw.assignments_message());
+        check::<_, proto::UpdateTaskStatusRequest>(&draw.status_update());
+    }
+}
+
+#[test]
+fn heartbeats_survive() {
+    let mut rng = model::Rng::from_seed(1);
+    let request = model::dispatch::HeartbeatRequest {
+        session_id: model::SessionId::random(&mut rng),
+    };
+    let sent = proto::HeartbeatRequest::from(request);
+    assert_eq!(sent.try_into(), Ok(request));
+    let response = model::dispatch::HeartbeatResponse {
+        period: std::time::Duration::from_millis(4_700),
+    };
+    let sent = proto::HeartbeatResponse::from(response);
+    assert_eq!(sent.try_into(), Ok(response));
+}
+
+#[test]
+fn an_assignment_of_an_unknown_kind_is_refused_by_name() {
+    use proto::assignment::Item;
+
+    let change = proto::AssignmentChange {
+        assignment: Some(proto::Assignment {
+            item: Some(Item::Volume(proto::VolumeAssignment::default())),
+        }),
+        action: 0,
+    };
+    let error = model::dispatch::AssignmentChange::try_from(change).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "field `assignment.volume` is not supported"
+    );
+}
+
 /// Asserts that a task is refused for `path` and `problem` once `spoil` has changed it.
 #[track_caller]
 fn check_refused(spoil: impl FnOnce(&mut proto::Task), path: &str, problem: &Problem) {
