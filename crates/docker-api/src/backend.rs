@@ -23,8 +23,9 @@ mod volume;
 
 pub use self::{
     cluster::{
-        ClusterBackend, ClusterStatus, ClusterView, CreatedService, InitRequest, LocalNodeState,
-        LogSelector, Peer, Revision, RotateFlags, ServiceUpdate,
+        ClusterBackend, ClusterStatus, ClusterView, CreatedService, InitRequest, JoinRequest,
+        LocalNodeState, LogSelector, ManagerState, Peer, RestoreRequest, Revision, RotateFlags,
+        ServiceUpdate,
     },
     container::{
         AttachOptions, AttachedIo, ConsoleSize, ContainerBackend, ContainerDetail,

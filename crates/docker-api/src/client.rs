@@ -1,18 +1,30 @@
 //! A small client of the API over its Unix socket, for Skep's own command line.
 //!
-//! One request per connection; not for streams. Other languages have Docker's SDKs.
+//! One request per connection, and no deadlines: the caller knows how long its question may take. Other
+//! languages have Docker's SDKs.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, StatusCode};
+use futures_util::StreamExt;
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Body, Frame, Incoming},
+};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::UnixStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    net::UnixStream,
+};
+use tokio_util::io::ReaderStream;
 
-/// Bytes of an answer; `info` and `version` are far smaller.
-const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// Bytes of an answer that is kept in memory; a list of many thousand tasks fits.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +36,7 @@ pub enum Error {
         socket: PathBuf,
         /// Why.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The connection broke.
     #[error("failed to talk to the daemon")]
@@ -40,6 +52,9 @@ pub enum Error {
     /// The answer is no JSON.
     #[error("the daemon's answer is not JSON")]
     Malformed(#[source] serde_json::Error),
+    /// What the daemon sent could not be written down.
+    #[error("failed to write what the daemon sent")]
+    Write(#[source] io::Error),
 }
 
 /// Talks to the daemon behind one socket.
@@ -47,6 +62,20 @@ pub enum Error {
 pub struct Client {
     socket: PathBuf,
 }
+
+// === impl Error ===
+
+impl Error {
+    /// The status of a refusal.
+    pub fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Refused { status, .. } => Some(*status),
+            Self::Connect { .. } | Self::Transport(_) | Self::Malformed(_) | Self::Write(_) => None,
+        }
+    }
+}
+
+// === impl Client ===
 
 impl Client {
     /// A client of the daemon that listens on `socket`. Connects only when asked something.
@@ -58,6 +87,87 @@ impl Client {
 
     /// `GET path`; the JSON of the answer.
     pub async fn get(&self, path: &str) -> Result<Value, Error> {
+        let request = request(Method::GET, path).body(Full::<Bytes>::default());
+        let bytes = self.whole(request.map_err(transport)?).await?;
+        serde_json::from_slice(&bytes).map_err(Error::Malformed)
+    }
+
+    /// `POST path` with a body of JSON; the JSON of the answer, null when it is empty.
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Value, Error> {
+        let request = request(Method::POST, path)
+            .header("content-type", "application/json")
+            .body(Full::from(body.to_string()));
+        let bytes = self.whole(request.map_err(transport)?).await?;
+        if bytes.trim_ascii().is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&bytes).map_err(Error::Malformed)
+    }
+
+    /// `DELETE path`.
+    pub async fn delete(&self, path: &str) -> Result<(), Error> {
+        let request = request(Method::DELETE, path).body(Full::<Bytes>::default());
+        self.whole(request.map_err(transport)?).await.map(drop)
+    }
+
+    /// `GET path`; writes the answer's body to `out` as it comes and returns its length in bytes.
+    pub async fn download(
+        &self,
+        path: &str,
+        out: &mut (dyn AsyncWrite + Send + Unpin),
+    ) -> Result<u64, Error> {
+        let request = request(Method::GET, path).body(Full::<Bytes>::default());
+        let request = request.map_err(transport)?;
+        self.exchange(request, async |response| {
+            let mut body = successful(response).await?;
+            let mut length = 0;
+            while let Some(frame) = body.frame().await {
+                if let Ok(data) = frame.map_err(transport)?.into_data() {
+                    length += data.len() as u64;
+                    out.write_all(&data).await.map_err(Error::Write)?;
+                }
+            }
+            out.flush().await.map_err(Error::Write)?;
+            Ok(length)
+        })
+        .await
+    }
+
+    /// `POST path` with what `input` has as body; the answer's body.
+    pub async fn upload(
+        &self,
+        path: &str,
+        input: impl AsyncRead + Send + Unpin + 'static,
+    ) -> Result<Bytes, Error> {
+        let body = StreamBody::new(ReaderStream::new(input).map(|data| data.map(Frame::data)));
+        let request = request(Method::POST, path)
+            .header("content-type", "application/x-tar")
+            .body(body)
+            .map_err(transport)?;
+        self.whole(request).await
+    }
+
+    async fn whole<B>(&self, request: Request<B>) -> Result<Bytes, Error>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.exchange(request, async |response| {
+            collect(successful(response).await?).await
+        })
+        .await
+    }
+
+    /// Sends `request` on a connection of its own and has `read` take the answer while it lasts.
+    async fn exchange<B, T>(
+        &self,
+        request: Request<B>,
+        read: impl AsyncFnOnce(Response<Incoming>) -> Result<T, Error>,
+    ) -> Result<T, Error>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|source| Error::Connect {
@@ -67,32 +177,42 @@ impl Client {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(transport)?;
-        let request = Request::get(path)
-            .header("host", "skep")
-            .body(Empty::<Bytes>::new())
-            .map_err(transport)?;
         let exchange = async {
             let response = sender.send_request(request).await.map_err(transport)?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
-                .collect()
-                .await;
-            let body = body.map_err(Error::Transport)?.to_bytes();
+            let answer = read(response).await;
             drop(sender);
-            Ok((status, body))
+            answer
         };
         let (answer, _) = tokio::join!(exchange, connection);
-        let (status, body) = answer?;
-        let value: Value = serde_json::from_slice(&body).map_err(Error::Malformed)?;
-        if status.is_success() {
-            return Ok(value);
-        }
-        let message = value["message"]
-            .as_str()
-            .unwrap_or("no reason given")
-            .to_owned();
-        Err(Error::Refused { status, message })
+        answer
     }
+}
+
+fn request(method: Method, path: &str) -> hyper::http::request::Builder {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "skep")
+}
+
+/// The body of a success; a refusal's text as an error.
+async fn successful(response: Response<Incoming>) -> Result<Incoming, Error> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response.into_body());
+    }
+    let body = collect(response.into_body()).await?;
+    let value: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let message = value["message"].as_str().unwrap_or("no reason given");
+    Err(Error::Refused {
+        status,
+        message: message.to_owned(),
+    })
+}
+
+async fn collect(body: Incoming) -> Result<Bytes, Error> {
+    let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+    Ok(body.map_err(Error::Transport)?.to_bytes())
 }
 
 fn transport(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {

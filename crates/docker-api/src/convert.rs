@@ -20,7 +20,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use skep_model::{Annotations, Driver, Meta, Timestamp};
 
 pub(crate) use self::{
-    cluster::{init_request, local_info, merge_cluster_spec, swarm},
+    cluster::{init_request, join_request, local_info, merge_cluster_spec, swarm, update_base},
     node::merge_node_spec,
     service::{insert_defaults, service_spec},
 };

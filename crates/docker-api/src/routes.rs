@@ -15,6 +15,7 @@ mod names;
 mod nodes;
 mod registry;
 mod services;
+mod skep;
 mod system;
 mod tasks;
 mod unsupported;
@@ -50,6 +51,7 @@ pub(crate) async fn dispatch(
         ["services" | "tasks" | "nodes", ..] => {
             Box::pin(cluster_objects(context, &segments, request)).await
         }
+        ["skep", "v1", rest @ ..] => Box::pin(skep::dispatch(context, rest, request)).await,
         ["swarm", rest @ ..] => Box::pin(cluster::dispatch(context, rest, request)).await,
         ["images", rest @ ..] => Box::pin(images::dispatch(context, rest, request)).await,
         ["containers", rest @ ..] => Box::pin(containers::dispatch(context, rest, request)).await,

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use skep_docker_api::{
     backend::{
-        BoxStream, ClusterBackend, ClusterStatus, ClusterView, CreatedService, InitRequest,
-        LocalNodeState, LogMessage, LogOptions, LogSelector, Peer, RotateFlags, ServiceUpdate,
+        BoxStream, ByteStream, ClusterBackend, ClusterStatus, ClusterView, CreatedService,
+        InitRequest, JoinRequest, LocalNodeState, LogMessage, LogOptions, LogSelector,
+        ManagerState, Peer, RestoreRequest, RotateFlags, ServiceUpdate,
     },
     error::{ApiError, Result},
 };
@@ -71,7 +72,7 @@ impl ClusterBackend for Cluster {
                     state: LocalNodeState::Active,
                     node_id: Some(identity.node_id),
                     node_addr: identity.addr.to_string(),
-                    is_manager: true,
+                    manager: ManagerState::Active,
                     error: String::new(),
                     remote_managers: vec![peer],
                     warnings: fault.into_iter().collect(),
@@ -91,6 +92,24 @@ impl ClusterBackend for Cluster {
 
     async fn init(&self, request: InitRequest) -> Result<NodeId> {
         self.swarm.init(request).await
+    }
+
+    async fn join(&self, _: JoinRequest) -> Result<()> {
+        Err(ApiError::not_implemented(
+            "not supported yet: joining a swarm",
+        ))
+    }
+
+    async fn unlock(&self, _: &str) -> Result<()> {
+        Err(ApiError::conflict("swarm is not locked"))
+    }
+
+    async fn backup(&self) -> Result<ByteStream> {
+        Err(ApiError::not_implemented("not supported yet: backups"))
+    }
+
+    async fn restore(&self, _: RestoreRequest) -> Result<NodeId> {
+        Err(ApiError::not_implemented("not supported yet: backups"))
     }
 
     async fn leave(&self, force: bool) -> Result<()> {

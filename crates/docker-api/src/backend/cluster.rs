@@ -1,6 +1,6 @@
 //! The cluster as the API needs it: a consistent view to read, commands to write.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use async_trait::async_trait;
 use skep_model::{
@@ -9,7 +9,7 @@ use skep_model::{
 };
 
 use crate::{
-    backend::{BoxStream, LogMessage, LogOptions},
+    backend::{BoxStream, ByteStream, LogMessage, LogOptions},
     error::Result,
 };
 
@@ -27,6 +27,18 @@ pub trait ClusterBackend: Send + Sync + 'static {
     /// Makes this node the first manager of a new cluster and returns its node id. The API has
     /// checked that the node is inactive (or `force_new_cluster` is set).
     async fn init(&self, request: InitRequest) -> Result<NodeId>;
+
+    /// Makes this node part of an existing cluster. Returns once it has its place there; what takes
+    /// longer than 20 s goes on in the background, and the caller is told so with Docker's text. The
+    /// API has checked that the node is inactive and that there is a remote address.
+    async fn join(&self, request: JoinRequest) -> Result<()>;
+
+    /// Opens the sealed keys of a locked manager with `key` (`SWMKEY-1-…`) and starts it. A wrong
+    /// key: [`ErrorKind::Unauthorized`] and `swarm could not be unlocked: invalid key provided`. The
+    /// API has checked that the node is locked.
+    ///
+    /// [`ErrorKind::Unauthorized`]: crate::error::ErrorKind::Unauthorized
+    async fn unlock(&self, key: &str) -> Result<()>;
 
     /// Leaves the cluster. Without `force` a manager must refuse ([`ErrorKind::Unavailable`]) with
     /// Docker's text on what the departure means for the quorum.
@@ -79,6 +91,15 @@ pub trait ClusterBackend: Send + Sync + 'static {
         selector: LogSelector,
         options: LogOptions,
     ) -> Result<BoxStream<Result<LogMessage>>>;
+
+    /// The whole cluster's state as a file that [`restore`](Self::restore) takes. It holds every
+    /// secret of the cluster. On active managers only.
+    async fn backup(&self) -> Result<ByteStream>;
+
+    /// Makes this node the only manager of the cluster a backup was taken of, with its ids, tokens
+    /// and CA, and returns its node id. A file that cannot be used changes nothing. The API has
+    /// checked that the node is inactive.
+    async fn restore(&self, request: RestoreRequest) -> Result<NodeId>;
 }
 
 /// One consistent state of the cluster; what a `skep_store::Store` offers, without the dependency.
@@ -135,14 +156,26 @@ pub struct ClusterStatus {
     pub node_id: Option<NodeId>,
     /// The address others reach it at.
     pub node_addr: String,
-    /// Whether this node is a manager that can answer for the cluster.
-    pub is_manager: bool,
+    /// Whether this node can answer for the cluster.
+    pub manager: ManagerState,
     /// What is wrong, for [`LocalNodeState::Error`].
     pub error: String,
     /// Managers this node knows.
     pub remote_managers: Vec<Peer>,
     /// Warnings for `docker info`.
     pub warnings: Vec<String>,
+}
+
+/// What a node's manager does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ManagerState {
+    /// There is none: the node is a worker, or no member.
+    #[default]
+    Absent,
+    /// It is being prepared.
+    Starting,
+    /// It answers.
+    Active,
 }
 
 /// State of a node's membership.
@@ -206,6 +239,42 @@ pub struct InitRequest {
     pub default_address_pool: Vec<(IpAddr, u8)>,
     /// Prefix length of subnets; 0: the default.
     pub subnet_size: u32,
+}
+
+/// How to become part of a cluster.
+#[derive(Clone, PartialEq, Eq)]
+pub struct JoinRequest {
+    /// Where the node would listen as a manager, as given; may be empty.
+    pub listen_addr: String,
+    /// What others shall use, as given; may be empty.
+    pub advertise_addr: String,
+    /// Address of the data path, as given; may be empty.
+    pub data_path_addr: String,
+    /// Managers to ask, in this order; at least one. The port may be missing.
+    pub remote_addrs: Vec<String>,
+    /// The token that admits the node and decides its role. A secret.
+    pub join_token: String,
+    /// Whether the node takes tasks.
+    pub availability: Availability,
+}
+
+impl fmt::Debug for JoinRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinRequest")
+            .field("remote_addrs", &self.remote_addrs)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How to restore a cluster.
+#[expect(missing_debug_implementations, reason = "holds a stream")]
+pub struct RestoreRequest {
+    /// Where the manager listens, as given; empty: as before.
+    pub listen_addr: String,
+    /// What others shall use, as given; empty: as the backup says.
+    pub advertise_addr: String,
+    /// The backup.
+    pub backup: ByteStream,
 }
 
 /// What `POST /swarm/update` shall rotate.

@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use skep_model::{Cluster, ClusterSpec, ExternalCa, Node, NodeId, NodeTlsInfo, Redacted};
+use skep_model::{Availability, Cluster, ClusterSpec, Node, NodeId, NodeTlsInfo, Redacted};
 
 use crate::{
-    backend::{ClusterStatus, ClusterView, InitRequest},
+    backend::{ClusterStatus, ClusterView, InitRequest, JoinRequest, LocalNodeState, ManagerState},
     convert::{duration, nanos, node::availability},
     dto::cluster as dto,
     error::{ApiError, Result},
@@ -13,6 +13,10 @@ use crate::{
 
 /// The only protocol of external signers.
 const CFSSL: &str = "cfssl";
+/// Docker's text; clients show it as it is.
+const TWO_MANAGERS: &str = "WARNING: Running Swarm in a two-manager configuration. This configuration provides\n         no fault tolerance, and poses a high risk to lose control over the cluster.\n         Refer to https://docs.docker.com/engine/swarm/admin_guide/ to configure the\n         Swarm for fault-tolerance.";
+/// Longest prefix of subnets cut from the pools: eight addresses, as Docker has it.
+const SUBNET_SIZE_MAX: u32 = 29;
 /// UDP port of the data path when none is set.
 const DEFAULT_DATA_PATH_PORT: u16 = 4789;
 
@@ -58,6 +62,9 @@ pub(crate) fn local_info(status: &ClusterStatus, view: Option<&dyn ClusterView>)
     let peers: Vec<_> = peers.collect();
     let nodes = view.map(ClusterView::nodes).unwrap_or_default();
     let is_manager = |node: &&std::sync::Arc<Node>| node.manager_status.is_some();
+    let managers = nodes.iter().filter(is_manager).count();
+    let mut warnings = status.warnings.clone();
+    warnings.extend(manager_count_warning(managers));
     let cluster = view.and_then(|view| {
         let cluster = view.cluster()?;
         Some(cluster_info(&cluster, &view.tls_info()))
@@ -70,13 +77,32 @@ pub(crate) fn local_info(status: &ClusterStatus, view: Option<&dyn ClusterView>)
             .unwrap_or_default(),
         node_addr: status.node_addr.clone(),
         local_node_state: status.state.name(),
-        control_available: view.is_some(),
+        control_available: is_active_manager(status),
         error: status.error.clone(),
         remote_managers: (!peers.is_empty()).then_some(peers),
-        managers: nodes.iter().filter(is_manager).count(),
+        managers,
         nodes: nodes.len(),
         cluster,
-        warnings: status.warnings.clone(),
+        warnings,
+    }
+}
+
+fn is_active_manager(status: &ClusterStatus) -> bool {
+    status.state == LocalNodeState::Active && status.manager == ManagerState::Active
+}
+
+/// What is wrong with a number of managers: two tolerate no failure (Docker's own text), and any even
+/// number tolerates no more than the odd one below.
+fn manager_count_warning(count: usize) -> Option<String> {
+    match count {
+        2 => Some(TWO_MANAGERS.to_owned()),
+        count if count > 2 && count.is_multiple_of(2) => Some(format!(
+            "WARNING: Running Swarm with {count} managers, an even number: it tolerates the loss of {}, \
+             no more\n         than {} managers do. Add one manager or demote one.",
+            (count - 1) / 2,
+            count - 1
+        )),
+        _ => None,
     }
 }
 
@@ -177,23 +203,25 @@ fn merge_ca(config: dto::CaConfig, merged: &mut ClusterSpec) -> Result<()> {
         merged.ca.signing_ca_key = Redacted(config.signing_ca_key.into_bytes());
     }
     merged.ca.force_rotate = config.force_rotate;
-    if let Some(ca) = config
-        .external_cas
-        .iter()
-        .find(|ca| !ca.protocol.eq_ignore_ascii_case(CFSSL))
-    {
-        return Err(ApiError::invalid(format!(
-            "invalid protocol: {:?}",
-            ca.protocol
-        )));
+    if !config.external_cas.is_empty() {
+        return Err(ApiError::not_implemented(
+            "not supported yet: CAConfig.ExternalCAs",
+        ));
     }
-    let external = config.external_cas.into_iter().map(|ca| ExternalCa {
-        url: ca.url,
-        options: ca.options,
-        ca_cert: ca.ca_cert.into_bytes(),
-    });
-    merged.ca.external_cas = external.collect();
+    merged.ca.external_cas.clear();
     Ok(())
+}
+
+/// What an update builds on. A client sends the whole spec it read and changed, so what it leaves out
+/// is meant to go: labels, the log driver, and the root that an earlier update asked for (which a
+/// reader never sees, and which would be asked for again).
+pub(crate) fn update_base(stored: &ClusterSpec) -> ClusterSpec {
+    let mut base = stored.clone();
+    base.annotations.labels.clear();
+    base.default_log_driver = None;
+    base.ca.signing_ca_cert.clear();
+    base.ca.signing_ca_key = Redacted::default();
+    base
 }
 
 /// Reads `POST /swarm/init`.
@@ -220,13 +248,56 @@ pub(crate) fn init_request(request: dto::InitRequest) -> Result<InitRequest> {
         force_new_cluster: request.force_new_cluster,
         auto_lock_managers: request.auto_lock_managers || spec.auto_lock_managers,
         spec,
-        availability: match request.availability.as_str() {
-            "" => skep_model::Availability::Active,
-            name => availability(name)?,
-        },
-        default_address_pool: pool.collect::<Result<_>>()?,
+        availability: availability_or_active(&request.availability)?,
+        default_address_pool: check_pools(pool.collect::<Result<_>>()?, request.subnet_size)?,
         subnet_size: request.subnet_size,
     })
+}
+
+/// Reads `POST /swarm/join`.
+pub(crate) fn join_request(request: dto::JoinRequest) -> Result<JoinRequest> {
+    if request.remote_addrs.is_empty() {
+        return Err(ApiError::invalid(
+            "at least 1 RemoteAddr is required to join",
+        ));
+    }
+    if request.remote_addrs.iter().any(String::is_empty) {
+        return Err(ApiError::invalid(
+            "invalid remoteAddr \"\": invalid empty address",
+        ));
+    }
+    Ok(JoinRequest {
+        listen_addr: request.listen_addr,
+        advertise_addr: request.advertise_addr,
+        data_path_addr: request.data_path_addr,
+        remote_addrs: request.remote_addrs,
+        join_token: request.join_token,
+        availability: availability_or_active(&request.availability)?,
+    })
+}
+
+fn availability_or_active(name: &str) -> Result<Availability> {
+    match name {
+        "" => Ok(Availability::Active),
+        name => availability(name),
+    }
+}
+
+/// Docker's rules for pools and the subnets cut from them; without pools the size is of no account.
+fn check_pools(pools: Vec<(IpAddr, u8)>, subnet_size: u32) -> Result<Vec<(IpAddr, u8)>> {
+    if !pools.is_empty() && subnet_size > SUBNET_SIZE_MAX {
+        return Err(ApiError::invalid(format!(
+            "subnet size is out of range: {subnet_size}"
+        )));
+    }
+    for (address, prefix) in &pools {
+        if subnet_size != 0 && subnet_size < u32::from(*prefix) {
+            return Err(ApiError::invalid(format!(
+                "invalid CIDR: \"{address}/{prefix}\". Subnet size is too small for pool: {subnet_size}"
+            )));
+        }
+    }
+    Ok(pools)
 }
 
 fn address_pool(text: &str) -> Result<(IpAddr, u8)> {

@@ -155,9 +155,21 @@ pub(crate) struct InitRequest {
     pub(crate) subnet_size: u32,
 }
 
-/// `GET /swarm/unlockkey`.
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
+/// `POST /swarm/join`.
+#[derive(Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct JoinRequest {
+    pub(crate) listen_addr: String,
+    pub(crate) advertise_addr: String,
+    pub(crate) data_path_addr: String,
+    pub(crate) remote_addrs: Vec<String>,
+    pub(crate) join_token: String,
+    pub(crate) availability: String,
+}
+
+/// `GET /swarm/unlockkey` answers it, `POST /swarm/unlock` takes it.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
 pub(crate) struct UnlockKey {
     pub(crate) unlock_key: String,
 }

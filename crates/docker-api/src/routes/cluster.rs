@@ -8,7 +8,7 @@ use hyper::{Method, StatusCode};
 use crate::{
     backend::{LocalNodeState, RotateFlags},
     convert,
-    dto::cluster::{InitRequest, Spec, UnlockKey},
+    dto::cluster::{InitRequest, JoinRequest, Spec, UnlockKey},
     error::{ApiError, Result},
     http::{
         request::Request,
@@ -18,7 +18,8 @@ use crate::{
     routes::{lookup, page_not_found},
 };
 
-const ALREADY_IN_SWARM: &str = "This node is already part of a swarm. Use \"docker swarm leave\" to \
+/// Docker's refusal to join twice.
+pub(super) const ALREADY_IN_SWARM: &str = "This node is already part of a swarm. Use \"docker swarm leave\" to \
                                 leave this swarm and join another one.";
 
 /// Routes below `/swarm`.
@@ -34,10 +35,8 @@ pub(crate) async fn dispatch(
         (Method::POST, ["leave"]) => leave(context, &request).await,
         (Method::POST, ["update"]) => update(context, request).await,
         (Method::GET, ["unlockkey"]) => unlock_key(context).await,
-        (Method::POST, ["join"]) => Err(ApiError::not_implemented(
-            "not supported yet: joining a swarm",
-        )),
-        (Method::POST, ["unlock"]) => unlock(context),
+        (Method::POST, ["join"]) => join(context, request).await,
+        (Method::POST, ["unlock"]) => unlock(context, request).await,
         _ => Err(page_not_found()),
     }
 }
@@ -71,6 +70,16 @@ async fn init(context: &Context, mut request: Request) -> Result<Response> {
     response::json(node.as_str())
 }
 
+async fn join(context: &Context, mut request: Request) -> Result<Response> {
+    let body: JoinRequest = request.json().await?;
+    if context.backends.cluster.status().state != LocalNodeState::Inactive {
+        return Err(ApiError::unavailable(ALREADY_IN_SWARM));
+    }
+    let request = convert::join_request(body)?;
+    context.backends.cluster.join(request).await?;
+    Ok(response::empty(StatusCode::OK))
+}
+
 async fn leave(context: &Context, request: &Request) -> Result<Response> {
     if context.backends.cluster.status().state == LocalNodeState::Inactive {
         return Err(ApiError::unavailable("This node is not part of a swarm"));
@@ -95,7 +104,7 @@ async fn update(context: &Context, mut request: Request) -> Result<Response> {
     let cluster = view
         .cluster()
         .ok_or_else(|| ApiError::unavailable("This node is not part of a swarm"))?;
-    let spec = convert::merge_cluster_spec(spec, cluster.spec.clone())?;
+    let spec = convert::merge_cluster_spec(spec, convert::update_base(&cluster.spec))?;
     context
         .backends
         .cluster
@@ -110,14 +119,14 @@ async fn unlock_key(context: &Context) -> Result<Response> {
     response::json(&UnlockKey { unlock_key })
 }
 
-fn unlock(context: &Context) -> Result<Response> {
-    match context.backends.cluster.status().state {
-        LocalNodeState::Locked => Err(ApiError::not_implemented(
-            "not supported yet: unlocking a swarm",
-        )),
-        LocalNodeState::Inactive => Err(ApiError::unavailable("This node is not part of a swarm")),
-        LocalNodeState::Pending | LocalNodeState::Active | LocalNodeState::Error => {
-            Err(ApiError::conflict("swarm is not locked"))
-        }
+async fn unlock(context: &Context, mut request: Request) -> Result<Response> {
+    let body: UnlockKey = request.json().await?;
+    let status = context.backends.cluster.status();
+    match (status.state, lookup::no_manager(&status)) {
+        (LocalNodeState::Locked, _) => {}
+        (_, None) => return Err(ApiError::conflict("swarm is not locked")),
+        (_, Some(reason)) => return Err(reason),
     }
+    context.backends.cluster.unlock(&body.unlock_key).await?;
+    Ok(response::empty(StatusCode::OK))
 }

@@ -5,7 +5,7 @@ use std::{str::FromStr, sync::Arc};
 use skep_model::{Node, NodeId, Service, ServiceId, Task, TaskId};
 
 use crate::{
-    backend::{ClusterStatus, ClusterView, LocalNodeState},
+    backend::{ClusterStatus, ClusterView, LocalNodeState, ManagerState},
     error::{ApiError, Result},
     http::server::Context,
 };
@@ -16,18 +16,22 @@ const LOCKED: &str = "Swarm is encrypted and needs to be unlocked before it can 
                       \"docker swarm unlock\" to unlock it.";
 const NOT_READY: &str = "This node is not a swarm manager. Manager is being prepared or has trouble \
                          connecting to the cluster.";
+/// What a node's error says when its certificate ran out; cluster routes repeat it.
+const EXPIRED: &str = "Swarm certificates have expired. To replace them, leave the swarm and join \
+                       again.";
 const WORKER: &str = "This node is not a swarm manager. Worker nodes can't be used to view or \
                       modify cluster state. Please run this command on a manager node or promote \
                       the current node to a manager.";
 
 /// Why `status` cannot answer for the cluster; `None` when it can.
 pub(crate) fn no_manager(status: &ClusterStatus) -> Option<ApiError> {
-    let text = match status.state {
-        LocalNodeState::Active if status.is_manager => return None,
-        LocalNodeState::Active => WORKER,
-        LocalNodeState::Locked => LOCKED,
-        LocalNodeState::Pending => NOT_READY,
-        LocalNodeState::Inactive | LocalNodeState::Error => NOT_IN_SWARM,
+    let text = match (status.state, status.manager) {
+        (LocalNodeState::Active, ManagerState::Active) => return None,
+        (LocalNodeState::Active | LocalNodeState::Pending, ManagerState::Absent) => WORKER,
+        (LocalNodeState::Active | LocalNodeState::Pending, _) => NOT_READY,
+        (LocalNodeState::Locked, _) => LOCKED,
+        (LocalNodeState::Error, _) if status.error == EXPIRED => EXPIRED,
+        (LocalNodeState::Inactive | LocalNodeState::Error, _) => NOT_IN_SWARM,
     };
     Some(ApiError::unavailable(text))
 }

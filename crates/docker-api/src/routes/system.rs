@@ -1,5 +1,7 @@
 //! `/_ping`, `/version`, `/info`, `/system/df`.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use hyper::{
     Method, StatusCode,
@@ -8,7 +10,7 @@ use hyper::{
 use serde::Serialize;
 
 use crate::{
-    backend::{ClusterView, LocalNodeState},
+    backend::{ClusterView, LocalNodeState, ManagerState},
     convert,
     dto::{
         container,
@@ -26,12 +28,17 @@ use crate::{
     routes::lookup,
 };
 
+/// Time the cluster gets to answer for `/info`; longer and monitoring takes the node for dead.
+const VIEW_TIMEOUT: Duration = Duration::from_secs(5);
+/// Docker's text for a call that ran out of time.
+const NO_ANSWER: &str = "rpc error: code = DeadlineExceeded desc = context deadline exceeded";
+
 /// `GET` and `HEAD /_ping`
 pub(crate) fn ping(context: &Context, request: &Request) -> Response {
     let status = context.backends.cluster.status();
-    let swarm = match (status.state, status.is_manager) {
-        (LocalNodeState::Active, true) => "active/manager",
-        (LocalNodeState::Active, false) => "active/worker",
+    let swarm = match (status.state, status.manager) {
+        (LocalNodeState::Active, ManagerState::Active) => "active/manager",
+        (LocalNodeState::Active, _) => "active/worker",
         (state, _) => state.name(),
     };
     let mut response = match *request.method() == Method::HEAD {
@@ -58,11 +65,17 @@ pub(crate) fn version(context: &Context) -> Result<Response> {
 
 /// `GET /info`
 pub(crate) async fn info(context: &Context, request: &Request) -> Result<Response> {
-    let status = context.backends.cluster.status();
-    let view = match lookup::no_manager(&status) {
-        None => context.backends.cluster.view().await.ok(),
-        Some(_) => None,
-    };
+    let mut status = context.backends.cluster.status();
+    let mut view = None;
+    if lookup::no_manager(&status).is_none() {
+        // A cluster without leader cannot answer; the node itself still can.
+        let asked = context.backends.cluster.view();
+        match tokio::time::timeout(VIEW_TIMEOUT, asked).await {
+            Ok(Ok(found)) => view = Some(found),
+            Ok(Err(error)) => status.error = error.message,
+            Err(_) => status.error = NO_ANSWER.to_owned(),
+        }
+    }
     let view: Option<&dyn ClusterView> = view.as_deref();
     let swarm = convert::local_info(&status, view);
     let facts = context.backends.system.facts();

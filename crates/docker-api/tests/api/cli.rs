@@ -259,3 +259,31 @@ async fn containers_are_shown_and_entered() {
             .contains("1.51 (minimum version 1.24)")
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_joins_and_is_no_manager() {
+    let served = Served::start();
+    let args = ["swarm", "join", "--token", "SWMTKN-1-w", "192.0.2.1:2377"];
+    let Some(text) = ok(&served, &args).await else {
+        return;
+    };
+    assert!(
+        text.contains("This node joined a swarm as a worker."),
+        "{text}"
+    );
+    let text = ok(&served, &["info"]).await.unwrap();
+    assert!(
+        text.contains("Swarm: active") && text.contains("Is Manager: false"),
+        "{text}"
+    );
+    assert!(
+        text.contains("Manager Addresses:\n   192.0.2.1:2377"),
+        "{text}"
+    );
+    let refused = docker(&served, &["node", "ls"], b"").await.unwrap();
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        text.contains("Worker nodes can't be used to view or modify cluster state."),
+        "{text}"
+    );
+}

@@ -7,7 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{TryStreamExt, stream};
 use skep_docker_api::{
     ApiError, Backends, EventHub,
     backend::*,
@@ -265,10 +265,55 @@ impl ClusterBackend for Fake {
             state: LocalNodeState::Active,
             node_id: Some(id),
             node_addr: "192.0.2.1".to_owned(),
-            is_manager: true,
+            manager: ManagerState::Active,
             ..ClusterStatus::default()
         };
         Ok(id)
+    }
+
+    async fn join(&self, request: JoinRequest) -> Result<()> {
+        let state = &mut *self.0.lock().unwrap();
+        if request.join_token != "SWMTKN-1-w" {
+            return Err(ApiError::invalid("invalid join token"));
+        }
+        state.status = ClusterStatus {
+            state: LocalNodeState::Active,
+            node_id: Some(NodeId::random(&mut state.rng)),
+            node_addr: request.advertise_addr,
+            remote_managers: vec![Peer {
+                node_id: NodeId::random(&mut state.rng),
+                addr: request.remote_addrs[0].clone(),
+            }],
+            ..ClusterStatus::default()
+        };
+        Ok(())
+    }
+
+    async fn unlock(&self, key: &str) -> Result<()> {
+        if key != "SWMKEY-1-right" {
+            return Err(ApiError::new(
+                skep_docker_api::ErrorKind::Unauthorized,
+                "swarm could not be unlocked: invalid key provided",
+            ));
+        }
+        let state = &mut *self.0.lock().unwrap();
+        state.status.state = LocalNodeState::Active;
+        state.status.manager = ManagerState::Active;
+        Ok(())
+    }
+
+    async fn backup(&self) -> Result<ByteStream> {
+        Ok(Box::pin(stream::iter([Ok(Bytes::from_static(
+            b"the whole cluster",
+        ))])))
+    }
+
+    async fn restore(&self, request: RestoreRequest) -> Result<NodeId> {
+        let pieces: Vec<Bytes> = request.backup.try_collect().await.unwrap();
+        if pieces.concat() != b"the whole cluster" {
+            return Err(ApiError::invalid("this is no backup of a cluster"));
+        }
+        Ok(NodeId::random(&mut self.0.lock().unwrap().rng))
     }
 
     async fn leave(&self, force: bool) -> Result<()> {

@@ -8,3 +8,4 @@ mod fake;
 mod golden;
 mod http;
 mod server;
+mod swarm;

@@ -1,0 +1,52 @@
+//! `/skep/v1`: what Docker has not. Each route is told in `docs/design/engine-api.md`.
+
+use std::sync::Arc;
+
+use hyper::Method;
+
+use crate::{
+    backend::{LocalNodeState, RestoreRequest},
+    error::{ApiError, Result},
+    http::{
+        request::Request,
+        response::{self, Response},
+        server::Context,
+    },
+    routes::{cluster::ALREADY_IN_SWARM, lookup, page_not_found},
+};
+
+/// Media type of backups.
+const OCTETS: &str = "application/octet-stream";
+
+/// Routes below `/skep/v1`.
+pub(crate) async fn dispatch(
+    context: &Arc<Context>,
+    path: &[&str],
+    request: Request,
+) -> Result<Response> {
+    let method = request.method().clone();
+    match (method, path) {
+        (Method::GET, ["backup"]) => backup(context).await,
+        (Method::POST, ["restore"]) => restore(context, request).await,
+        _ => Err(page_not_found()),
+    }
+}
+
+async fn backup(context: &Context) -> Result<Response> {
+    lookup::check_manager(context)?;
+    let bytes = context.backends.cluster.backup().await?;
+    Ok(response::stream(OCTETS, bytes, &context.shutdown))
+}
+
+async fn restore(context: &Context, request: Request) -> Result<Response> {
+    if context.backends.cluster.status().state != LocalNodeState::Inactive {
+        return Err(ApiError::unavailable(ALREADY_IN_SWARM));
+    }
+    let request = RestoreRequest {
+        listen_addr: request.query.text("listenAddr").to_owned(),
+        advertise_addr: request.query.text("advertiseAddr").to_owned(),
+        backup: request.into_stream(),
+    };
+    let node = context.backends.cluster.restore(request).await?;
+    response::json(node.as_str())
+}
