@@ -1,8 +1,8 @@
 //! The objects a new cluster begins with: itself and its first manager.
 
 use skep_model::{
-    Annotations, Certificate, CertificateState, Cluster, ClusterId, ClusterSpec, ManagerStatus,
-    Membership, Meta, Node, NodeId, NodeSpec, NodeStatus, Reachability, Role, RootCa,
+    Annotations, Certificate, CertificateState, Cluster, ClusterId, ClusterSpec, Membership, Meta,
+    Node, NodeId, NodeSpec, NodeStatus, Role, RootCa,
 };
 
 use crate::event::Bootstrap;
@@ -27,10 +27,6 @@ pub struct NewCluster {
     pub certificate: Vec<u8>,
     /// Whether this node takes tasks.
     pub availability: skep_model::Availability,
-    /// This manager's raft id.
-    pub raft_id: u64,
-    /// Address others reach it at, with port.
-    pub addr: String,
     /// UDP port of the data path; 0 is the default.
     pub data_path_port: u16,
     /// Pools of overlay networks; empty is the default.
@@ -75,12 +71,8 @@ impl From<NewCluster> for Bootstrap {
             },
             description: None,
             status: NodeStatus::default(),
-            manager_status: Some(ManagerStatus {
-                raft_id: new.raft_id,
-                addr: new.addr,
-                is_leader: true,
-                reachability: Reachability::Reachable,
-            }),
+            // Where managers are and how follows from the raft group, not from the store.
+            manager_status: None,
             certificate: Certificate {
                 role: Role::Manager,
                 csr: Vec::new(),
@@ -119,8 +111,6 @@ pub(crate) mod tests {
             root_ca: RootCa::default(),
             certificate: Vec::new(),
             availability: skep_model::Availability::Active,
-            raft_id: 1,
-            addr: "127.0.0.1:2377".to_owned(),
             data_path_port: 0,
             default_address_pool: Vec::new(),
             subnet_size: 0,

@@ -1,6 +1,9 @@
 //! What a client can ask of the control plane, and what it answers.
 
-use skep_model::{ClusterSpec, NodeId, NodeSpec, Redacted, ServiceId, ServiceSpec, Version};
+use skep_model::{
+    Availability, ClusterSpec, Membership, NodeId, NodeSpec, Redacted, ServiceId, ServiceSpec,
+    Version,
+};
 
 /// A request to change the cluster's wish. Executed by the leader, answered after its commit.
 #[derive(Debug, Clone)]
@@ -46,10 +49,49 @@ pub enum Command {
         version: Version,
         /// What is wanted.
         spec: Box<ClusterSpec>,
-        /// A new worker token, when it is to be rotated.
-        worker_token: Option<Redacted<String>>,
-        /// A new manager token, when it is to be rotated.
-        manager_token: Option<Redacted<String>>,
+        /// Which secrets the leader replaces.
+        rotate: Rotate,
+    },
+    /// A node asks for a certificate; answered with [`Answer::Certificate`] once the certificate is
+    /// in its record.
+    IssueCertificate {
+        /// The request (PEM). The caller has checked its signature.
+        csr: Vec<u8>,
+        /// Who asks.
+        request: CertificateRequest,
+    },
+    /// A node stops being a manager, because it says so itself.
+    LeaveGroup {
+        /// Which.
+        node_id: NodeId,
+    },
+}
+
+/// Secrets of the cluster to be replaced by new ones.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rotate {
+    /// The token that admits workers.
+    pub worker_token: bool,
+    /// The token that admits managers.
+    pub manager_token: bool,
+    /// The key that unlocks managers; without effect while they are not locked.
+    pub unlock_key: bool,
+}
+
+/// On what ground a node asks for a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CertificateRequest {
+    /// It holds a join token and becomes a new node.
+    Join {
+        /// The whole token.
+        token: Redacted<String>,
+        /// Whether it takes tasks.
+        availability: Availability,
+    },
+    /// It holds a valid certificate.
+    Renew {
+        /// Its id, from that certificate.
+        node_id: NodeId,
     },
 }
 
@@ -69,6 +111,13 @@ pub enum Answer {
     Done,
     /// The id of the service created.
     Service(ServiceId),
+    /// The node whose certificate was issued.
+    Certificate {
+        /// Its id.
+        node_id: NodeId,
+        /// Whether it is accepted; always so today.
+        membership: Membership,
+    },
 }
 
 /// Why a command was refused, as gRPC classifies it; Docker shows code and text.
@@ -102,13 +151,19 @@ pub enum Code {
     NotFound,
     /// 6: the name is taken.
     AlreadyExists,
+    /// 4: no answer in time; it is not known whether the command was carried out.
+    DeadlineExceeded,
+    /// 7: the caller may not do this.
+    PermissionDenied,
     /// 8: a queue or quota is full.
     ResourceExhausted,
     /// 9: the cluster is not in the state this needs.
     FailedPrecondition,
+    /// 10: leadership was lost under way; it is not known whether the command was carried out.
+    Aborted,
     /// 12: not supported.
     Unimplemented,
-    /// 14: no leader; try again.
+    /// 14: no leader, or one that stops. The command was not carried out: try again.
     Unavailable,
 }
 
@@ -120,8 +175,11 @@ impl Code {
             Self::InvalidArgument => "InvalidArgument",
             Self::NotFound => "NotFound",
             Self::AlreadyExists => "AlreadyExists",
+            Self::DeadlineExceeded => "DeadlineExceeded",
+            Self::PermissionDenied => "PermissionDenied",
             Self::ResourceExhausted => "ResourceExhausted",
             Self::FailedPrecondition => "FailedPrecondition",
+            Self::Aborted => "Aborted",
             Self::Unimplemented => "Unimplemented",
             Self::Unavailable => "Unavailable",
         }

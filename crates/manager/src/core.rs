@@ -6,43 +6,39 @@
 //! Followers use the same core: it then only applies what was committed.
 //! Design: `docs/design/leader-core.md`.
 
+mod admission;
+mod certificates;
+mod cluster;
 mod dispatcher;
+mod lead;
 mod nodes;
+mod roles;
+mod rotation;
 mod services;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use skep_control::{Dirty, WRITES_PER_ENTRY_MAX, Wakes, drive};
-use skep_model::{
-    NodeId, Rng, Task, TaskId, TaskState, TaskStatus, Timestamp, dispatch::DispatchError,
-    validate::Problem,
-};
+use skep_model::{NodeId, Rng, Timestamp, dispatch::DispatchError, validate::Problem};
 use skep_store::{Change, Store, Transaction};
 
 use self::{
     dispatcher::{Dispatcher, Registration, not_leader},
-    nodes::NewTokens,
+    lead::{
+        InFlight, Lead, Means, Outcome, QUEUED_COMMANDS_MAX, QUEUED_REPORTS_MAX, Report,
+        SWEEP_PERIOD,
+    },
+    roles::Roles,
 };
 use crate::{
-    command::{Answer, Code, Command, CommandError},
+    command::{Code, Command, CommandError},
     event::{
         Bootstrap, CommittedEntry, ConnectionId, Effect, Event, FromAgent, ReplyTo, RequestId,
     },
+    group::Group,
+    vault::Vault,
 };
-
-/// Commands taken into one batch: enough that one disk write serves every waiting client, few
-/// enough that a batch stays well below SwarmKit's 1.5 MiB transaction limit.
-const BATCH_COMMANDS_MAX: usize = 256;
-/// Commands that may wait for the next batch; more means the disk has stalled, so clients are told.
-const QUEUED_COMMANDS_MAX: usize = 10_000;
-/// Status reports (one per message of an agent) taken into one batch.
-const BATCH_REPORTS_MAX: usize = 256;
-/// Status reports that may wait; an agent whose report is refused repeats it.
-const QUEUED_REPORTS_MAX: usize = 50_000;
-/// Period of the full sweep that makes up for any missed change mark.
-const SWEEP_PERIOD: Duration = Duration::from_secs(60);
 
 /// Settings of a core.
 #[derive(Debug, Clone)]
@@ -67,53 +63,23 @@ pub struct Core {
     /// Index covered by the last snapshot asked for.
     snapshot_index: u64,
     rng: Rng,
+    vault: Box<dyn Vault>,
+    group: Arc<Group>,
     next_request: u64,
     /// Time of the last transaction; the next is later, since the order of tasks is read from it.
     last_turn: Timestamp,
     lead: Option<Lead>,
 }
 
-/// What exists only while leading.
-#[derive(Debug, Default)]
-struct Lead {
-    has_begun: bool,
-    commands: VecDeque<(ReplyTo, Command)>,
-    registrations: VecDeque<Registration>,
-    reports: VecDeque<Report>,
-    dirty: Dirty,
-    wakes: Wakes,
-    next_sweep: Timestamp,
-    dispatcher: Dispatcher,
-    in_flight: Option<InFlight>,
-}
-
-#[derive(Debug)]
-struct Report {
-    reply_to: ReplyTo,
-    node_id: NodeId,
-    updates: Vec<(TaskId, TaskStatus)>,
-}
-
-/// A batch proposed and not yet committed, with all that waits for its commit.
-#[derive(Debug)]
-struct InFlight {
-    request_id: RequestId,
-    head: Store,
-    changes: Vec<Change>,
-    outcome: Outcome,
-}
-
-/// What becomes true with a batch's commit.
-#[derive(Debug, Default)]
-struct Outcome {
-    replies: Vec<(ReplyTo, Result<Answer, CommandError>)>,
-    reported: Vec<ReplyTo>,
-    registered: Vec<Registration>,
-}
-
 impl Core {
     /// A core whose store holds the entries up to `index`.
-    pub fn new(config: Config, store: Store, index: u64, snapshot_index: u64) -> Self {
+    pub fn new(
+        config: Config,
+        vault: Box<dyn Vault>,
+        store: Store,
+        index: u64,
+        snapshot_index: u64,
+    ) -> Self {
         let rng = Rng::from_seed(config.seed);
         Self {
             config,
@@ -121,6 +87,8 @@ impl Core {
             index,
             snapshot_index,
             rng,
+            vault,
+            group: Arc::default(),
             next_request: 0,
             last_turn: Timestamp::ZERO,
             lead: None,
@@ -159,6 +127,7 @@ impl Core {
             lead.wakes.next_deadline(),
             lead.dispatcher.next_deadline(),
             Some(lead.next_sweep),
+            lead.roles.retry_at,
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -171,6 +140,13 @@ impl Core {
             Event::Committed { index, entry } => self.committed(now, index, entry, out),
             Event::Refused { request_id, reason } => self.refused(request_id, &reason, out),
             Event::Restored { index, store } => self.restored(index, store, out),
+            Event::Group(group) => {
+                self.group = Arc::clone(&group);
+                if let Some(lead) = &mut self.lead {
+                    lead.roles.is_dirty = true;
+                    lead.dispatcher.set_group(&self.store, group, out);
+                }
+            }
             Event::Command { reply_to, command } => self.enqueue(reply_to, command, out),
             Event::Agent {
                 connection,
@@ -196,9 +172,16 @@ impl Core {
         let now = now.max(Timestamp(self.last_turn.0.saturating_add(1)));
         self.last_turn = now;
         let mut tx = Transaction::new(&self.store, skep_model::Version(self.index), now);
-        lead.begin(&mut tx, self.config.bootstrap.as_ref());
+        let vault = self.vault.as_mut();
+        lead.begin(&mut tx, self.config.bootstrap.as_ref(), vault);
         lead.dispatcher.expire(&mut tx, out);
-        let outcome = lead.take_in(&mut tx, &mut self.rng, self.config.node_id);
+        let mut means = Means {
+            rng: &mut self.rng,
+            vault,
+            group: &self.group,
+        };
+        let outcome = lead.take_in(&mut tx, &mut means, self.config.node_id);
+        lead.follow_wishes(&mut tx, &mut means, out);
         lead.reconcile(&mut tx, &mut self.rng);
         if tx.is_empty() {
             self.settle(now, outcome, out);
@@ -223,6 +206,12 @@ impl Core {
     fn lead(&mut self, now: Timestamp) {
         let mut lead = Lead {
             next_sweep: now + SWEEP_PERIOD,
+            dispatcher: Dispatcher::new(Arc::clone(&self.group)),
+            roles: Roles {
+                is_dirty: true,
+                retry_at: None,
+            },
+            are_certificates_dirty: true,
             ..Lead::default()
         };
         lead.dirty.mark_all(&self.store);
@@ -254,11 +243,10 @@ impl Core {
             });
         }
         let Some(batch) = lead.in_flight else { return };
-        for (to, _) in batch.outcome.replies {
-            out.push(Effect::Reply {
-                to,
-                result: Err(lost_leadership()),
-            });
+        for (to, result) in batch.outcome.replies {
+            // What was refused was refused; what was proposed may be committed by the next leader.
+            let result = result.and_then(|_| Err(lost_under_way()));
+            out.push(Effect::Reply { to, result });
         }
         for to in batch.outcome.reported {
             out.push(Effect::StatusReply {
@@ -475,134 +463,6 @@ impl Core {
     }
 }
 
-impl Lead {
-    fn has_work(&self) -> bool {
-        !self.has_begun
-            || !self.commands.is_empty()
-            || !self.registrations.is_empty()
-            || !self.reports.is_empty()
-            || !self.dirty.is_empty()
-    }
-
-    /// First batch of a term: creates a new cluster, forgets what is known of agents.
-    fn begin(&mut self, tx: &mut Transaction, bootstrap: Option<&Bootstrap>) {
-        if self.has_begun {
-            return;
-        }
-        self.has_begun = true;
-        if tx.view().cluster().is_none()
-            && let Some(bootstrap) = bootstrap
-        {
-            let cluster = (*bootstrap.cluster).clone();
-            tx.create_cluster(cluster)
-                .expect("an empty store takes a cluster");
-            let node = (*bootstrap.node).clone();
-            tx.create_node(node).expect("an empty store takes a node");
-        }
-        self.dispatcher.begin(tx);
-    }
-
-    /// Carries out commands and agents' messages in the order they came.
-    fn take_in(&mut self, tx: &mut Transaction, rng: &mut Rng, own_node: NodeId) -> Outcome {
-        let mut outcome = Outcome::default();
-        for _ in 0..BATCH_COMMANDS_MAX {
-            let Some((to, command)) = self.commands.pop_front() else {
-                break;
-            };
-            outcome.replies.push((to, execute(tx, rng, command)));
-        }
-        for registration in self.registrations.drain(..) {
-            Dispatcher::record(tx, &registration);
-            outcome.registered.push(registration);
-        }
-        for _ in 0..BATCH_REPORTS_MAX {
-            let Some(report) = self.reports.pop_front() else {
-                break;
-            };
-            for (task_id, status) in report.updates {
-                store_status(tx, report.node_id, own_node, task_id, status);
-            }
-            outcome.reported.push(report.reply_to);
-        }
-        outcome
-    }
-
-    /// Lets the reconcilers answer to what changed, and to time.
-    fn reconcile(&mut self, tx: &mut Transaction, rng: &mut Rng) {
-        if tx.now() >= self.next_sweep {
-            self.next_sweep = tx.now() + SWEEP_PERIOD;
-            self.dirty.mark_all(tx.view());
-        }
-        for change in tx.changes() {
-            self.dirty.mark(change);
-        }
-        drive(
-            tx,
-            &mut self.dirty,
-            &mut self.wakes,
-            rng,
-            WRITES_PER_ENTRY_MAX,
-        );
-    }
-}
-
-fn execute(tx: &mut Transaction, rng: &mut Rng, command: Command) -> Result<Answer, CommandError> {
-    match command {
-        Command::CreateService { spec } => services::create(tx, rng, *spec),
-        Command::UpdateService {
-            id,
-            version,
-            change,
-        } => services::update(tx, id, version, change),
-        Command::RemoveService { id } => services::remove(tx, id),
-        Command::UpdateNode { id, version, spec } => nodes::update(tx, id, version, *spec),
-        Command::RemoveNode { id, is_forced } => nodes::remove(tx, id, is_forced),
-        Command::UpdateCluster {
-            version,
-            spec,
-            worker_token,
-            manager_token,
-        } => {
-            let tokens = NewTokens {
-                worker: worker_token,
-                manager: manager_token,
-            };
-            nodes::update_cluster(tx, version, *spec, tokens)
-        }
-    }
-}
-
-/// Stores what an agent reports of a task. Reports about tasks that are gone, belong to another
-/// node or would go back in state are dropped: the agent repeats itself on every session.
-fn store_status(
-    tx: &mut Transaction,
-    node_id: NodeId,
-    own_node: NodeId,
-    task_id: TaskId,
-    mut status: TaskStatus,
-) {
-    let Some(stored) = tx.view().task(task_id) else {
-        return;
-    };
-    let is_agents_state = status.state >= TaskState::Assigned
-        && status.state != TaskState::Remove
-        && status.state != TaskState::Orphaned;
-    if stored.node_id != Some(node_id) || status.state < stored.status.state || !is_agents_state {
-        return;
-    }
-    status.applied_by = stored.status.applied_by;
-    status.applied_at = stored.status.applied_at;
-    if status == stored.status {
-        return;
-    }
-    status.applied_by = Some(own_node);
-    status.applied_at = Some(tx.now());
-    let mut task = Task::clone(stored);
-    task.status = status;
-    tx.update_task(task)
-        .expect("a task just read can be written");
-}
-
 /// Refuses a spec with everything that is wrong with it.
 fn refuse_problems(problems: &[Problem]) -> Result<(), CommandError> {
     if problems.is_empty() {
@@ -616,11 +476,20 @@ fn refuse_store_error(error: &skep_store::Error) -> CommandError {
     CommandError::new(Code::Unknown, error.to_string())
 }
 
-fn lost_leadership() -> CommandError {
+pub(crate) fn lost_leadership() -> CommandError {
     CommandError::new(
         Code::Unavailable,
         "The swarm does not have a leader. It's possible that too few managers are online. \
          Make sure more than half of the managers are online.",
+    )
+}
+
+/// Leadership went while the entry was on its way: the next leader may have it or not.
+fn lost_under_way() -> CommandError {
+    CommandError::new(
+        Code::Aborted,
+        "the manager lost leadership while the request was carried out; it is not known whether it \
+         took effect",
     )
 }
 

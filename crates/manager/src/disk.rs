@@ -6,53 +6,20 @@
 use std::{io, thread};
 
 use bytes::Bytes;
-use skep_raft::{DiskError, Ready, Restored, Snapshot, SnapshotMetadata, Storage};
+use skep_raft::{Message, Snapshot, Storage};
 use tokio::sync::mpsc;
 
-/// Requests on their way to the disk thread. One ready and one snapshot can be under way.
-const QUEUE: usize = 4;
+use crate::replica::{DiskDone, DiskRequest};
 
-/// Work for the disk.
-pub(crate) enum Request {
-    /// Make a ready durable.
-    Write(Ready),
-    /// Store a snapshot and drop the log behind it.
-    Snapshot {
-        /// Encodes the store; runs on the disk thread, off the core's path.
-        encode: Box<dyn FnOnce() -> Bytes + Send>,
-        /// Where in the log it stands.
-        metadata: SnapshotMetadata,
-        /// Entries up to here are dropped.
-        compact_to: u64,
-    },
-    /// Read everything back, after a failed write.
-    Restore,
-}
-
-/// What became of a request.
-pub(crate) enum Done {
-    /// The ready with this number is durable.
-    Written(u64),
-    /// The write failed; nothing of it is stored.
-    WriteFailed(DiskError),
-    /// The snapshot is in force.
-    SnapshotSaved {
-        /// Where in the log it stands.
-        metadata: SnapshotMetadata,
-        /// Entries up to here are gone.
-        compact_to: u64,
-    },
-    /// The snapshot failed; the older one is in force.
-    SnapshotFailed(DiskError),
-    /// What is stored.
-    Restored(Result<Restored, DiskError>),
-}
+/// Requests on their way to the disk thread: one ready, one snapshot, and one snapshot to be sent
+/// per member that lags.
+const QUEUE: usize = 64;
 
 /// The thread's two ends. Dropping it ends the thread after the request under way.
 #[derive(Debug)]
 pub(crate) struct Disk {
-    requests: mpsc::Sender<Request>,
-    done: mpsc::Receiver<Done>,
+    requests: mpsc::Sender<DiskRequest>,
+    done: mpsc::Receiver<DiskDone>,
 }
 
 impl Disk {
@@ -67,15 +34,18 @@ impl Disk {
         Ok(Self { requests, done })
     }
 
-    /// Hands over a request.
+    /// Hands over a request. A snapshot to be sent is dropped when too many wait: false then.
     ///
     /// # Panics
-    /// When more is sent than may be under way: a bug of the shell.
-    pub(crate) fn send(&self, request: Request) {
+    /// When more writes are sent than may be under way: a bug of the shell.
+    pub(crate) fn send(&self, request: DiskRequest) -> bool {
+        let is_optional = matches!(request, DiskRequest::Attach(_));
+        let is_taken = self.requests.try_send(request).is_ok();
         assert!(
-            self.requests.try_send(request).is_ok(),
+            is_taken || is_optional,
             "the disk thread takes what it is sent"
         );
+        is_taken
     }
 
     /// Waits until the thread has ended and closed its storage.
@@ -86,46 +56,65 @@ impl Disk {
     }
 
     /// The next finished request; `None` when the thread has died. Cancel-safe.
-    pub(crate) async fn done(&mut self) -> Option<Done> {
+    pub(crate) async fn done(&mut self) -> Option<DiskDone> {
         self.done.recv().await
     }
 }
 
 fn serve(
     mut storage: Box<dyn Storage>,
-    mut requests: mpsc::Receiver<Request>,
-    done: &mpsc::Sender<Done>,
+    mut requests: mpsc::Receiver<DiskRequest>,
+    done: &mpsc::Sender<DiskDone>,
 ) {
     while let Some(request) = requests.blocking_recv() {
-        let answer = match request {
-            Request::Write(ready) => match storage.write(&ready) {
-                Ok(()) => Done::Written(ready.number),
-                Err(error) => Done::WriteFailed(error),
-            },
-            Request::Snapshot {
-                encode,
-                metadata,
-                compact_to,
-            } => {
-                let snapshot = Snapshot {
-                    data: encode(),
-                    metadata: metadata.clone(),
-                };
-                let saved = storage
-                    .save_snapshot(&snapshot)
-                    .and_then(|()| storage.compact(compact_to));
-                match saved {
-                    Ok(()) => Done::SnapshotSaved {
-                        metadata,
-                        compact_to,
-                    },
-                    Err(error) => Done::SnapshotFailed(error),
-                }
-            }
-            Request::Restore => Done::Restored(storage.restored()),
-        };
+        let answer = carry_out(storage.as_mut(), request);
         if done.blocking_send(answer).is_err() {
             return;
+        }
+    }
+}
+
+fn carry_out(storage: &mut dyn Storage, request: DiskRequest) -> DiskDone {
+    match request {
+        DiskRequest::Write(ready) => match storage.write(&ready) {
+            Ok(()) => DiskDone::Written(ready.number),
+            Err(error) => DiskDone::WriteFailed(error),
+        },
+        DiskRequest::Snapshot {
+            content,
+            metadata,
+            compact_to,
+        } => {
+            let snapshot = Snapshot {
+                data: Bytes::from(content.encode()),
+                metadata: metadata.clone(),
+            };
+            let saved = storage
+                .save_snapshot(&snapshot)
+                .and_then(|()| storage.compact(compact_to));
+            match saved {
+                Ok(()) => DiskDone::SnapshotSaved {
+                    metadata,
+                    compact_to,
+                },
+                Err(error) => DiskDone::SnapshotFailed(error),
+            }
+        }
+        DiskRequest::Attach(message) => attach(storage, message),
+        DiskRequest::Restore => DiskDone::Restored(storage.restored()),
+    }
+}
+
+fn attach(storage: &mut dyn Storage, mut message: Message) -> DiskDone {
+    match storage.snapshot() {
+        Ok(Some(snapshot)) => {
+            message.attach_snapshot(snapshot);
+            DiskDone::Attached(message)
+        }
+        Ok(None) => DiskDone::AttachFailed { to: message.to },
+        Err(error) => {
+            tracing::warn!(error = %error, "Failed to read the snapshot to send");
+            DiskDone::AttachFailed { to: message.to }
         }
     }
 }

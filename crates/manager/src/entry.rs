@@ -1,13 +1,9 @@
 //! Raft entries and snapshots as this manager writes and reads them.
 
-use std::sync::Arc;
-
-use skep_model::Node;
 use skep_store::{Action, Object, Store};
 use skep_wire::{
-    Error, SpecCache, log,
-    member::Member,
-    snapshot::{self, Membership},
+    SpecCache, log,
+    snapshot::{self, Membership, Snapshot},
 };
 
 /// Encoded bytes after which a batch becomes several entries. SwarmKit's transactions end at
@@ -38,36 +34,28 @@ pub fn request_id(mut entry: &[u8]) -> u64 {
     }
 }
 
-/// The store as SwarmKit's `Snapshot`.
-pub fn encode_snapshot(store: &Store) -> Vec<u8> {
-    let member = |node: &Arc<Node>| {
-        let status = node.manager_status.as_ref()?;
-        let (raft_id, addr) = (status.raft_id, status.addr.clone());
-        Some(Member {
-            raft_id,
-            node_id: node.id,
-            addr,
-        })
-    };
-    let members = store.nodes().filter_map(member).collect();
-    let membership = Membership {
-        members,
-        removed: Vec::new(),
-    };
+/// Store and group as SwarmKit's `Snapshot`.
+pub fn encode_snapshot(store: &Store, membership: &Membership) -> Vec<u8> {
     let objects: Vec<Object> = store.objects().collect();
-    snapshot::encode_snapshot(&membership, &objects)
+    snapshot::encode_snapshot(membership, &objects)
 }
 
-/// The objects of a snapshot.
+/// A snapshot's group, and its objects as a store.
 ///
 /// # Errors
-/// The bytes are no snapshot, or an object in them is malformed.
-pub fn decode_snapshot(bytes: &[u8]) -> Result<Vec<Object>, Error> {
-    Ok(snapshot::decode_snapshot(bytes, &mut SpecCache::new())?.objects)
+/// The bytes are no snapshot, or its objects are malformed or contradict each other.
+pub fn decode_snapshot(bytes: &[u8]) -> Result<(Snapshot, Store), String> {
+    let mut decoded = snapshot::decode_snapshot(bytes, &mut SpecCache::new())
+        .map_err(|error| error.to_string())?;
+    let objects = std::mem::take(&mut decoded.objects);
+    let store = Store::from_objects(objects).map_err(|error| error.to_string())?;
+    Ok((decoded, store))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use skep_store::ActionKind;
 
     use super::*;

@@ -10,7 +10,10 @@ use skep_model::{
 };
 use skep_store::{Action, Change, Store};
 
-use crate::command::{Answer, Command, CommandError};
+use crate::{
+    command::{Answer, Command, CommandError},
+    group::Group,
+};
 
 /// A request awaiting an answer; the shell maps it back to its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,6 +58,8 @@ pub enum Event {
         /// What it held.
         store: Store,
     },
+    /// The raft group, or what is known of its members, changed.
+    Group(Arc<Group>),
     /// A client wants something.
     Command {
         /// Who waits.
@@ -119,7 +124,7 @@ pub enum ToAgent {
     Heartbeat(HeartbeatResponse),
 }
 
-/// What the shell must do. None is answered but [`Effect::Propose`], by `Committed` or `Deposed`.
+/// What the shell must do. [`Effect::Propose`] is answered, by `Committed`, `Refused` or `Deposed`.
 #[derive(Debug)]
 pub enum Effect {
     /// Propose these actions to raft as one entry.
@@ -128,6 +133,16 @@ pub enum Effect {
         request_id: RequestId,
         /// What it does.
         actions: Vec<Action>,
+    },
+    /// Remove a member from the raft group. Repeated until [`Event::Group`] shows it gone.
+    RemoveMember {
+        /// Which.
+        raft_id: u64,
+    },
+    /// Hand leadership to a member, because this one is to be removed.
+    Transfer {
+        /// To which.
+        raft_id: u64,
     },
     /// Answer a client.
     Reply {

@@ -8,11 +8,15 @@ use skep_model::{
     dispatch::{DispatchError, SessionRequest},
 };
 use skep_store::{Change, Store};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
     command::{Answer, Code, Command, CommandError},
+    core::lost_leadership,
     event::{ConnectionId, ToAgent},
+    group::Group,
+    manager::StepSender,
+    replica::{Joined, StepRefused},
 };
 
 /// Requests on their way to the manager's loop; more wait in their callers.
@@ -33,6 +37,8 @@ pub struct Published {
     pub is_leader: bool,
     /// Why commands are refused, when the manager cannot write its log.
     pub fault: Option<String>,
+    /// The raft group.
+    pub group: Arc<Group>,
 }
 
 /// Changes of one committed entry, as the feed tells them.
@@ -65,6 +71,26 @@ pub(crate) enum Request {
     Gone {
         connection: ConnectionId,
     },
+    Join {
+        node_id: NodeId,
+        addr: String,
+        reply: oneshot::Sender<Result<Joined, CommandError>>,
+    },
+    Step {
+        message: Box<skep_raft::Message>,
+        reply: StepSender,
+    },
+    Unreachable {
+        raft_id: u64,
+    },
+    SnapshotSent {
+        raft_id: u64,
+        is_delivered: bool,
+    },
+    PeerLost {
+        raft_id: u64,
+    },
+    Expelled,
 }
 
 pub(crate) type Updates = Vec<(TaskId, TaskStatus)>;
@@ -84,6 +110,8 @@ pub struct Handle {
     pub(crate) requests: mpsc::Sender<Request>,
     pub(crate) published: Arc<ArcSwap<Published>>,
     pub(crate) feed: broadcast::Sender<Feed>,
+    pub(crate) group: watch::Receiver<Arc<Group>>,
+    pub(crate) applied: watch::Receiver<u64>,
     pub(crate) next_connection: Arc<std::sync::atomic::AtomicU64>,
 }
 
@@ -107,6 +135,90 @@ impl Handle {
     /// Changes committed from now on.
     pub fn changes(&self) -> broadcast::Receiver<Feed> {
         self.feed.subscribe()
+    }
+
+    /// The raft group, whenever it or the state of a member changes.
+    pub fn group(&self) -> watch::Receiver<Arc<Group>> {
+        self.group.clone()
+    }
+
+    /// Makes a manager a member of the raft group, or takes its new address; returns after the
+    /// commit. Only the leader does it. The caller vouches for `node_id` and that `addr` answers.
+    ///
+    /// # Errors
+    /// This manager does not lead, the node is no manager, or leadership was lost under way: ask
+    /// the leader again.
+    pub async fn join(&self, node_id: NodeId, addr: String) -> Result<Joined, CommandError> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Join {
+            node_id,
+            addr,
+            reply,
+        };
+        self.requests.send(request).await.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    /// Takes a raft message of another manager, whose certificate the caller has checked.
+    ///
+    /// # Errors
+    /// The message was not taken; the sender must stop if it was removed.
+    pub async fn step(&self, message: skep_raft::Message) -> Result<(), StepRefused> {
+        let (reply, answer) = oneshot::channel();
+        let message = Box::new(message);
+        let request = Request::Step { message, reply };
+        let sent = self.requests.send(request).await;
+        sent.map_err(|_| StepRefused::Stopped)?;
+        answer.await.map_err(|_| StepRefused::Stopped)?
+    }
+
+    /// A message to a member could not be delivered.
+    pub fn report_unreachable(&self, raft_id: u64) {
+        // A report lost to a full queue is made again with the next message.
+        let _ = self.requests.try_send(Request::Unreachable { raft_id });
+    }
+
+    /// How sending a snapshot to a member ended; must be told, or it gets nothing more.
+    pub async fn report_snapshot(&self, raft_id: u64, is_delivered: bool) {
+        let request = Request::SnapshotSent {
+            raft_id,
+            is_delivered,
+        };
+        let _ = self.requests.send(request).await;
+    }
+
+    /// The connection to a member was reset or refused: if it led, an election starts at once.
+    pub fn peer_lost(&self, raft_id: u64) {
+        let _ = self.requests.try_send(Request::PeerLost { raft_id });
+    }
+
+    /// Another manager refused a message because this one was removed from the group.
+    pub async fn expelled(&self) {
+        let _ = self.requests.send(Request::Expelled).await;
+    }
+
+    /// The index a read must have seen to show everything acknowledged before. As in Swarm the
+    /// leader answers from memory: check-quorum ends a leader that is cut off within two seconds.
+    ///
+    /// # Errors
+    /// This manager does not lead.
+    pub fn read_index(&self) -> Result<u64, CommandError> {
+        let view = self.view();
+        if view.is_leader {
+            Ok(view.index)
+        } else {
+            Err(lost_leadership())
+        }
+    }
+
+    /// Waits until the entries up to `index` are in [`Self::view`].
+    ///
+    /// # Errors
+    /// The manager has stopped.
+    pub async fn wait_applied(&self, index: u64) -> Result<(), CommandError> {
+        let mut applied = self.applied.clone();
+        let waited = applied.wait_for(|applied| *applied >= index).await;
+        waited.map(drop).map_err(|_| stopped())
     }
 
     /// Opens an agent's connection. The caller vouches for `node_id` (from its certificate, or

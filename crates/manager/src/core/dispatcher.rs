@@ -10,7 +10,8 @@ use std::{
 };
 
 use skep_model::{
-    Node, NodeId, NodeState, Rng, SessionId, Task, TaskId, TaskState, Timestamp,
+    DEFAULT_HEARTBEAT_PERIOD, Node, NodeId, NodeState, Rng, SessionId, Task, TaskId, TaskState,
+    Timestamp,
     dispatch::{
         AssignmentChange, AssignmentSequence, AssignmentsKind, AssignmentsMessage, DispatchError,
         HeartbeatResponse, SessionMessage, SessionRequest, WeightedPeer,
@@ -18,12 +19,23 @@ use skep_model::{
 };
 use skep_store::{Change, Object, Store, Transaction};
 
-use crate::event::{ConnectionId, Effect, ToAgent};
+use crate::{
+    event::{ConnectionId, Effect, ToAgent},
+    group::Group,
+};
 
 /// Missed heartbeats until a node counts as down (SwarmKit's grace period).
 const GRACE_HEARTBEATS: u32 = 3;
 /// After a change of leader agents get twice the grace to find the new one (SwarmKit).
 const GRACE_AFTER_ELECTION: u32 = 2 * GRACE_HEARTBEATS;
+/// And at least this: Docker's agents wait up to 8 s between attempts to register.
+const GRACE_AFTER_ELECTION_MIN: Duration = Duration::from_secs(8);
+/// Heartbeat period of a small cluster whose operator left Swarm's default: a silent node is found
+/// after three of them.
+const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
+/// Nodes up to which [`HEARTBEAT_MIN`] holds; beyond, the period grows with their number up to
+/// Swarm's default, so that the leader takes about as many heartbeats a second as with so many.
+const FAST_HEARTBEAT_NODES: usize = 1000;
 /// Registrations one node may make within [`RATE_WINDOW`] (SwarmKit): more is a broken agent.
 const REGISTRATIONS_MAX: usize = 3;
 /// See [`REGISTRATIONS_MAX`].
@@ -62,6 +74,7 @@ struct Session {
 /// All sessions and the deadlines of all nodes.
 #[derive(Debug, Default)]
 pub(super) struct Dispatcher {
+    group: Arc<Group>,
     sessions: BTreeMap<NodeId, Session>,
     nodes_by_connection: BTreeMap<ConnectionId, NodeId>,
     /// When a node counts as down unless heard of, and the same by time.
@@ -71,6 +84,30 @@ pub(super) struct Dispatcher {
 }
 
 impl Dispatcher {
+    /// A dispatcher of a manager in `group`.
+    pub(super) fn new(group: Arc<Group>) -> Self {
+        Self {
+            group,
+            ..Self::default()
+        }
+    }
+
+    /// Takes up a changed group; agents hear of it when members or addresses changed.
+    pub(super) fn set_group(&mut self, store: &Store, group: Arc<Group>, out: &mut Vec<Effect>) {
+        let is_news = self.group.list() != group.list();
+        self.group = group;
+        if is_news {
+            self.announce(store, out);
+        }
+    }
+
+    /// Sends every agent the session data that all share.
+    fn announce(&self, store: &Store, out: &mut Vec<Effect>) {
+        for session in self.sessions.values() {
+            out.push(session_message(session, store, &self.group));
+        }
+    }
+
     /// The earliest moment at which a node may have to be marked down.
     pub(super) fn next_deadline(&self) -> Option<Timestamp> {
         self.by_deadline.first().map(|(deadline, _)| *deadline)
@@ -80,6 +117,7 @@ impl Dispatcher {
     pub(super) fn begin(&mut self, tx: &mut Transaction) {
         let now = tx.now();
         let grace = heartbeat_period(tx.view()) * GRACE_AFTER_ELECTION;
+        let grace = grace.max(GRACE_AFTER_ELECTION_MIN);
         let nodes: Vec<Arc<Node>> = tx.view().nodes().cloned().collect();
         for node in nodes {
             if node.status.state == NodeState::Down {
@@ -160,7 +198,7 @@ impl Dispatcher {
             sent_node: Arc::clone(node),
             sequence: AssignmentSequence::NONE,
         };
-        out.push(session_message(&session, store));
+        out.push(session_message(&session, store, &self.group));
         let tasks = store
             .tasks_on_node(node_id)
             .filter(|task| is_sent(task))
@@ -279,6 +317,13 @@ impl Dispatcher {
                     }
                 }
                 (_, Some(Object::Node(node))) => self.note_node(store, node, out),
+                (Some(Object::Cluster(old)), Some(Object::Cluster(new))) => {
+                    let is_news = old.root_ca.ca_cert != new.root_ca.ca_cert
+                        || old.network_bootstrap_keys != new.network_bootstrap_keys;
+                    if is_news {
+                        self.announce(store, out);
+                    }
+                }
                 (Some(Object::Node(node)), None) => {
                     self.set_deadline(node.id, None);
                     self.close(node.id, DispatchError::NodeNotFound, out);
@@ -302,7 +347,7 @@ impl Dispatcher {
                 reason: not_leader(),
             });
         }
-        *self = Self::default();
+        *self = Self::new(Arc::clone(&self.group));
     }
 
     fn note_node(&mut self, store: &Store, node: &Arc<Node>, out: &mut Vec<Effect>) {
@@ -310,9 +355,12 @@ impl Dispatcher {
             return;
         };
         let sent = &session.sent_node;
-        if sent.spec != node.spec || sent.role != node.role {
+        let is_news = sent.spec != node.spec
+            || sent.role != node.role
+            || sent.certificate.state != node.certificate.state;
+        if is_news {
             session.sent_node = Arc::clone(node);
-            out.push(session_message(session, store));
+            out.push(session_message(session, store, &self.group));
         }
     }
 
@@ -371,12 +419,12 @@ impl Session {
     }
 }
 
-fn session_message(session: &Session, store: &Store) -> Effect {
+fn session_message(session: &Session, store: &Store, group: &Group) -> Effect {
     let cluster = store.cluster();
     let message = SessionMessage {
         session_id: session.id,
         node: Some(Arc::clone(&session.sent_node)),
-        managers: managers(store),
+        managers: managers(group),
         network_bootstrap_keys: cluster
             .map(|cluster| cluster.network_bootstrap_keys.clone())
             .unwrap_or_default(),
@@ -407,22 +455,30 @@ fn is_same_for_agent(a: &Task, b: &Task) -> bool {
         && a.assigned_generic_resources == b.assigned_generic_resources
 }
 
+/// The period agents are told. An operator's own value is kept; Swarm's default is shortened while
+/// the cluster is small enough, so that dead nodes are found sooner.
 fn heartbeat_period(store: &Store) -> Duration {
     let period = store.cluster().map(|cluster| cluster.spec.heartbeat_period);
-    period.unwrap_or(skep_model::DEFAULT_HEARTBEAT_PERIOD)
+    match period.unwrap_or(DEFAULT_HEARTBEAT_PERIOD) {
+        DEFAULT_HEARTBEAT_PERIOD => {
+            let load = store.node_count().div_ceil(FAST_HEARTBEAT_NODES);
+            let load = u32::try_from(load).unwrap_or(u32::MAX).max(1);
+            HEARTBEAT_MIN
+                .saturating_mul(load)
+                .min(DEFAULT_HEARTBEAT_PERIOD)
+        }
+        own => own,
+    }
 }
 
-/// All managers with a known address: an agent forgets those that are not listed.
-fn managers(store: &Store) -> Vec<WeightedPeer> {
-    let peer = |node: &Arc<Node>| {
-        let status = node.manager_status.as_ref()?;
-        Some(WeightedPeer {
-            node_id: node.id,
-            addr: status.addr.clone(),
-            weight: PEER_WEIGHT,
-        })
+/// All managers: an agent forgets those that are not listed.
+fn managers(group: &Group) -> Vec<WeightedPeer> {
+    let peer = |member: skep_wire::member::Member| WeightedPeer {
+        node_id: member.node_id,
+        addr: member.addr,
+        weight: PEER_WEIGHT,
     };
-    store.nodes().filter_map(peer).collect()
+    group.list().into_iter().map(peer).collect()
 }
 
 /// What agents and clients hear from a manager that does not lead.

@@ -1,16 +1,18 @@
-//! Commands on nodes and on the cluster object.
+//! Commands on nodes.
 
-use skep_model::{
-    Cluster, ClusterSpec, Node, NodeId, NodeSpec, NodeState, Redacted, Role, Version, validate,
-};
+use skep_model::{Node, NodeId, NodeSpec, NodeState, Role, Version, validate};
 use skep_store::Transaction;
 
-use super::{refuse_problems, refuse_store_error};
-use crate::command::{Answer, Code, CommandError};
+use super::{cluster, refuse_problems, refuse_store_error};
+use crate::{
+    command::{Answer, Code, CommandError},
+    group::Group,
+};
 
 /// Replaces a node's spec.
 pub(super) fn update(
     tx: &mut Transaction,
+    group: &Group,
     id: NodeId,
     version: Version,
     spec: NodeSpec,
@@ -20,7 +22,7 @@ pub(super) fn update(
     };
     refuse_problems(&validate::node_spec(&spec))?;
     if stored.spec.desired_role == Role::Manager && spec.desired_role == Role::Worker {
-        check_not_last_manager(tx)?;
+        check_demotion(tx, group, id)?;
     }
     let mut node = Node::clone(stored);
     node.meta.version = version;
@@ -33,13 +35,17 @@ pub(super) fn update(
 /// Forgets a node that is no manager and, unless forced, is down.
 pub(super) fn remove(
     tx: &mut Transaction,
+    group: &Group,
     id: NodeId,
     is_forced: bool,
 ) -> Result<Answer, CommandError> {
     let Some(node) = tx.view().node(id) else {
         return Err(not_found(id));
     };
-    let refusal = if node.spec.desired_role == Role::Manager || node.role == Role::Manager {
+    let is_manager = node.spec.desired_role == Role::Manager
+        || node.role == Role::Manager
+        || group.by_node(id).is_some();
+    let refusal = if is_manager {
         Some(format!(
             "node {id} is a cluster manager and is a member of the raft cluster. \
              It must be demoted to worker before removal"
@@ -52,52 +58,47 @@ pub(super) fn remove(
     if let Some(message) = refusal {
         return Err(CommandError::new(Code::FailedPrecondition, message));
     }
+    cluster::blacklist(tx, id);
     tx.remove_node(id);
     Ok(Answer::Done)
 }
 
-/// Tokens that replace those in force; `None` keeps one.
-#[derive(Debug, Clone, Default)]
-pub(super) struct NewTokens {
-    pub(super) worker: Option<Redacted<String>>,
-    pub(super) manager: Option<Redacted<String>>,
-}
-
-/// Replaces the cluster's spec and, where asked, its join tokens.
-pub(super) fn update_cluster(
+/// Makes a manager a worker because it says that it leaves.
+pub(super) fn leave_group(
     tx: &mut Transaction,
-    version: Version,
-    spec: ClusterSpec,
-    tokens: NewTokens,
+    group: &Group,
+    id: NodeId,
 ) -> Result<Answer, CommandError> {
-    let Some(stored) = tx.view().cluster() else {
-        return Err(CommandError::new(Code::NotFound, "cluster not found"));
+    let Some(stored) = tx.view().node(id) else {
+        return Err(not_found(id));
     };
-    refuse_problems(&validate::cluster_spec(&spec))?;
-    let mut cluster = Cluster::clone(stored);
-    cluster.meta.version = version;
-    cluster.spec = spec;
-    if let Some(token) = tokens.worker {
-        cluster.root_ca.join_tokens.worker = token;
+    if stored.spec.desired_role == Role::Worker {
+        return Ok(Answer::Done);
     }
-    if let Some(token) = tokens.manager {
-        cluster.root_ca.join_tokens.manager = token;
-    }
-    tx.update_cluster(cluster)
+    check_demotion(tx, group, id)?;
+    let mut node = Node::clone(stored);
+    node.spec.desired_role = Role::Worker;
+    tx.update_node(node)
         .map_err(|error| refuse_store_error(&error))?;
     Ok(Answer::Done)
 }
 
-fn check_not_last_manager(tx: &Transaction) -> Result<(), CommandError> {
+/// Refuses to demote the last manager, or one without which the rest is no quorum.
+fn check_demotion(tx: &Transaction, group: &Group, id: NodeId) -> Result<(), CommandError> {
+    let refused = |message| Err(CommandError::new(Code::FailedPrecondition, message));
     let managers = tx
         .view()
         .nodes()
         .filter(|node| node.spec.desired_role == Role::Manager);
-    if managers.count() > 1 {
-        return Ok(());
+    if managers.count() <= 1 {
+        return refused("attempting to demote the last manager of the swarm");
     }
-    let message = "attempting to demote the last manager of the swarm";
-    Err(CommandError::new(Code::FailedPrecondition, message))
+    // One that never finished joining the group is no loss to it.
+    let member = group.by_node(id).map(|status| status.member.raft_id);
+    if member.is_some_and(|raft_id| !group.is_quorate_without(raft_id)) {
+        return refused("can't remove member from the raft: this would result in a loss of quorum");
+    }
+    Ok(())
 }
 
 fn not_found(id: NodeId) -> CommandError {

@@ -1,0 +1,76 @@
+//! Commands on the cluster object: settings, join tokens, unlock key, root of certificates.
+
+use skep_model::{Cluster, ClusterSpec, EncryptionKey, NodeId, Timestamp, Version, validate};
+use skep_store::Transaction;
+
+use super::{refuse_problems, refuse_store_error, rotation};
+use crate::{
+    command::{Answer, Code, CommandError, Rotate},
+    vault::Vault,
+};
+
+/// Whom the unlock key serves, as SwarmKit names it.
+const UNLOCK_SUBSYSTEM: &str = "swarm-manager";
+/// A removed node's certificate is refused until it has expired, and this much longer (SwarmKit).
+const BLACKLIST_GRACE: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
+
+/// Replaces the cluster's spec and, where asked, its secrets.
+pub(super) fn update(
+    tx: &mut Transaction,
+    vault: &mut dyn Vault,
+    version: Version,
+    spec: ClusterSpec,
+    rotate: Rotate,
+) -> Result<Answer, CommandError> {
+    let Some(stored) = tx.view().cluster() else {
+        return Err(CommandError::new(Code::NotFound, "cluster not found"));
+    };
+    refuse_problems(&validate::cluster_spec(&spec))?;
+    let mut cluster = Cluster::clone(stored);
+    cluster.meta.version = version;
+    cluster.spec = spec;
+    let root = &mut cluster.root_ca;
+    if rotate.worker_token {
+        root.join_tokens.worker = vault.join_token(&root.ca_cert);
+    }
+    if rotate.manager_token {
+        root.join_tokens.manager = vault.join_token(&root.ca_cert);
+    }
+    set_unlock_key(&mut cluster, vault, rotate.unlock_key);
+    rotation::begin(&mut cluster, vault, tx.now())?;
+    tx.update_cluster(cluster)
+        .map_err(|error| refuse_store_error(&error))?;
+    Ok(Answer::Done)
+}
+
+/// Makes the unlock key follow the setting: none while managers are not locked.
+pub(super) fn set_unlock_key(cluster: &mut Cluster, vault: &mut dyn Vault, is_rotated: bool) {
+    if !cluster.spec.auto_lock_managers {
+        cluster.unlock_keys.clear();
+    } else if cluster.unlock_keys.is_empty() || is_rotated {
+        cluster.unlock_keys = vec![EncryptionKey {
+            subsystem: UNLOCK_SUBSYSTEM.to_owned(),
+            key: vault.unlock_key(),
+            lamport_time: 0,
+        }];
+    }
+}
+
+/// Refuses the certificate of a node that is being removed, for as long as it could be valid.
+pub(super) fn blacklist(tx: &mut Transaction, node_id: NodeId) {
+    let now = tx.now();
+    let Some(stored) = tx.view().cluster() else {
+        return;
+    };
+    let mut cluster = Cluster::clone(stored);
+    let life = cluster
+        .spec
+        .ca
+        .node_cert_expiry
+        .max(skep_model::DEFAULT_CERT_EXPIRY);
+    let listed = &mut cluster.blacklisted_certificates;
+    listed.retain(|_, until: &mut Timestamp| *until > now);
+    listed.insert(node_id.to_string(), now + life + BLACKLIST_GRACE);
+    tx.update_cluster(cluster)
+        .expect("the cluster just read can be written");
+}
