@@ -9,11 +9,13 @@ use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use skep_model::{ClusterId, NodeId, NodeTlsInfo, Role, Timestamp};
 use x509_parser::{certificate::X509Certificate, prelude::FromDer as _, time::ASN1Time};
 
+use crate::{der::elements, tls};
+
 pub(crate) const MANAGER_UNIT: &str = "swarm-manager";
 pub(crate) const WORKER_UNIT: &str = "swarm-worker";
 
 /// Largest chain or bundle read. Real ones have one to three certificates of about 600 bytes.
-const PEM_BYTES_MAX: usize = 64 << 10;
+pub(crate) const PEM_BYTES_MAX: usize = 64 << 10;
 /// Most certificates read of a chain or bundle: bounds the signature checks a peer can cause.
 const CERTIFICATES_MAX: usize = 8;
 
@@ -37,6 +39,15 @@ pub struct NodeCertificate {
     pub not_before: Timestamp,
     /// Valid until.
     pub not_after: Timestamp,
+}
+
+/// Who issued a certificate, as nodes report it and root rotations compare it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Issuer {
+    /// DER of the subject.
+    pub subject: Vec<u8>,
+    /// DER of the public key (SPKI).
+    pub public_key: Vec<u8>,
 }
 
 /// Why a certificate is refused.
@@ -140,6 +151,19 @@ pub fn tls_info(chain: &[u8], roots: &[u8]) -> Result<NodeTlsInfo, CertificateEr
     })
 }
 
+/// Who certificates issued by the root in `ca_cert` (PEM) say issued them; of a bundle, the first.
+///
+/// # Errors
+/// The bundle is malformed.
+pub fn issuer(ca_cert: &[u8]) -> Result<Issuer, CertificateError> {
+    let ders = read_pem(ca_cert)?;
+    let certificate = parse(ders.first().ok_or(CertificateError::Malformed)?)?;
+    Ok(Issuer {
+        subject: certificate.subject().as_raw().to_vec(),
+        public_key: certificate.public_key().raw.to_vec(),
+    })
+}
+
 /// When to renew: at a point between 50 and 80 % of the validity, chosen by `random`, so that nodes do not come all at once.
 #[must_use]
 pub fn renewal_time(certificate: &NodeCertificate, random: u64) -> Timestamp {
@@ -196,9 +220,44 @@ fn parse_all<'d>(
 fn is_issued_by(certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>) -> bool {
     certificate.issuer().as_raw() == issuer.subject().as_raw()
         && issuer.is_ca()
-        && certificate
-            .verify_signature(Some(issuer.public_key()))
-            .is_ok()
+        && is_signed_by(certificate, issuer)
+}
+
+/// By signature alone, with the algorithms TLS accepts (x509-parser knows fewer).
+pub(crate) fn is_signed_by(
+    certificate: &X509Certificate<'_>,
+    issuer: &X509Certificate<'_>,
+) -> bool {
+    let key = issuer.public_key();
+    let (Some(key_algorithm), Some(signature_algorithm)) = (
+        algorithm_of(key.raw),
+        elements(certificate.as_raw())
+            .and_then(|parts| elements(parts.first()?.content))
+            .and_then(|parts| Some(parts.get(1)?.content)),
+    ) else {
+        return false;
+    };
+    tls::provider()
+        .signature_verification_algorithms
+        .all
+        .iter()
+        .any(|algorithm| {
+            algorithm.public_key_alg_id().as_ref() == key_algorithm
+                && algorithm.signature_alg_id().as_ref() == signature_algorithm
+                && algorithm
+                    .verify_signature(
+                        &key.subject_public_key.data,
+                        certificate.tbs_certificate.as_ref(),
+                        &certificate.signature_value.data,
+                    )
+                    .is_ok()
+        })
+}
+
+/// The algorithm of a key (SPKI), without the tag and length around it.
+pub(crate) fn algorithm_of(spki: &[u8]) -> Option<&[u8]> {
+    let parts = elements(elements(spki)?.first()?.content)?;
+    Some(parts.first()?.content)
 }
 
 fn check_validity(
@@ -219,7 +278,7 @@ fn check_validity(
     Ok(())
 }
 
-fn timestamp(time: ASN1Time) -> Timestamp {
+pub(crate) fn timestamp(time: ASN1Time) -> Timestamp {
     Timestamp::ZERO.saturating_add(Duration::from_secs(
         u64::try_from(time.timestamp()).unwrap_or(0),
     ))

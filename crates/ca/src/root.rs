@@ -7,13 +7,17 @@ use rcgen::{
     Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData as _, SanType,
     SerialNumber,
 };
+use rustls_pki_types::CertificateDer;
 use skep_model::{Role, Timestamp};
 use time::OffsetDateTime;
+use x509_parser::certificate::X509Certificate;
 use zeroize::Zeroizing;
 
 use crate::{
-    certificate::{CertificateError, Subject, parse, read_pem, unit_of},
+    certificate::{self, CertificateError, Subject, parse, read_pem, unit_of},
+    cross_sign::{By, cross_sign},
     join_token::bundle_hash,
+    pem_text,
     request::PublicKey,
 };
 
@@ -34,6 +38,8 @@ const SERIAL_BYTES: usize = 20;
 pub struct RootCa {
     certificates_pem: String,
     key_pem: Zeroizing<String>,
+    /// The one of the certificates that `issuer` signs for.
+    certificate: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -49,6 +55,9 @@ pub enum RootError {
     /// The key belongs to none of the certificates.
     #[error("root key belongs to none of the root certificates")]
     KeyMismatch,
+    /// The subject has parts that the certificates it issues could not repeat.
+    #[error("subject of the root certificate is not supported")]
+    Name,
     /// The certificate of the key may not issue.
     #[error("root certificate is not a CA")]
     NotACa,
@@ -58,6 +67,15 @@ pub enum RootError {
     /// The cryptographic library failed.
     #[error("failed to sign a certificate")]
     Sign(#[source] rcgen::Error),
+    /// A root's certificate cannot be signed by another root.
+    #[error("failed to cross-sign a root certificate")]
+    CrossSign,
+    /// Only the certificate is stored: someone else has the key.
+    #[error("no valid signer found")]
+    NoKey,
+    /// The cross-signed certificate is not one of the new root.
+    #[error("cross-signed certificate does not belong to the new root")]
+    CrossSigned,
 }
 
 // === impl RootCa ===
@@ -77,8 +95,9 @@ impl RootCa {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key).map_err(RootError::Sign)?;
         Ok(Self {
-            certificates_pem: certificate.pem(),
+            certificates_pem: pem_text::certificate(certificate.der()),
             key_pem: Zeroizing::new(key.serialize_pem()),
+            certificate: certificate.into(),
             issuer: Issuer::new(params, key),
         })
     }
@@ -99,10 +118,11 @@ impl RootCa {
             if !certificate.is_ca() {
                 return Err(RootError::NotACa);
             }
-            let issuer = Issuer::from_ca_cert_der(der, pair).map_err(|_| RootError::Key)?;
+            let issuer = Issuer::from_ca_cert_der(der, pair).map_err(|_| RootError::Name)?;
             return Ok(Self {
                 certificates_pem: certificates.to_owned(),
                 key_pem: Zeroizing::new(key.to_owned()),
+                certificate: der.clone(),
                 issuer,
             });
         }
@@ -125,6 +145,35 @@ impl RootCa {
     #[must_use]
     pub fn hash(&self) -> String {
         bundle_hash(self.certificates_pem.as_bytes())
+    }
+
+    /// Who the certificates it issues say issued them.
+    #[must_use]
+    pub fn issuer(&self) -> certificate::Issuer {
+        let certificate = self.parsed();
+        certificate::Issuer {
+            subject: certificate.subject().as_raw().to_vec(),
+            public_key: certificate.public_key().raw.to_vec(),
+        }
+    }
+
+    /// The certificate of the root `new` once more, signed by this one (PEM): same subject, key, key identifier and
+    /// validity. With it behind a certificate that `new` issued, those who know only this root accept that.
+    ///
+    /// # Errors
+    /// The certificate has no extensions (so is no CA's), or the cryptographic library fails.
+    pub fn cross_sign(&self, new: &Self) -> Result<String, RootError> {
+        let by = By {
+            certificate: &self.parsed(),
+            key: self.issuer.key(),
+        };
+        let der = cross_sign(&new.parsed(), &serial(), &by).ok_or(RootError::CrossSign)?;
+        Ok(pem_text::certificate(&der))
+    }
+
+    /// The certificate that the key belongs to.
+    pub(crate) fn parsed(&self) -> X509Certificate<'_> {
+        parse(&self.certificate).expect("the certificate was read before")
     }
 
     /// A certificate (PEM) for `subject`, valid for `lifetime` from `now`, and an hour before. A lifetime below
@@ -171,7 +220,7 @@ impl RootCa {
         let certificate = params
             .signed_by(&key.0, &self.issuer)
             .map_err(RootError::Sign)?;
-        Ok(certificate.pem())
+        Ok(pem_text::certificate(certificate.der()))
     }
 }
 
@@ -183,15 +232,19 @@ impl fmt::Debug for RootCa {
     }
 }
 
-/// Validity and serial; no name and no extensions yet.
-fn params(now: Timestamp, lifetime: Duration) -> Result<CertificateParams, RootError> {
+fn serial() -> [u8; SERIAL_BYTES] {
     let mut serial = [0; SERIAL_BYTES];
     getrandom::fill(&mut serial).expect("the kernel gives random bytes");
     // Positive, and not shortened by a leading zero.
     serial[0] = serial[0] & 0x7f | 0x40;
+    serial
+}
+
+/// Validity and serial; no name and no extensions yet.
+fn params(now: Timestamp, lifetime: Duration) -> Result<CertificateParams, RootError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    params.serial_number = Some(SerialNumber::from_slice(&serial()));
     let (seconds, _) = now.to_parts();
     let minute = seconds - seconds.rem_euclid(60);
     let at = |base: i64, offset: Duration, sign: i64| {
