@@ -9,8 +9,8 @@ use std::{
 };
 
 use skep_model::{
-    Availability, NodeId, NodeState, Protocol, PublishMode, ServiceId, ServiceMode, Slot,
-    SpecVersion, Task, TaskId, TaskState, constraint,
+    Availability, NodeId, NodeState, Protocol, PublishMode, ServiceId, ServiceMode, Slot, Task,
+    TaskId, TaskState, constraint,
 };
 use skep_store::{NodeLoad, Store};
 
@@ -79,6 +79,20 @@ pub enum Violation {
         /// The node.
         node: NodeId,
     },
+    /// A task of a removed node that is still believed to run.
+    Unorphaned {
+        /// The task.
+        task: TaskId,
+        /// The node.
+        node: NodeId,
+    },
+    /// A task that shall run on a drained node, though nothing is done about it.
+    Stranded {
+        /// The task.
+        task: TaskId,
+        /// The node.
+        node: NodeId,
+    },
     /// An ended task that the orchestrator has not looked at.
     Unattended {
         /// The task.
@@ -98,6 +112,7 @@ pub fn check(view: &Store) -> Vec<Violation> {
         check_constraints(view, task, &mut found);
     }
     check_slots(view, &mut found);
+    check_drained(view, &mut found);
     check_nodes(view, &mut found);
     found
 }
@@ -116,6 +131,10 @@ fn check_placed(view: &Store, task: &Task, found: &mut Vec<Violation>) {
         Some(node) if is_live(task) && view.node(node).is_none() => {
             let task = task.id;
             found.push(Violation::UnknownNode { task, node });
+        }
+        Some(node) if is_placed(task) && view.node(node).is_none() => {
+            let task = task.id;
+            found.push(Violation::Unorphaned { task, node });
         }
         None | Some(_) => {}
     }
@@ -191,20 +210,36 @@ fn check_constraints(view: &Store, task: &Task, found: &mut Vec<Violation>) {
     }
 }
 
-/// A slot has one task that shall run. During a start-first update it has one of each of two
-/// revisions; an update that is replaced by the next leaves them for a while.
-fn check_slots(view: &Store, found: &mut Vec<Violation>) {
-    let mut slots: BTreeMap<(ServiceId, Slot), Vec<Option<SpecVersion>>> = BTreeMap::new();
+type LiveSlots<'a> = BTreeMap<(ServiceId, Slot), Vec<&'a Task>>;
+
+fn live_slots(view: &Store) -> LiveSlots<'_> {
+    let mut slots = LiveSlots::new();
     for task in view.tasks().filter(|task| is_live(task)) {
         if let Some(key) = task.service_id.zip(task.slot()) {
-            slots.entry(key).or_default().push(task.spec_version);
+            slots.entry(key).or_default().push(task);
         }
     }
-    for ((service, slot), versions) in slots {
-        let count = versions.len();
-        let is_crowded = match versions.as_slice() {
+    slots
+}
+
+fn is_drained(view: &Store, task: &Task) -> bool {
+    let node = task.node_id.and_then(|id| view.node(id));
+    node.is_some_and(|node| node.spec.availability == Availability::Drain)
+}
+
+/// A slot has one task that shall run. During a start-first update it has one of each of two
+/// revisions; an update that is replaced by the next leaves them for a while. While a task leaves
+/// a drained node, its replacement is there already.
+fn check_slots(view: &Store, found: &mut Vec<Violation>) {
+    for ((service, slot), tasks) in live_slots(view) {
+        let count = tasks.len();
+        let is_crowded = match tasks.as_slice() {
             [] | [_] => false,
-            [first, second] => first == second,
+            [first, second] => {
+                first.spec_version == second.spec_version
+                    && !is_drained(view, first)
+                    && !is_drained(view, second)
+            }
             [_, _, _, ..] => true,
         };
         if is_crowded {
@@ -213,6 +248,43 @@ fn check_slots(view: &Store, found: &mut Vec<Violation>) {
                 slot,
                 count,
             });
+        }
+    }
+}
+
+/// A drained node empties. Tasks of global services are told to stop at once; of a replicated
+/// service some slot is always between two nodes, unless an update moves them in its own time.
+fn check_drained(view: &Store, found: &mut Vec<Violation>) {
+    let slots = live_slots(view);
+    // One that failed and waits out its delay is on its way, too.
+    let is_coming =
+        |t: &Task| t.desired_state <= TaskState::Running && t.status.state != TaskState::Running;
+    let has_gap = |key: &(ServiceId, Slot)| {
+        let all = || view.tasks_in_slot(key.0, key.1);
+        all().any(|task| is_coming(task)) && all().any(|task| is_drained(view, task))
+    };
+    let moving: BTreeSet<ServiceId> = slots
+        .keys()
+        .filter(|key| has_gap(key))
+        .map(|(service, _)| *service)
+        .collect();
+    for ((service, _), tasks) in &slots {
+        let Some(service) = view.service(*service) else {
+            continue;
+        };
+        let is_excused = match service.spec.mode {
+            ServiceMode::Replicated { .. } => {
+                moving.contains(&service.id) || crate::update::is_active(service)
+            }
+            ServiceMode::Global => false,
+            // Jobs are not reconciled yet.
+            ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob => true,
+        };
+        for task in tasks.iter().filter(|task| is_drained(view, task)) {
+            if let (false, Some(node)) = (is_excused, task.node_id) {
+                let task = task.id;
+                found.push(Violation::Stranded { task, node });
+            }
         }
     }
 }
@@ -311,6 +383,13 @@ impl fmt::Display for Violation {
             Self::WrongSlot { task } => write!(f, "slot of task {task} does not fit its service"),
             Self::MiscountedLoad { node } => {
                 write!(f, "load of node {node} is not the sum of its tasks")
+            }
+            Self::Unorphaned { task, node } => write!(
+                f,
+                "task {task} is believed to run on node {node}, which does not exist"
+            ),
+            Self::Stranded { task, node } => {
+                write!(f, "task {task} stays on node {node}, which is drained")
             }
             Self::Unattended { task } => write!(f, "task {task} has ended and nobody noticed"),
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use skep_model::{Node, Service, Slot, Task, TaskState};
+use skep_model::{Cluster, Node, Service, Slot, Task, TaskState, reserved};
 use skep_store::{Change, Object, Store};
 
 use crate::key::Key;
@@ -27,7 +27,13 @@ impl Dirty {
             (old, Some(Object::Task(new))) => self.mark_task(task_of(old.as_ref()), new),
             (Some(Object::Task(old)), _) => self.mark_removed_task(old),
             (Some(Object::Cluster(old)), Some(Object::Cluster(new))) => {
-                if old.spec.task_history_limit != new.spec.task_history_limit {
+                let ttl = |cluster: &Cluster| {
+                    let labels = &cluster.spec.annotations.labels;
+                    labels.get(reserved::NODE_TTL).cloned()
+                };
+                if old.spec.task_history_limit != new.spec.task_history_limit
+                    || ttl(old) != ttl(new)
+                {
                     self.is_all = true;
                 }
             }
@@ -132,7 +138,11 @@ impl Dirty {
         };
         let came_up_or_ended = state_changed && new.status.state >= TaskState::Running;
         let starts_later = is_new && new.desired_state < TaskState::Running;
-        if came_up_or_ended || starts_later || (desire_changed && !is_new) {
+        // The task it replaces may have waited for that.
+        let is_prepared = state_changed
+            && new.status.state == TaskState::Ready
+            && new.desired_state == TaskState::Ready;
+        if came_up_or_ended || is_prepared || starts_later || (desire_changed && !is_new) {
             self.mark_slot(service, new.slot(), false);
         }
         if is_new || came_up_or_ended {

@@ -147,6 +147,12 @@ fn is_stale(view: &Store, change: &Change) -> bool {
         Change::UpdateService(service) => view
             .service(service.id)
             .is_none_or(|stored| stored.meta.version != service.meta.version),
+        Change::RemoveNode(id, version) => view
+            .node(*id)
+            .is_none_or(|stored| stored.meta.version != *version),
+        Change::UpdateCluster(cluster) => view
+            .cluster()
+            .is_none_or(|stored| stored.meta.version != cluster.meta.version),
         Change::Together(changes) => changes.iter().any(|change| is_stale(view, change)),
     }
 }
@@ -157,8 +163,12 @@ fn write(tx: &mut Transaction, change: Change) {
         Change::CreateTask(task) => tx.create_task(task).expect(FRESH),
         Change::UpdateTask(task) => tx.update_task(task).expect(FRESH),
         Change::UpdateService(service) => tx.update_service(*service).expect(FRESH),
+        Change::UpdateCluster(cluster) => tx.update_cluster(*cluster).expect(FRESH),
         Change::RemoveTask(id, _) => {
             tx.remove_task(id);
+        }
+        Change::RemoveNode(id, _) => {
+            tx.remove_node(id);
         }
         Change::Together(changes) => {
             for change in changes {

@@ -11,6 +11,7 @@
 
 mod check;
 mod dirty;
+mod drain;
 mod drive;
 mod global;
 mod history;

@@ -4,8 +4,8 @@
 use std::{sync::Arc, time::Duration};
 
 use skep_model::{
-    Availability, Node, NodeId, NodeState, ServiceMode, Slot, Task, TaskState, TaskStatus,
-    Timestamp, constraint,
+    Availability, Cluster, Node, NodeId, NodeState, Role, ServiceId, ServiceMode, Slot, Task,
+    TaskState, TaskStatus, Timestamp, constraint, reserved,
 };
 use skep_store::Store;
 
@@ -27,6 +27,7 @@ pub(crate) fn reconcile(view: &Store, id: NodeId, now: Timestamp) -> Plan {
         None => plan_gone(view, id, now, &mut plan),
         Some(node) if node.status.state == NodeState::Down => {
             plan_silent(view, node, now, &mut plan);
+            plan_forgotten(view, node, now, &mut plan);
         }
         Some(node) if node.spec.availability == Availability::Active => {
             plan_evictions(view, node, now, &mut plan);
@@ -34,12 +35,12 @@ pub(crate) fn reconcile(view: &Store, id: NodeId, now: Timestamp) -> Plan {
         // Drained: the slots move. Paused: nothing is touched.
         Some(_) => {}
     }
-    if is_lost(node) {
-        for task in view.tasks_on_node(id).filter(|task| is_live(task)) {
-            let slot = task.service_id.zip(task.slot());
-            plan.follow_up
-                .extend(slot.map(|(service, slot)| Key::Slot(service, slot)));
-        }
+    for task in view.tasks_on_node(id).filter(|task| is_live(task)) {
+        let slot = task.service_id.zip(task.slot());
+        // A node that is well again keeps tasks whose move elsewhere has begun.
+        let concerned = slot.filter(|slot| is_lost(node) || is_shared(view, *slot));
+        plan.follow_up
+            .extend(concerned.map(|(service, slot)| Key::Slot(service, slot)));
     }
     let globals = view
         .services()
@@ -47,6 +48,12 @@ pub(crate) fn reconcile(view: &Store, id: NodeId, now: Timestamp) -> Plan {
     plan.follow_up
         .extend(globals.map(|service| Key::Slot(service.id, Slot::Node(id))));
     plan
+}
+
+/// Whether a slot has more than one task that shall run.
+fn is_shared(view: &Store, (service, slot): (ServiceId, Slot)) -> bool {
+    let tasks = view.tasks_in_slot(service, slot);
+    tasks.filter(|task| is_live(task)).count() > 1
 }
 
 /// Nobody will ever report on tasks of a removed node.
@@ -74,6 +81,32 @@ fn plan_silent(view: &Store, node: &Node, now: Timestamp, plan: &mut Plan) {
         let message = task.status.message.clone();
         set_status(task, status(TaskState::Orphaned, &message, now))
     }));
+}
+
+/// A worker that has been down for longer than the cluster keeps such nodes is removed, and its
+/// certificate refused. Counted like the above. A manager is a member of the raft group, which
+/// only people may make smaller.
+fn plan_forgotten(view: &Store, node: &Node, now: Timestamp, plan: &mut Plan) {
+    let is_manager = Role::Manager == node.role || Role::Manager == node.spec.desired_role;
+    let Some(cluster) = view.cluster().filter(|_| !is_manager) else {
+        return;
+    };
+    // A label that cannot be read was refused when it was set; it removes nothing.
+    let ttl = reserved::node_ttl(&cluster.spec.annotations.labels);
+    let Some(ttl) = ttl.ok().flatten() else {
+        return;
+    };
+    let due = node.meta.updated_at + ttl;
+    if now < due {
+        plan.wake_by(due);
+        return;
+    }
+    let mut cluster = Cluster::clone(cluster);
+    cluster.blacklist(node, now);
+    plan.changes.push(Change::Together(vec![
+        Change::UpdateCluster(Box::new(cluster)),
+        Change::RemoveNode(node.id, node.meta.version),
+    ]));
 }
 
 fn running_on(view: &Store, id: NodeId) -> impl Iterator<Item = &Arc<Task>> {

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use skep_model::{Service, Task, TaskId, Timestamp, Version};
+use skep_model::{Cluster, NodeId, Service, Task, TaskId, Timestamp, Version};
 
 use crate::key::Key;
 
@@ -18,6 +18,10 @@ pub enum Change {
     RemoveTask(TaskId, Version),
     /// Replaces a service; `meta.version` is the one it was computed from.
     UpdateService(Box<Service>),
+    /// Removes a node that still has the version.
+    RemoveNode(NodeId, Version),
+    /// Replaces the cluster object; `meta.version` is the one it was computed from.
+    UpdateCluster(Box<Cluster>),
     /// All or none, in one entry: between two of them the store would tell another story.
     Together(Vec<Self>),
 }
@@ -65,6 +69,18 @@ pub enum Wait {
     RestartPolicy {
         /// The task that stays ended.
         task: TaskId,
+    },
+    /// A task on a node being drained stays until others of its service have moved.
+    Drain {
+        /// The task.
+        task: TaskId,
+    },
+    /// A task on a node being drained stays until its replacement can take over.
+    Replacement {
+        /// The task.
+        task: TaskId,
+        /// Its replacement.
+        replacement: TaskId,
     },
     /// An updated task has not come up yet.
     UpdatedTask {
@@ -162,6 +178,18 @@ impl fmt::Display for Wait {
             ),
             Self::RestartPolicy { task } => {
                 write!(f, "restart policy leaves task {task} stopped")
+            }
+            Self::Drain { task } => {
+                write!(
+                    f,
+                    "task {task} leaves its node when others of its service have moved"
+                )
+            }
+            Self::Replacement { task, replacement } => {
+                write!(
+                    f,
+                    "task {task} leaves its node when task {replacement} can take over"
+                )
             }
             Self::UpdatedTask { task } => write!(f, "updated task {task} is not running yet"),
             Self::UpdateDelay { until } => write!(f, "update delay lasts until {until:?}"),

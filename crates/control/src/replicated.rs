@@ -6,6 +6,7 @@ use skep_model::{NodeId, Rng, Service, Slot, Task, TaskState, Timestamp};
 use skep_store::Store;
 
 use crate::{
+    drain,
     key::Key,
     plan::{Change, Plan, Wait},
     revision::Template,
@@ -67,7 +68,16 @@ pub(crate) fn reconcile(
         }
         filled.sort_by_key(|place| place.slot);
     }
-    plan.absorb(update::plan(view, service, &filled, &template, (now, rng)));
+    let updated = update::plan(view, service, &filled, &template, (now, &mut *rng));
+    let is_updating = !updated.changes.is_empty();
+    plan.absorb(updated);
+    if is_updating {
+        // What it started counts; the moves go on with what is left.
+        plan.follow_up.push(Key::Service(service.id));
+    } else {
+        let busy = update::busy(service, &filled, now);
+        drain::plan(&filled, &template, &busy, (now, rng), &mut plan);
+    }
     plan
 }
 
@@ -104,7 +114,7 @@ fn plan_slots(
         if !place.needs_attention() {
             continue;
         }
-        if update::is_active(place.service) {
+        if update::is_active(place.service) || place.has_leaving() {
             plan.absorb(place.plan(template, now, rng));
         } else {
             let key = Key::Slot(place.service.id, place.slot);

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use skep_model::{Availability, NodeState, RestartCondition, Task, TaskId, TaskState, Timestamp};
 use skep_store::Store;
 
-use crate::revision::{node_of, status_time};
+use crate::revision::{has_ended_by_itself, is_gone, node_of, status_time};
 
 /// How long a replacement waits for the task before it to stop. As in Swarm: a task that does not
 /// stop (node gone silent) must not keep the slot down for ever; the cost is two tasks at once.
@@ -35,11 +35,14 @@ pub(crate) fn should_restart(task: &Task, slot: &[&Arc<Task>]) -> bool {
         RestartCondition::OnFailure if task.status.state == TaskState::Complete => return false,
         RestartCondition::OnFailure | RestartCondition::Any => {}
     }
-    policy.max_attempts == 0 || restart_count(task, slot) < policy.max_attempts
+    // Attempts are for tasks that end by themselves; losing a node is nobody's attempt.
+    policy.max_attempts == 0
+        || !has_ended_by_itself(task)
+        || restart_count(task, slot) < policy.max_attempts
 }
 
-/// Restarts that led to `task`: tasks of its revision before and with it, but the first. With a
-/// window, those created within it before the task ended.
+/// Restarts that led to `task`: tasks of its revision that followed one which ended by itself.
+/// With a window, those created within it before the task ended.
 fn restart_count(task: &Task, slot: &[&Arc<Task>]) -> u64 {
     let mut earlier: Vec<&Task> = slot
         .iter()
@@ -53,12 +56,13 @@ fn restart_count(task: &Task, slot: &[&Arc<Task>]) -> u64 {
         .rev()
         .take_while(|other| other.spec_version == task.spec_version)
         .collect();
-    let restarts = &run[..run.len().saturating_sub(1)];
     let window = task.spec.restart.window;
     let ended_at = status_time(task);
-    let count = restarts
+    let count = run
         .iter()
-        .filter(|other| window.is_zero() || ended_at.since(other.meta.created_at) < window)
+        .zip(run.iter().skip(1))
+        .filter(|(_, before)| has_ended_by_itself(before))
+        .filter(|(other, _)| window.is_zero() || ended_at.since(other.meta.created_at) < window)
         .count();
     u64::try_from(count).unwrap_or(u64::MAX)
 }
@@ -93,13 +97,15 @@ pub(crate) fn start_of(view: &Store, task: &Task, slot: &[&Arc<Task>], now: Time
     }
 }
 
-/// The restart delay between `old` and the task that followed it. None after a drain, and none
-/// between revisions: the delay is there to slow a failing revision down, not to slow an update.
+/// The restart delay between `old` and the task that followed it. None when `old` lost its node,
+/// and none between revisions: the delay is there to slow a failing revision down, not to slow an
+/// update, and not to make a machine's failure last longer.
 fn delay_after(view: &Store, old: &Task, new: &Task) -> Duration {
-    let is_drained =
-        node_of(view, old).is_some_and(|node| node.spec.availability == Availability::Drain);
+    let node = node_of(view, old);
+    let is_drained = node.is_some_and(|node| node.spec.availability == Availability::Drain);
+    let is_lost = old.node_id.is_some() && is_gone(node) && !has_ended_by_itself(old);
     // Scaling makes a new version, too, but of the same task.
-    if is_drained || old.spec != new.spec {
+    if is_drained || is_lost || old.spec != new.spec {
         Duration::ZERO
     } else {
         old.spec.restart.delay

@@ -3,8 +3,9 @@
 use std::sync::{Arc, LazyLock};
 
 use skep_model::{
-    Annotations, ContainerSpec, Driver, Endpoint, Meta, Node, NodeId, Rng, Service, ServiceId,
-    Slot, SpecVersion, Task, TaskId, TaskSpec, TaskState, TaskStatus, Timestamp, constraint,
+    Annotations, Availability, ContainerSpec, Driver, Endpoint, Meta, Node, NodeId, NodeState, Rng,
+    Service, ServiceId, Slot, SpecVersion, Task, TaskId, TaskSpec, TaskState, TaskStatus,
+    Timestamp, constraint,
 };
 use skep_store::Store;
 
@@ -110,10 +111,27 @@ pub(crate) fn is_live(task: &Task) -> bool {
 
 /// Whether the node takes part at all. A node that is merely unknown or disconnected does.
 pub(crate) fn is_lost(node: Option<&Arc<Node>>) -> bool {
-    use skep_model::{Availability, NodeState};
-    node.is_none_or(|node| {
-        node.status.state == NodeState::Down || node.spec.availability == Availability::Drain
+    is_gone(node) || is_draining(node)
+}
+
+/// Whether the node is removed or silent: what ran there runs no more, as far as anybody knows.
+pub(crate) fn is_gone(node: Option<&Arc<Node>>) -> bool {
+    node.is_none_or(|node| node.status.state == NodeState::Down)
+}
+
+/// Whether the node is there and shall give its tasks away.
+pub(crate) fn is_draining(node: Option<&Arc<Node>>) -> bool {
+    node.is_some_and(|node| {
+        node.spec.availability == Availability::Drain && node.status.state != NodeState::Down
     })
+}
+
+/// Whether the task came to its end without being told to, and not because of its node.
+pub(crate) fn has_ended_by_itself(task: &Task) -> bool {
+    matches!(
+        task.status.state,
+        TaskState::Complete | TaskState::Failed | TaskState::Rejected
+    )
 }
 
 /// The node a task is on, if both are known.

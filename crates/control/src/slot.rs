@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use skep_model::{
-    Rng, Service, ServiceId, ServiceMode, Slot, Task, TaskId, TaskState, Timestamp, UpdateState,
+    Rng, Service, ServiceId, ServiceMode, Slot, Task, TaskId, TaskState, Timestamp, UpdateOrder,
+    UpdateState,
 };
 use skep_store::Store;
 
 use crate::{
-    global,
+    drain, global,
     key::Key,
     plan::{Change, Plan, Wait},
     restart::{self, Start},
@@ -39,9 +40,17 @@ pub(crate) fn reconcile(
         (ServiceMode::Replicated { .. }, Slot::Number(number)) => {
             let template = Template::new(view, service);
             let place = Place::read(view, service, slot);
+            if place.has_leaving() {
+                return to_service;
+            }
             let mut plan = place.plan(&template, now, rng);
-            // A vacant slot, or one beyond the number of replicas, is the service's business.
-            if place.updatable().is_empty() || number == 0 {
+            // A vacant slot, or one beyond the number of replicas, is the service's business. So
+            // is what comes next in a drain, when this slot has made a step.
+            let has_stepped = !plan.changes.is_empty() || !place.needs_attention();
+            if place.updatable().is_empty()
+                || number == 0
+                || has_stepped && drain::has_waiting(view, id)
+            {
                 plan.follow_up.push(Key::Service(id));
             }
             plan
@@ -119,10 +128,19 @@ impl<'a> Place<'a> {
         ended.map(|task| task.id)
     }
 
-    /// Whether the task cannot go on where it is.
+    /// Whether the task cannot go on where it is. One that serves on a node being drained can,
+    /// until its replacement is there.
     pub(crate) fn has_failed(&self, task: &Task) -> bool {
         task.status.state.is_terminal()
-            || task.node_id.is_some() && is_lost(node_of(self.view, task))
+            || task.node_id.is_some()
+                && is_lost(node_of(self.view, task))
+                && !drain::is_leaving(self.view, task)
+    }
+
+    /// Whether a task serves on a node that is being drained.
+    pub(crate) fn has_leaving(&self) -> bool {
+        let mut tasks = self.tasks.iter();
+        drain::has_draining_node(self.view) && tasks.any(|task| drain::is_leaving(self.view, task))
     }
 
     /// True when [`Place::plan`] could have something to do.
@@ -138,6 +156,10 @@ impl<'a> Place<'a> {
     pub(crate) fn plan(&self, template: &Template, now: Timestamp, rng: &mut Rng) -> Plan {
         let mut plan = Plan::default();
         let live = self.live();
+        self.plan_twins(&live, &mut plan);
+        if !plan.changes.is_empty() {
+            return plan;
+        }
         for (index, task) in live.iter().enumerate() {
             let is_waiting = task.desired_state < TaskState::Running;
             let start = if is_waiting {
@@ -165,7 +187,7 @@ impl<'a> Place<'a> {
                 }
                 (false, Start::Now) => {
                     if is_waiting {
-                        plan.changes.push(desire(task, TaskState::Running));
+                        self.plan_start(task, &live[..index], &mut plan);
                     }
                 }
             }
@@ -174,6 +196,39 @@ impl<'a> Place<'a> {
             self.plan_superseded(&live, &mut plan);
         }
         plan
+    }
+
+    /// Lets a task that waited run. Beside an older one that serves on a node being drained, it
+    /// takes over as the service's update order wants.
+    fn plan_start(&self, task: &Task, older: &[&Arc<Task>], plan: &mut Plan) {
+        let is_leaving = |task: &&&Arc<Task>| drain::is_leaving(self.view, task);
+        let mut leaving = older.iter().filter(is_leaving).peekable();
+        if leaving.peek().is_none() || drain::order(self.service) == UpdateOrder::StartFirst {
+            plan.changes.push(desire(task, TaskState::Running));
+        } else if task.status.state >= TaskState::Ready {
+            let stops = leaving.map(|old| desire(old, TaskState::Shutdown));
+            plan.changes.extend(stops);
+        }
+    }
+
+    /// Two tasks of one revision are in a slot only while one of them leaves its node. That one
+    /// goes when the other runs, and the other if the first may stay after all.
+    fn plan_twins(&self, live: &[&Arc<Task>], plan: &mut Plan) {
+        for task in live {
+            let twins = || live.iter().filter(|t| t.spec_version == task.spec_version);
+            let running = || {
+                let running = twins().filter(|t| t.status.state == TaskState::Running);
+                running.filter(|t| !self.has_failed(t))
+            };
+            let is_leaving = |task: &Task| drain::is_leaving(self.view, task);
+            let keeper = running().max_by_key(|t| (!is_leaving(t), restart::order(t)));
+            let is_superseded = keeper.is_some_and(|keeper| {
+                keeper.id != task.id && (!is_leaving(keeper) || running().count() > 1)
+            });
+            if is_superseded {
+                plan.changes.push(desire(task, TaskState::Shutdown));
+            }
+        }
     }
 
     /// Stops `task` and, if the policy says so, makes its replacement.
@@ -199,14 +254,19 @@ impl<'a> Place<'a> {
 
     /// After a start-first update that ended early, an old task may still run beside the new one.
     fn plan_superseded(&self, live: &[&Arc<Task>], plan: &mut Plan) {
-        if live.len() < 2 || update::is_paused(self.service) {
+        if live.len() < 2 {
             return;
         }
         let keeper = live.iter().rev().find(|task| {
-            task.status.state == TaskState::Running && !is_dirty(self.view, self.service, task)
+            task.status.state == TaskState::Running
+                && !drain::is_leaving(self.view, task)
+                && !is_dirty(self.view, self.service, task)
         });
+        let is_paused = update::is_paused(self.service);
         if let Some(keeper) = keeper {
-            let others = live.iter().filter(|task| task.id != keeper.id);
+            let others = live.iter().filter(|task| {
+                task.id != keeper.id && (!is_paused || drain::is_leaving(self.view, task))
+            });
             plan.changes
                 .extend(others.map(|task| desire(task, TaskState::Shutdown)));
         }

@@ -8,19 +8,20 @@
 //! early, and is complete when the last one was watched for `monitor`. See
 //! `docs/design/orchestration.md`, "Updates", also for where this differs from Swarm.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use skep_model::{
-    DEFAULT_UPDATE_MONITOR, FailureAction, Rng, Service, Task, TaskState, Timestamp, UpdateConfig,
-    UpdateOrder, UpdateState, UpdateStatus,
+    DEFAULT_UPDATE_MONITOR, FailureAction, Rng, Service, Slot, Task, TaskState, Timestamp,
+    UpdateConfig, UpdateOrder, UpdateState, UpdateStatus,
 };
 use skep_store::Store;
 
 use crate::{
+    drain,
     key::Key,
     plan::{Change, Plan, Wait},
     restart,
-    revision::{Template, is_dirty, status_time},
+    revision::{Template, has_ended_by_itself, is_dirty, status_time},
     slot::{Place, desire},
 };
 
@@ -127,6 +128,42 @@ pub(crate) fn plan(
     plan
 }
 
+/// How many slots of the service may be without a settled task at once.
+pub(crate) fn workers(service: &Service) -> usize {
+    workers_of(&config(service))
+}
+
+/// Slots an update under way is at work on.
+pub(crate) fn busy(service: &Service, places: &[Place<'_>], now: Timestamp) -> BTreeSet<Slot> {
+    let Some(place) = places.first().filter(|_| is_active(service)) else {
+        return BTreeSet::new();
+    };
+    let update = Update::read(place.view, service, places);
+    let is_busy = |touched: &&Touched<'_>| {
+        let released = update.released_at(touched);
+        released.is_none_or(|until| now < until)
+    };
+    let busy = update.touched.iter().filter(is_busy);
+    busy.map(|touched| touched.place.slot).collect()
+}
+
+fn config(service: &Service) -> UpdateConfig {
+    let is_rollback = state(service) == Some(UpdateState::RollbackStarted);
+    let config = if is_rollback {
+        &service.spec.rollback
+    } else {
+        &service.spec.update
+    };
+    config.clone().unwrap_or_default()
+}
+
+fn workers_of(config: &UpdateConfig) -> usize {
+    match config.parallelism {
+        0 => usize::MAX,
+        count => usize::try_from(count).unwrap_or(usize::MAX),
+    }
+}
+
 /// What to do with an update under way that has failed. Asked before ended tasks are restarted, so
 /// that no replacement of a revision is made that is given up in the same breath.
 pub(crate) fn failure(view: &Store, service: &Service, places: &[Place<'_>]) -> Option<Change> {
@@ -170,6 +207,8 @@ struct Update<'a> {
     monitor: Duration,
     touched: Vec<Touched<'a>>,
     waiting: Vec<&'a Place<'a>>,
+    /// Slots that are on their way off a drained node; they count like slots being updated.
+    moving: BTreeSet<Slot>,
     view: &'a Store,
 }
 
@@ -186,14 +225,7 @@ struct Touched<'a> {
 
 impl<'a> Update<'a> {
     fn read(view: &'a Store, service: &'a Service, places: &'a [Place<'a>]) -> Self {
-        let is_rollback = state(service) == Some(UpdateState::RollbackStarted);
-        let spec = &service.spec;
-        let config = if is_rollback {
-            &spec.rollback
-        } else {
-            &spec.update
-        };
-        let config = config.clone().unwrap_or_default();
+        let config = config(service);
         let mut touched = Vec::new();
         let mut waiting = Vec::new();
         for place in places {
@@ -203,7 +235,8 @@ impl<'a> Update<'a> {
                 continue;
             }
             let updatable = place.updatable();
-            if updatable.len() > 1 || updatable.iter().any(|task| is_dirty(view, service, task)) {
+            let is_double = updatable.len() > 1 && !place.has_leaving();
+            if is_double || updatable.iter().any(|task| is_dirty(view, service, task)) {
                 waiting.push(place);
             }
         }
@@ -213,6 +246,7 @@ impl<'a> Update<'a> {
             config,
             touched,
             waiting,
+            moving: drain::moving(view, places),
             view,
         }
     }
@@ -324,31 +358,34 @@ impl<'a> Update<'a> {
         (now, rng): (Timestamp, &mut Rng),
         plan: &mut Plan,
     ) -> bool {
-        let mut busy = 0;
+        let mut is_busy = false;
+        let mut occupied = self.moving.clone();
         for touched in &self.touched {
             match self.released_at(touched) {
                 None => {
                     plan.report.push(Wait::UpdatedTask {
                         task: touched.first.id,
                     });
-                    busy += 1;
                 }
                 Some(until) if now < until => {
                     plan.report.push(Wait::UpdateDelay { until });
                     plan.wake_by(until);
-                    busy += 1;
                 }
-                Some(_) => {}
+                Some(_) => continue,
             }
+            is_busy = true;
+            occupied.insert(touched.place.slot);
         }
-        let workers = match self.config.parallelism {
-            0 => usize::MAX,
-            count => usize::try_from(count).unwrap_or(usize::MAX),
-        };
-        for place in self.waiting.iter().take(workers.saturating_sub(busy)) {
+        let free = workers_of(&self.config).saturating_sub(occupied.len());
+        // A slot that waits and moves has its worker already.
+        let (moving, others): (Vec<_>, Vec<_>) = self
+            .waiting
+            .iter()
+            .partition(|place| self.moving.contains(&place.slot));
+        for place in moving.into_iter().chain(others.into_iter().take(free)) {
             plan.changes.push(self.start(place, template, now, rng));
         }
-        busy == 0 && self.waiting.is_empty()
+        !is_busy && self.waiting.is_empty()
     }
 
     /// When the worker that updates this slot is free again; `None` while no new task of it has
@@ -445,11 +482,8 @@ fn running_since(task: &Task) -> Option<Timestamp> {
 /// Whether the task ended by itself before it ran, or within `monitor` of that. A task that was
 /// stopped, or lost with its node, says nothing about the new revision.
 fn ended_early(task: &Task, monitor: Duration) -> bool {
-    let has_ended = matches!(
-        task.status.state,
-        TaskState::Complete | TaskState::Failed | TaskState::Rejected
-    );
-    has_ended && running_since(task).is_none_or(|since| status_time(task).since(since) <= monitor)
+    has_ended_by_itself(task)
+        && running_since(task).is_none_or(|since| status_time(task).since(since) <= monitor)
 }
 
 fn share(part: usize, whole: usize) -> f32 {

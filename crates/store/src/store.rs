@@ -9,7 +9,9 @@ use std::{
 };
 
 use imbl::{OrdMap, OrdSet};
-use skep_model::{Cluster, Id, Node, NodeId, Service, ServiceId, Slot, Task, TaskId, TaskState};
+use skep_model::{
+    Availability, Cluster, Id, Node, NodeId, Service, ServiceId, Slot, Task, TaskId, TaskState,
+};
 
 use crate::{
     action::{Action, ActionKind, Change, Object, ObjectId},
@@ -27,6 +29,8 @@ type PlaceKey = (bool, Option<ServiceId>, u64, TaskId);
 #[derive(Debug, Clone, Default)]
 pub struct Store {
     nodes: OrdMap<NodeId, NodeRow>,
+    /// Of all nodes few are drained, and each step of a drain asks for them.
+    drained_nodes: OrdSet<NodeId>,
     services: OrdMap<ServiceId, Arc<Service>>,
     tasks: OrdMap<TaskId, Arc<Task>>,
     cluster: Option<Arc<Cluster>>,
@@ -124,6 +128,12 @@ impl Store {
     /// All nodes, by id.
     pub fn nodes(&self) -> impl DoubleEndedIterator<Item = &Arc<Node>> {
         self.nodes.values().map(|row| &row.node)
+    }
+
+    /// The nodes that shall give their tasks away, by id.
+    pub fn drained_nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        let ids = self.drained_nodes.iter();
+        ids.map(|id| self.node(*id).expect("an indexed node exists"))
     }
 
     /// All nodes with what they offer to tasks, by id.
@@ -349,6 +359,11 @@ impl Store {
                     room: NodeRoom::of(node),
                 };
                 self.nodes.insert(node.id, row);
+                if node.spec.availability == Availability::Drain {
+                    self.drained_nodes.insert(node.id);
+                } else {
+                    self.drained_nodes.remove(&node.id);
+                }
             }
             Object::Service(service) => {
                 self.services_by_name
@@ -425,6 +440,7 @@ impl Store {
         match old {
             Object::Node(node) => {
                 self.nodes.remove(&node.id);
+                self.drained_nodes.remove(&node.id);
             }
             Object::Service(service) => {
                 self.services.remove(&service.id);

@@ -58,6 +58,8 @@ scripts! {
     failed_updates_pause_continue_or_roll_back => "update-failure";
     rollbacks_restore_the_previous_spec => "rollback";
     nodes_come_and_go => "nodes";
+    drained_nodes_empty_task_by_task => "drain";
+    dead_workers_are_forgotten => "node-ttl";
     global_services_cover_nodes => "global";
     tasks_go_where_they_fit => "placement";
     tasks_that_no_longer_fit_are_evicted => "eviction";

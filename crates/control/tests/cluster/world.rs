@@ -80,6 +80,7 @@ impl World {
             ["service", "rollback", name] => self.rollback_service(name),
             ["service", "rm", name] => self.remove_service(name),
             ["cluster", "history", limit] => self.set_history(limit),
+            ["cluster", "label", label] => self.set_label(label),
             ["agents", "act"] => self.set_agents(true),
             ["agents", "wait"] => self.set_agents(false),
             ["leader", "change"] => self.change_leader(),
@@ -88,6 +89,7 @@ impl World {
             ["show", "tasks", rest @ ..] => return self.show_tasks(rest.first().copied()),
             ["show", "services"] => return self.show_services(),
             ["show", "nodes"] => return self.show_nodes(),
+            ["show", "blacklist"] => return self.show_blacklist(),
             ["show", "wait", name] => return self.show_wait(name),
             ["check"] => return self.violations(),
             _ => panic!("unknown command `{command}`"),
@@ -270,6 +272,19 @@ impl World {
     fn set_history(&mut self, limit: &str) -> String {
         let mut cluster = Cluster::clone(self.store.cluster().unwrap());
         cluster.spec.task_history_limit = limit.parse().unwrap();
+        self.mark(|tx| tx.update_cluster(cluster).unwrap());
+        String::new()
+    }
+
+    fn set_label(&mut self, label: &str) -> String {
+        let (key, value) = label.split_once('=').unwrap();
+        let mut cluster = Cluster::clone(self.store.cluster().unwrap());
+        let labels = &mut cluster.spec.annotations.labels;
+        labels.insert(key.to_owned(), value.to_owned());
+        let problems = skep_model::validate::cluster_spec(&cluster.spec);
+        if let Some(problem) = problems.first() {
+            return format!("{problem}\n");
+        }
         self.mark(|tx| tx.update_cluster(cluster).unwrap());
         String::new()
     }
@@ -494,6 +509,9 @@ impl World {
         let mut text = String::new();
         for (name, id) in &self.nodes {
             let load = self.store.load_of_node(*id);
+            if self.store.node(*id).is_none() {
+                continue;
+            }
             let _ = writeln!(
                 text,
                 "{name} active {} held {} cpu {} mem {}M",
@@ -502,6 +520,15 @@ impl World {
                 load.nano_cpus / 1_000_000_000,
                 load.memory_bytes >> 20
             );
+        }
+        text
+    }
+
+    fn show_blacklist(&self) -> String {
+        let mut text = String::new();
+        for (name, until) in &self.store.cluster().unwrap().blacklisted_certificates {
+            let days = until.since(self.now).as_secs() / 86_400;
+            let _ = writeln!(text, "{} for {days} days", self.redact(name));
         }
         text
     }
