@@ -46,6 +46,7 @@ pub struct AgentCore {
     unclaimed: Vec<TaskId>,
     node: Option<Arc<Node>>,
     managers: Vec<WeightedPeer>,
+    root_ca: Vec<u8>,
     is_leaving: bool,
     has_left: bool,
 }
@@ -82,6 +83,7 @@ impl AgentCore {
             unclaimed,
             node: None,
             managers: Vec::new(),
+            root_ca: Vec::new(),
             is_leaving: false,
             has_left: false,
         }
@@ -121,6 +123,7 @@ impl AgentCore {
             Event::OpDone { task, op, outcome } => {
                 self.step_machine(now, task, Some(task::Event::Done { op, outcome }), out);
             }
+            Event::Redescribe => self.session.redescribe(out),
             Event::Leave => self.on_leave(now, out),
             Event::Tick => self.on_tick(now, out),
         }
@@ -160,6 +163,11 @@ impl AgentCore {
     /// The managers as last sent by a dispatcher.
     pub fn managers(&self) -> &[WeightedPeer] {
         &self.managers
+    }
+
+    /// The root certificates (PEM) as last sent by a dispatcher; empty before. Not checked.
+    pub fn root_ca(&self) -> &[u8] {
+        &self.root_ca
     }
 
     /// The machines of all tasks, also of those being removed.
@@ -221,6 +229,9 @@ impl AgentCore {
                 out.push(Effect::Configure(Arc::clone(&node)));
             }
             self.node = Some(node);
+        }
+        if !message.root_ca.is_empty() && message.root_ca != self.root_ca {
+            self.root_ca = message.root_ca;
         }
         // An agent that forgets every manager is lost for ever, so it never does.
         if !message.managers.is_empty() && message.managers != self.managers {

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 use skep_model::{Rng, TaskId};
 use tokio::{
     select,
-    sync::{Semaphore, mpsc, oneshot, watch},
+    sync::{Notify, Semaphore, mpsc, oneshot, watch},
     task::{AbortHandle, JoinError, JoinSet},
     time::sleep_until,
 };
@@ -73,6 +73,7 @@ pub struct Agent {
     client: Arc<dyn DispatcherClient>,
     executor: Arc<dyn Executor>,
     commands: mpsc::Receiver<oneshot::Sender<()>>,
+    redescribe: Arc<Notify>,
     report: watch::Sender<Report>,
     handle: Handle,
 }
@@ -120,13 +121,15 @@ impl Agent {
     ) -> Self {
         let (commands_tx, commands) = mpsc::channel(COMMANDS_MAX);
         let (report, report_rx) = watch::channel(Report::default());
-        let handle = Handle::new(commands_tx, report_rx);
+        let redescribe = Arc::new(Notify::new());
+        let handle = Handle::new(commands_tx, Arc::clone(&redescribe), report_rx);
         Self {
             config,
             db: Arc::new(db),
             client: Arc::from(client),
             executor,
             commands,
+            redescribe,
             report,
             handle,
         }
@@ -146,6 +149,7 @@ impl Agent {
             client,
             executor,
             mut commands,
+            redescribe,
             report,
             handle,
         } = self;
@@ -181,6 +185,7 @@ impl Agent {
                     leaving.push(reply);
                     Some(Event::Leave)
                 }
+                () = redescribe.notified() => Some(Event::Redescribe),
                 Some(done) = shell.jobs.join_next() => shell.event_of(done),
             };
             let now = shell.clock.now();

@@ -59,6 +59,8 @@ pub enum Event {
         /// How it ended.
         outcome: Outcome,
     },
+    /// What the node says of itself may have changed: ask anew.
+    Redescribe,
     /// The node leaves the cluster: kill and delete all tasks, keep no session.
     Leave,
     /// The time of `next_deadline` has come.

@@ -91,7 +91,10 @@ enum Heartbeat {
 #[derive(Debug)]
 enum Description {
     DueAt(Timestamp),
-    Asked,
+    Asked {
+        /// Something changed since.
+        again: bool,
+    },
 }
 
 /// The session's state machine.
@@ -162,7 +165,7 @@ impl Session {
         };
         let describe = match self.describe {
             Description::DueAt(at) => Some(at),
-            Description::Asked => None,
+            Description::Asked { .. } => None,
         };
         [session, describe].into_iter().flatten().min()
     }
@@ -170,7 +173,7 @@ impl Session {
     /// Does what is due.
     pub(super) fn advance(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
         if matches!(self.describe, Description::DueAt(at) if at <= now) {
-            self.describe = Description::Asked;
+            self.describe = Description::Asked { again: false };
             out.push(Effect::Describe);
         }
         match &mut self.state {
@@ -201,6 +204,18 @@ impl Session {
         }
     }
 
+    /// Asks for a description at once; one that is under way may miss the change, so it is asked for
+    /// again when it comes.
+    pub(super) fn redescribe(&mut self, out: &mut Vec<Effect>) {
+        match self.describe {
+            Description::DueAt(_) => {
+                self.describe = Description::Asked { again: false };
+                out.push(Effect::Describe);
+            }
+            Description::Asked { .. } => self.describe = Description::Asked { again: true },
+        }
+    }
+
     pub(super) fn on_described(
         &mut self,
         now: Timestamp,
@@ -211,7 +226,8 @@ impl Session {
             (None, None) => DESCRIBE_RETRY,
             (Some(_), _) | (None, Some(_)) => DESCRIBE_PERIOD,
         };
-        self.describe = Description::DueAt(now + period);
+        let is_stale = matches!(self.describe, Description::Asked { again: true });
+        self.describe = Description::DueAt(if is_stale { now } else { now + period });
         if description.is_none() || description == self.description {
             return;
         }
@@ -343,7 +359,7 @@ impl Session {
     pub(super) fn close(&mut self, out: &mut Vec<Effect>) {
         out.extend(self.attempt().map(Effect::CloseSession));
         self.state = State::Undescribed;
-        self.describe = Description::Asked;
+        self.describe = Description::Asked { again: false };
     }
 
     fn open(&mut self, now: Timestamp, out: &mut Vec<Effect>) {

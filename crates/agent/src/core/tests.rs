@@ -321,6 +321,41 @@ fn a_changed_description_reopens_the_session_with_its_id() {
 }
 
 #[test]
+fn a_node_that_changed_is_described_at_once_and_again_when_one_was_under_way() {
+    let (mut rig, _) = Rig::registered(vec![], vec![]);
+    rig.take();
+    rig.handle(Event::Redescribe);
+    assert_eq!(rig.take(), [Effect::Describe]);
+    rig.handle(Event::Redescribe);
+    assert_eq!(rig.take(), [], "one is under way");
+    rig.handle(Event::Described(Some(description("a"))));
+    assert_eq!(
+        rig.take(),
+        [Effect::Describe],
+        "it may have missed the change"
+    );
+    rig.handle(Event::Described(Some(description("a"))));
+    assert_eq!(rig.take(), []);
+}
+
+#[test]
+fn root_certificates_are_kept_until_others_come() {
+    let (mut rig, attempt) = Rig::registered(vec![], vec![]);
+    assert_eq!(rig.core.root_ca(), b"");
+    for (sent, kept) in [("one", "one"), ("", "one"), ("two", "two")] {
+        let message = SessionMessage {
+            session_id: session_id(1),
+            node: None,
+            managers: Vec::new(),
+            network_bootstrap_keys: Vec::new(),
+            root_ca: sent.into(),
+        };
+        rig.handle(Event::Session { attempt, message });
+        assert_eq!(rig.core.root_ca(), kept.as_bytes());
+    }
+}
+
+#[test]
 fn losing_the_session_leaves_tasks_alone() {
     let (mut rig, attempt) = Rig::registered(vec![stored(1, TaskState::Running)], vec![]);
     rig.done(1, Op::Resolve);

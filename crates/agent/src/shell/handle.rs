@@ -6,7 +6,7 @@ use skep_model::{
     Node, SessionId,
     dispatch::{DispatchError, WeightedPeer},
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::Error;
 use crate::core::AgentCore;
@@ -22,12 +22,15 @@ pub struct Report {
     pub node: Option<Arc<Node>>,
     /// The managers as last sent.
     pub managers: Vec<WeightedPeer>,
+    /// The root certificates (PEM) as last sent, unchecked; empty before.
+    pub root_ca: Arc<[u8]>,
 }
 
 /// Talks to a running agent; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handle {
     commands: mpsc::Sender<oneshot::Sender<()>>,
+    redescribe: Arc<Notify>,
     report: watch::Receiver<Report>,
 }
 
@@ -36,9 +39,20 @@ pub struct Handle {
 impl Handle {
     pub(super) fn new(
         commands: mpsc::Sender<oneshot::Sender<()>>,
+        redescribe: Arc<Notify>,
         report: watch::Receiver<Report>,
     ) -> Self {
-        Self { commands, report }
+        Self {
+            commands,
+            redescribe,
+            report,
+        }
+    }
+
+    /// Says that the executor would describe the node differently now, for instance because its
+    /// certificate was renewed; the agent need not wait for its next look.
+    pub fn redescribe(&self) {
+        self.redescribe.notify_one();
     }
 
     /// Kills and deletes all tasks of the node and ends the agent; returns when they are gone.
@@ -60,6 +74,7 @@ pub(super) fn publish(report: &watch::Sender<Report>, core: &AgentCore) {
         let is_same = known.session_id == core.session_id()
             && known.error.as_ref() == core.session_error()
             && known.managers == core.managers()
+            && *known.root_ca == *core.root_ca()
             && match (&known.node, core.node()) {
                 (Some(known), Some(node)) => Arc::ptr_eq(known, node),
                 (None, None) => true,
@@ -71,6 +86,7 @@ pub(super) fn publish(report: &watch::Sender<Report>, core: &AgentCore) {
                 error: core.session_error().cloned(),
                 node: core.node().cloned(),
                 managers: core.managers().to_vec(),
+                root_ca: Arc::from(core.root_ca()),
             };
         }
         !is_same
