@@ -1,12 +1,12 @@
 //! What can be asked and how the daemon is reached; dispatch to the commands.
 
-use std::{io::Write, path::PathBuf};
+use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use skep_docker_api::client::Client;
 
-use crate::commands;
+use crate::commands::{local, system};
 
 /// Socket of a daemon with default settings.
 const DEFAULT_HOST: &str = "unix:///run/skep/skep.sock";
@@ -18,6 +18,8 @@ pub enum Command {
     Version(Connection),
     /// Show what the daemon knows of its node and cluster
     Info(Connection),
+    /// Run a whole cluster on this machine, for trying out and testing
+    Local(local::Args),
 }
 
 /// Which daemon to ask.
@@ -36,10 +38,12 @@ impl Connection {
     }
 }
 
-/// Runs `command` and writes what it found to `out`.
-pub async fn run(command: &Command, out: &mut dyn Write) -> anyhow::Result<()> {
+/// Runs `command`, writes what it found to `out`, and returns the program's exit code.
+pub async fn run(command: &Command, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Version(connection) => commands::version(&connection.client()?, out).await,
-        Command::Info(connection) => commands::info(&connection.client()?, out).await,
+        Command::Version(connection) => system::version(&connection.client()?, out).await?,
+        Command::Info(connection) => system::info(&connection.client()?, out).await?,
+        Command::Local(args) => return local::run(args, out).await,
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,9 +1,11 @@
-//! The command line besides `skep daemon`: what `docker` does not show or where it is not installed.
+//! The command line besides `skep daemon`: what `docker` does not show or where it is not installed,
+//! and clusters on one machine.
 //!
 //! Deliberately small: services are operated with `docker`. Entry point: [`run`]. Data goes to the
 //! writer given, all else is the caller's to print to stderr.
 
 mod args;
 mod commands;
+mod local;
 
 pub use crate::args::{Command, Connection, run};

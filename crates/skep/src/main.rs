@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         return skep_executor::monitor::main(args.collect());
     }
     match run(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             #[expect(clippy::print_stderr, reason = "the last word of a failed program")]
             {
@@ -38,9 +38,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<()> {
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
-        Command::Daemon(args) => skep_daemon::run(&args),
+        Command::Daemon(args) => skep_daemon::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Client(command) => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
