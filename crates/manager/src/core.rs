@@ -16,7 +16,7 @@ mod roles;
 mod rotation;
 mod services;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 
@@ -39,6 +39,10 @@ use crate::{
     group::Group,
     vault::Vault,
 };
+
+/// Docker's text for a request that found no leader; with [`Code::Unavailable`] it was not carried out.
+pub const NO_LEADER: &str = "The swarm does not have a leader. It's possible that too few managers \
+     are online. Make sure more than half of the managers are online.";
 
 /// Settings of a core.
 #[derive(Debug, Clone)]
@@ -171,6 +175,11 @@ impl Core {
         };
         let now = now.max(Timestamp(self.last_turn.0.saturating_add(1)));
         self.last_turn = now;
+        let own_node = self.config.node_id;
+        if let Some(transfer) = lead.roles.abdicate(&self.store, own_node, &self.group, now) {
+            out.push(transfer);
+            return;
+        }
         let mut tx = Transaction::new(&self.store, skep_model::Version(self.index), now);
         let vault = self.vault.as_mut();
         lead.begin(&mut tx, self.config.bootstrap.as_ref(), vault);
@@ -209,7 +218,7 @@ impl Core {
             dispatcher: Dispatcher::new(Arc::clone(&self.group)),
             roles: Roles {
                 is_dirty: true,
-                retry_at: None,
+                ..Roles::default()
             },
             are_certificates_dirty: true,
             ..Lead::default()
@@ -477,11 +486,7 @@ fn refuse_store_error(error: &skep_store::Error) -> CommandError {
 }
 
 pub(crate) fn lost_leadership() -> CommandError {
-    CommandError::new(
-        Code::Unavailable,
-        "The swarm does not have a leader. It's possible that too few managers are online. \
-         Make sure more than half of the managers are online.",
-    )
+    CommandError::new(Code::Unavailable, NO_LEADER)
 }
 
 /// Leadership went while the entry was on its way: the next leader may have it or not.

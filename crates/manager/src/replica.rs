@@ -7,6 +7,8 @@
 mod apply;
 mod elections;
 mod joins;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -4,11 +4,15 @@
 //! the kernel's randomness, so it is a capability handed to the core. [`SystemVault`] is the real
 //! one, over `skep_ca`; the simulator gives a deterministic one.
 
+mod system;
+
 use std::{fmt, time::Duration};
 
 use skep_model::{
     CaConfig, ClusterId, NodeId, Redacted, Role, RootCa, Timestamp, object::RootRotation,
 };
+
+pub use self::system::SystemVault;
 
 /// A certificate that is wanted.
 #[derive(Debug, Clone, Copy)]
@@ -64,4 +68,77 @@ pub trait Vault: fmt::Debug + Send {
 
     /// `RootCa.ca_cert_hash` of a root.
     fn hash(&self, ca_cert: &[u8]) -> String;
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Makes readable nonsense; tells one making from the next.
+    #[derive(Debug, Default)]
+    pub(crate) struct FakeVault {
+        made: u64,
+    }
+
+    impl FakeVault {
+        fn next(&mut self, what: &str) -> String {
+            self.made += 1;
+            format!("{what}-{}", self.made)
+        }
+    }
+
+    impl Vault for FakeVault {
+        fn issue(
+            &mut self,
+            root: &RootCa,
+            order: &Order<'_>,
+            _now: Timestamp,
+        ) -> Result<Vec<u8>, String> {
+            let root = root
+                .root_rotation
+                .as_ref()
+                .map_or(&root.ca_cert, |new| &new.ca_cert);
+            let root = String::from_utf8_lossy(root);
+            let text = format!("{} {:?} by {root}", order.node_id, order.role);
+            Ok(text.into_bytes())
+        }
+
+        fn join_token(&mut self, ca_cert: &[u8]) -> Redacted<String> {
+            let root = String::from_utf8_lossy(ca_cert).into_owned();
+            Redacted(self.next(&format!("token-{root}")))
+        }
+
+        fn unlock_key(&mut self) -> Redacted<Vec<u8>> {
+            Redacted(self.next("key").into_bytes())
+        }
+
+        fn rotate_root(
+            &mut self,
+            _root: &RootCa,
+            wanted: &CaConfig,
+            _now: Timestamp,
+        ) -> Result<RootRotation, String> {
+            let ca_cert = if wanted.signing_ca_cert.is_empty() {
+                self.next("root").into_bytes()
+            } else {
+                wanted.signing_ca_cert.clone()
+            };
+            Ok(RootRotation {
+                ca_cert,
+                ca_key: Redacted(b"a key".to_vec()),
+                cross_signed_ca_cert: b"cross".to_vec(),
+            })
+        }
+
+        fn issuer(&self, ca_cert: &[u8]) -> Option<Issuer> {
+            Some(Issuer {
+                subject: b"swarm-ca".to_vec(),
+                public_key: ca_cert.to_vec(),
+            })
+        }
+
+        fn hash(&self, ca_cert: &[u8]) -> String {
+            format!("hash of {}", String::from_utf8_lossy(ca_cert))
+        }
+    }
 }

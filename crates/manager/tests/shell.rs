@@ -14,7 +14,7 @@ use std::{
 };
 
 use skep_manager::{
-    Config, Handle, Manager,
+    Config, Ended, Handle, Manager, Start,
     bootstrap::NewCluster,
     command::{Answer, Code, Command, CommandError},
     core,
@@ -33,13 +33,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Running {
     handle: Handle,
     stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
+    task: JoinHandle<Ended>,
 }
 
 impl Running {
     async fn start(storage: impl Storage + 'static, snapshot_interval: u64) -> Self {
         let config = config(snapshot_interval);
-        let (manager, handle) = Manager::open(config, Box::new(storage)).unwrap();
+        let vault = Box::new(skep_manager::vault::SystemVault);
+        let (manager, handle, _outbox) = Manager::open(config, Box::new(storage), vault).unwrap();
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(manager.run(stopped));
         let running = Self { handle, stop, task };
@@ -88,13 +89,11 @@ fn config(snapshot_interval: u64) -> Config {
         root_ca: RootCa::default(),
         certificate: Vec::new(),
         availability: Availability::Active,
-        raft_id: 7,
-        addr: "127.0.0.1:2377".to_owned(),
         data_path_port: 0,
         default_address_pool: Vec::new(),
         subnet_size: 0,
     };
-    let bootstrap: Option<Bootstrap> = Some(new.into());
+    let bootstrap: Bootstrap = new.into();
     // Ids must differ between lives, as the daemon's random seed makes them.
     let seed = u64::from(std::process::id()) << 32 | u64::from(node_id.as_str().as_bytes()[0]);
     let seed = seed ^ next_life();
@@ -103,10 +102,11 @@ fn config(snapshot_interval: u64) -> Config {
             node_id,
             seed,
             request_prefix: 3,
-            bootstrap,
+            bootstrap: None,
         },
         raft_id: 7,
         addr: "127.0.0.1:2377".to_owned(),
+        start: Start::New(bootstrap),
     }
 }
 

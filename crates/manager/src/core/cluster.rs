@@ -1,6 +1,6 @@
 //! Commands on the cluster object: settings, join tokens, unlock key, root of certificates.
 
-use skep_model::{Cluster, ClusterSpec, EncryptionKey, NodeId, Timestamp, Version, validate};
+use skep_model::{Cluster, ClusterSpec, EncryptionKey, Node, Version, validate};
 use skep_store::Transaction;
 
 use super::{refuse_problems, refuse_store_error, rotation};
@@ -11,8 +11,6 @@ use crate::{
 
 /// Whom the unlock key serves, as SwarmKit names it.
 const UNLOCK_SUBSYSTEM: &str = "swarm-manager";
-/// A removed node's certificate is refused until it has expired, and this much longer (SwarmKit).
-const BLACKLIST_GRACE: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
 
 /// Replaces the cluster's spec and, where asked, its secrets.
 pub(super) fn update(
@@ -57,20 +55,12 @@ pub(super) fn set_unlock_key(cluster: &mut Cluster, vault: &mut dyn Vault, is_ro
 }
 
 /// Refuses the certificate of a node that is being removed, for as long as it could be valid.
-pub(super) fn blacklist(tx: &mut Transaction, node_id: NodeId) {
-    let now = tx.now();
+pub(super) fn blacklist(tx: &mut Transaction, node: &Node) {
     let Some(stored) = tx.view().cluster() else {
         return;
     };
     let mut cluster = Cluster::clone(stored);
-    let life = cluster
-        .spec
-        .ca
-        .node_cert_expiry
-        .max(skep_model::DEFAULT_CERT_EXPIRY);
-    let listed = &mut cluster.blacklisted_certificates;
-    listed.retain(|_, until: &mut Timestamp| *until > now);
-    listed.insert(node_id.to_string(), now + life + BLACKLIST_GRACE);
+    cluster.blacklist(node, tx.now());
     tx.update_cluster(cluster)
         .expect("the cluster just read can be written");
 }

@@ -58,7 +58,8 @@ pub(super) fn remove(
     if let Some(message) = refusal {
         return Err(CommandError::new(Code::FailedPrecondition, message));
     }
-    cluster::blacklist(tx, id);
+    let node = Node::clone(node);
+    cluster::blacklist(tx, &node);
     tx.remove_node(id);
     Ok(Answer::Done)
 }

@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use skep_model::{Node, Reachability, Role, Timestamp};
-use skep_store::Transaction;
+use skep_model::{Node, NodeId, Reachability, Role, Timestamp};
+use skep_store::{Store, Transaction};
 
 use crate::{event::Effect, group::Group};
 
@@ -21,12 +21,38 @@ pub(super) struct Roles {
     pub(super) is_dirty: bool,
     /// When an unfinished change is looked at again.
     pub(super) retry_at: Option<Timestamp>,
+    /// Until when leadership is not tried to be handed over again.
+    pub(super) abdicate_after: Timestamp,
 }
 
 impl Roles {
     /// Whether there may be something to do at `now`.
     pub(super) fn is_due(&self, now: Timestamp) -> bool {
         self.is_dirty || self.retry_at.is_some_and(|at| at <= now)
+    }
+
+    /// Hands leadership over when this manager itself is to become a worker. Looked at before
+    /// anything else is taken in: what is proposed while leadership moves would be lost. The wish is
+    /// read from the committed store, so whoever expressed it has been answered.
+    pub(super) fn abdicate(
+        &mut self,
+        store: &Store,
+        own_node: NodeId,
+        group: &Group,
+        now: Timestamp,
+    ) -> Option<Effect> {
+        let is_wanted = store.node(own_node).is_some_and(|node| {
+            node.spec.desired_role == Role::Worker && node.role == Role::Manager
+        });
+        if !is_wanted || now < self.abdicate_after || !group.is_quorate_without(group.own) {
+            return None;
+        }
+        let successor = group.members.iter().find(|(id, status)| {
+            **id != group.own && status.reachability == Reachability::Reachable
+        });
+        let (&raft_id, _) = successor?;
+        self.abdicate_after = now + RETRY;
+        Some(Effect::Transfer { raft_id })
     }
 
     /// Brings each node's role nearer to its wish.
@@ -60,17 +86,8 @@ impl Roles {
     }
 }
 
-/// The next step towards a group without `raft_id`; none while it would lose the quorum.
+/// The removal of `raft_id`, unless it is this leader's own or would lose the quorum.
 fn leave(group: &Group, raft_id: u64) -> Option<Effect> {
-    if !group.is_quorate_without(raft_id) {
-        return None;
-    }
-    if raft_id != group.own {
-        return Some(Effect::RemoveMember { raft_id });
-    }
-    let successor = group
-        .members
-        .iter()
-        .find(|(id, status)| **id != raft_id && status.reachability == Reachability::Reachable);
-    successor.map(|(&raft_id, _)| Effect::Transfer { raft_id })
+    let may_leave = raft_id != group.own && group.is_quorate_without(raft_id);
+    may_leave.then_some(Effect::RemoveMember { raft_id })
 }
