@@ -6,6 +6,8 @@
 //! Followers use the same core: it then only applies what was committed.
 //! Design: `docs/design/leader-core.md`.
 
+pub mod rotation;
+
 mod admission;
 mod certificates;
 mod cluster;
@@ -13,7 +15,6 @@ mod dispatcher;
 mod lead;
 mod nodes;
 mod roles;
-mod rotation;
 mod services;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -60,6 +60,8 @@ pub struct Config {
     pub addr: String,
     /// How it begins.
     pub start: Start,
+    /// See [`replica::Config::is_compat`].
+    pub is_compat: bool,
 }
 
 /// A raft message for another manager.
@@ -104,6 +106,8 @@ pub struct Manager {
     next_reply: u64,
     /// Others say that this member was removed.
     is_expelled: bool,
+    /// Raft's tick.
+    tick: Duration,
 }
 
 impl Manager {
@@ -139,7 +143,9 @@ impl Manager {
             core,
             raft_id: config.raft_id,
             members,
+            is_compat: config.is_compat,
         };
+        let tick = config.tick();
         let replica = Replica::new(config, vault, &restored)?;
         let disk = Disk::spawn(storage).map_err(StartError::Thread)?;
         let (requests_tx, requests) = mpsc::channel(REQUESTS_MAX);
@@ -179,6 +185,7 @@ impl Manager {
             outputs: Vec::new(),
             next_reply: 0,
             is_expelled: false,
+            tick,
         };
         Ok((manager, handle, messages))
     }
@@ -192,7 +199,7 @@ impl Manager {
     }
 
     async fn serve(&mut self, shutdown: &mut watch::Receiver<bool>) -> Ended {
-        let mut ticker = tokio::time::interval(TICK);
+        let mut ticker = tokio::time::interval(self.tick);
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut drained = Vec::with_capacity(DRAIN_MAX);
         let mut give_up_at = None;

@@ -33,10 +33,12 @@ pub use self::joins::Joined;
 
 /// Raft's tick; election after 10 to 20 of them (see `docs/design/raft.md`).
 pub const TICK: Duration = Duration::from_millis(100);
+/// Raft's tick among Docker's managers, which expect SwarmKit's pace.
+pub const COMPAT_TICK: Duration = Duration::from_secs(1);
 /// Pause before a log that could not be written is tried again.
 const FAULT_RETRY: Duration = Duration::from_secs(1);
 /// A member not heard of for this long counts as unreachable. Followers answer every heartbeat, ten
-/// a second; a busy disk or processor may hold them up for a while.
+/// a second, or one in compat mode; a busy disk or processor may hold them up for a while.
 const REACHABLE_WITHIN: Duration = Duration::from_secs(3);
 
 /// How a member starts.
@@ -48,6 +50,23 @@ pub struct Config {
     pub raft_id: u64,
     /// Members known besides the log: told to one that joins and has no log yet.
     pub members: Vec<Member>,
+    /// The group has, or may get, Docker's managers: SwarmKit's pace, no pre-vote, and no elections
+    /// before the timeout, which rest on pre-vote.
+    pub is_compat: bool,
+}
+
+impl Config {
+    /// Time between ticks.
+    pub fn tick(&self) -> Duration {
+        if self.is_compat { COMPAT_TICK } else { TICK }
+    }
+
+    fn raft(&self) -> skep_raft::Config {
+        skep_raft::Config {
+            pre_vote: !self.is_compat,
+            ..skep_raft::Config::new(self.raft_id, self.core.seed)
+        }
+    }
 }
 
 /// Work for the disk, to be done in order.
@@ -220,7 +239,7 @@ impl Replica {
         vault: Box<dyn Vault>,
         restored: &Restored,
     ) -> Result<Self, StartError> {
-        let raft_config = skep_raft::Config::new(config.raft_id, config.core.seed);
+        let raft_config = config.raft();
         let node = Node::new(raft_config, restored)?;
         let mut group = Group::new(config.raft_id, config.members);
         let (mut store, mut index) = (Store::default(), 0);
@@ -353,7 +372,8 @@ impl Replica {
     /// the timeout.
     pub fn peer_lost(&mut self, now: Timestamp, raft_id: u64) {
         self.pass(now);
-        if self.node.leader() == Some(raft_id) && !self.node.is_leader() {
+        let is_leader_lost = self.node.leader() == Some(raft_id) && !self.node.is_leader();
+        if is_leader_lost && self.raft_config.pre_vote {
             let now = self.now;
             self.elections.leader_lost(now, raft_id, &mut self.rng);
         }

@@ -107,6 +107,7 @@ fn config(snapshot_interval: u64) -> Config {
         raft_id: 7,
         addr: "127.0.0.1:2377".to_owned(),
         start: Start::New(bootstrap),
+        is_compat: false,
     }
 }
 

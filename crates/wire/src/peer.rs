@@ -1,8 +1,11 @@
 //! The messages of package `skep.v1`, generated from `proto/` by `build.rs`.
 
+#![cfg_attr(
+    feature = "grpc",
+    expect(unused_qualifications, reason = "generated clients and servers")
+)]
 #![expect(
     clippy::all,
-    unused_qualifications,
     missing_docs,
     reason = "generated code; the .proto files are its documentation"
 )]

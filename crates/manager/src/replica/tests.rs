@@ -63,6 +63,7 @@ impl Cluster {
             core: config,
             raft_id: 1,
             members: Vec::new(),
+            is_compat: false,
         };
         let replica = Replica::new(config, Box::new(FakeVault::default()), &restored).unwrap();
         let mut cluster = Self {
@@ -256,6 +257,7 @@ impl Cluster {
                 core: core_config(node_id, number),
                 raft_id: joined.raft_id,
                 members: joined.members,
+                is_compat: false,
             };
             let vault = Box::new(FakeVault::default());
             let replica = Replica::new(config, vault, &Restored::default()).unwrap();
