@@ -133,6 +133,7 @@ impl Core {
             lead.dispatcher.next_deadline(),
             Some(lead.next_sweep),
             lead.roles.retry_at,
+            lead.rotation_retry_at,
         ];
         deadlines.into_iter().flatten().min()
     }

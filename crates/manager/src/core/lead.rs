@@ -46,6 +46,8 @@ pub(super) struct Lead {
     pub(super) roles: Roles,
     /// Nodes or the cluster object changed since certificates were last looked at.
     pub(super) are_certificates_dirty: bool,
+    /// When a rotation of the root in progress is looked at again.
+    pub(super) rotation_retry_at: Option<Timestamp>,
     pub(super) in_flight: Option<InFlight>,
 }
 
@@ -151,7 +153,8 @@ impl Lead {
         if self.roles.is_due(tx.now()) {
             self.roles.reconcile(tx, means.group, out);
         }
-        if std::mem::take(&mut self.are_certificates_dirty) {
+        let is_rotation_due = self.rotation_retry_at.is_some_and(|at| at <= tx.now());
+        if std::mem::take(&mut self.are_certificates_dirty) || is_rotation_due {
             let waiting: Vec<NodeId> = tx
                 .view()
                 .nodes()
@@ -161,7 +164,7 @@ impl Lead {
             for node_id in waiting {
                 certificates::issue_pending(tx, means.vault, node_id);
             }
-            rotation::reconcile(tx, means.vault);
+            self.rotation_retry_at = rotation::reconcile(tx, means.vault);
         }
     }
 
