@@ -19,7 +19,7 @@ mod services;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use skep_model::{NodeId, Rng, Timestamp, dispatch::DispatchError, validate::Problem};
 use skep_store::{Change, Store, Transaction};
@@ -44,6 +44,10 @@ use crate::{
 /// Docker's text for a request that found no leader; with [`Code::Unavailable`] it was not carried out.
 pub const NO_LEADER: &str = "The swarm does not have a leader. It's possible that too few managers \
      are online. Make sure more than half of the managers are online.";
+
+/// The shell calls at least every tick of raft. A longer pause is a stalled process, or a clock that
+/// was set forward.
+const STALL: Duration = Duration::from_millis(1500);
 
 /// Settings of a core.
 #[derive(Debug, Clone)]
@@ -71,6 +75,8 @@ pub struct Core {
     vault: Box<dyn Vault>,
     group: Arc<Group>,
     next_request: u64,
+    /// When [`Self::turn`] was last called, whatever it did.
+    last_call: Timestamp,
     /// Time of the last transaction; the next is later, since the order of tasks is read from it.
     last_turn: Timestamp,
     lead: Option<Lead>,
@@ -95,6 +101,7 @@ impl Core {
             vault,
             group: Arc::default(),
             next_request: 0,
+            last_call: Timestamp::ZERO,
             last_turn: Timestamp::ZERO,
             lead: None,
         }
@@ -172,6 +179,12 @@ impl Core {
 
     /// Turns everything that waits into at most one proposal, unless one is under way.
     pub fn turn(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+        let gap = now.since(std::mem::replace(&mut self.last_call, now));
+        if gap > STALL
+            && let Some(lead) = &mut self.lead
+        {
+            lead.dispatcher.postpone(gap);
+        }
         let Some(lead) = self.lead.as_mut().filter(|lead| lead.in_flight.is_none()) else {
             return;
         };

@@ -205,6 +205,13 @@ impl Manager {
         let mut give_up_at = None;
         self.replica.campaign_alone(&mut self.outputs);
         loop {
+            // A heartbeat that waits here is not late.
+            for _ in 0..DRAIN_MAX {
+                let Ok(request) = self.requests.try_recv() else {
+                    break;
+                };
+                self.request(request);
+            }
             self.replica.progress(now(), &mut self.outputs);
             self.perform();
             if self.is_expelled || self.replica.is_removed() {

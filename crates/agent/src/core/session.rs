@@ -22,9 +22,11 @@ const REGISTER_TIMEOUT: Duration = Duration::from_secs(5);
 /// registered the node and cannot send its set within this time is better replaced by another.
 const ASSIGNMENTS_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long the answer to a heartbeat may take. The dispatcher gives a node up after three periods
-/// of 5 s, so one lost answer still leaves time to reach another manager.
-const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the answer to a heartbeat may take at most. It is one period: the dispatcher gives a node
+/// up after three, so one lost answer still leaves time to reach another manager.
+const HEARTBEAT_TIMEOUT_MAX: Duration = Duration::from_secs(5);
+/// And at least: a busy manager is not a lost one.
+const HEARTBEAT_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 
 /// Bounds of the heartbeat period taken from a dispatcher: a wild value may neither flood the
 /// manager nor silence the node.
@@ -73,6 +75,8 @@ enum State {
 struct Registered {
     id: SessionId,
     heartbeat: Heartbeat,
+    /// How long the answer to the next heartbeat may take.
+    heartbeat_timeout: Duration,
     /// Position in the assignments; `NONE` until the first set.
     sequence: AssignmentSequence,
     /// When the first set is overdue.
@@ -190,7 +194,7 @@ impl Session {
                 } else if registered.is_heartbeat_due(now) {
                     registered.heartbeat = Heartbeat::InFlight {
                         sent_at: now,
-                        deadline: now + HEARTBEAT_TIMEOUT,
+                        deadline: now + registered.heartbeat_timeout,
                     };
                     let request = HeartbeatRequest {
                         session_id: registered.id,
@@ -266,6 +270,7 @@ impl Session {
                 self.state = State::Registered(Registered {
                     id: session_id,
                     heartbeat: Heartbeat::Due(now),
+                    heartbeat_timeout: HEARTBEAT_TIMEOUT_MAX,
                     sequence: AssignmentSequence::NONE,
                     assignments_deadline: now + ASSIGNMENTS_TIMEOUT,
                 });
@@ -297,6 +302,8 @@ impl Session {
                     .period
                     .clamp(HEARTBEAT_PERIOD_MIN, HEARTBEAT_PERIOD_MAX);
                 registered.heartbeat = Heartbeat::Due(*sent_at + period);
+                registered.heartbeat_timeout =
+                    period.clamp(HEARTBEAT_TIMEOUT_MIN, HEARTBEAT_TIMEOUT_MAX);
             }
             // A repeated answer.
             (Ok(_), Heartbeat::Due(_)) => {}

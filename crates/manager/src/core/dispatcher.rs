@@ -259,6 +259,19 @@ impl Dispatcher {
         }
     }
 
+    /// This process stood still for `gap`: what agents said meanwhile waits to be read, so their
+    /// silence is not theirs.
+    pub(super) fn postpone(&mut self, gap: Duration) {
+        let postponed: Vec<(NodeId, Timestamp)> = self
+            .deadlines
+            .iter()
+            .map(|(id, deadline)| (*id, *deadline + gap))
+            .collect();
+        for (node_id, deadline) in postponed {
+            self.set_deadline(node_id, Some(deadline));
+        }
+    }
+
     /// Marks nodes down whose deadline has passed.
     pub(super) fn expire(&mut self, tx: &mut Transaction, out: &mut Vec<Effect>) {
         while let Some((deadline, node_id)) = self.by_deadline.first().copied() {

@@ -68,6 +68,15 @@ impl Harness {
         self.core.handle(self.now, event, &mut self.out);
     }
 
+    /// Lets time pass as it does: tick by tick.
+    fn pass(&mut self, span: Duration) {
+        let end = self.now + span;
+        while self.now < end {
+            self.now = self.now + Duration::from_millis(100);
+            self.settle();
+        }
+    }
+
     fn node_id(&self) -> NodeId {
         self.core.config.node_id
     }
@@ -366,13 +375,24 @@ fn a_node_that_is_not_heard_of_is_down() {
     let node_id = harness.node_id();
     let state = |harness: &Harness| harness.core.store().node(node_id).unwrap().status.state;
     assert_eq!(state(&harness), NodeState::Ready);
-    harness.now = harness.core.next_deadline().unwrap();
-    harness.settle();
+    harness.pass(Duration::from_millis(3100));
     assert_eq!(state(&harness), NodeState::Down);
     assert_eq!(
         harness.closed(AGENT),
         Some(&DispatchError::NodeNotRegistered)
     );
+}
+
+#[test]
+fn a_leader_that_stood_still_does_not_blame_the_nodes() {
+    let mut harness = Harness::with_agent();
+    let node_id = harness.node_id();
+    harness.now = harness.now + Duration::from_secs(60);
+    harness.settle();
+    let state = |harness: &Harness| harness.core.store().node(node_id).unwrap().status.state;
+    assert_eq!(state(&harness), NodeState::Ready);
+    harness.pass(Duration::from_millis(3100));
+    assert_eq!(state(&harness), NodeState::Down, "it really is silent");
 }
 
 #[test]

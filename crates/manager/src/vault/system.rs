@@ -25,7 +25,9 @@ impl Vault for SystemVault {
             cluster_id: order.cluster_id,
         };
         let issued = signer.issue(order.csr, &subject, now, order.expiry);
-        issued.map(String::into_bytes).map_err(|error| chain(&error))
+        issued
+            .map(String::into_bytes)
+            .map_err(|error| chain(&error))
     }
 
     fn join_token(&mut self, ca_cert: &[u8]) -> Redacted<String> {
