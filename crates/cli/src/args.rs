@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use skep_docker_api::client::Client;
 
-use crate::commands::{local, system};
+use crate::commands::{cluster, local, node, swarm, system};
 
 /// Socket of a daemon with default settings.
 const DEFAULT_HOST: &str = "unix:///run/skep/skep.sock";
@@ -20,20 +20,38 @@ pub enum Command {
     Info(Connection),
     /// Run a whole cluster on this machine, for trying out and testing
     Local(local::Args),
+    /// Drain nodes, forget dead ones
+    Node(node::Args),
+    /// Manage how nodes join
+    Swarm(swarm::Args),
+    /// Back up and restore the cluster
+    Cluster(cluster::Args),
 }
 
 /// Which daemon to ask.
 #[derive(Debug, Clone, Args)]
 pub struct Connection {
-    /// The daemon's address: unix:///PATH
-    #[arg(short = 'H', long, value_name = "ADDR", env = "SKEP_HOST", default_value = DEFAULT_HOST)]
-    pub host: String,
+    /// The daemon's address: unix:///PATH [default: DOCKER_HOST, else unix:///run/skep/skep.sock]
+    #[arg(
+        short = 'H',
+        long,
+        global = true,
+        value_name = "ADDR",
+        env = "SKEP_HOST"
+    )]
+    pub host: Option<String>,
+    /// As the docker command finds its daemon
+    #[arg(long, global = true, hide = true, env = "DOCKER_HOST")]
+    pub docker_host: Option<String>,
 }
 
 impl Connection {
-    fn client(&self) -> anyhow::Result<Client> {
-        let path = self.host.strip_prefix("unix://").map(PathBuf::from);
-        let path = path.with_context(|| format!("`{}` is not a unix:// address", self.host))?;
+    pub(crate) fn client(&self) -> anyhow::Result<Client> {
+        let named = [&self.host, &self.docker_host];
+        let named = named.into_iter().flatten().find(|host| !host.is_empty());
+        let host = named.map_or(DEFAULT_HOST, String::as_str);
+        let path = host.strip_prefix("unix://").map(PathBuf::from);
+        let path = path.with_context(|| format!("`{host}` is not a unix:// address"))?;
         Ok(Client::unix(path))
     }
 }
@@ -44,6 +62,9 @@ pub async fn run(command: &Command, out: &mut dyn Write) -> anyhow::Result<ExitC
         Command::Version(connection) => system::version(&connection.client()?, out).await?,
         Command::Info(connection) => system::info(&connection.client()?, out).await?,
         Command::Local(args) => return local::run(args, out).await,
+        Command::Node(args) => return node::run(args, out).await,
+        Command::Swarm(args) => return swarm::run(args, out).await,
+        Command::Cluster(args) => return cluster::run(args, out).await,
     }
     Ok(ExitCode::SUCCESS)
 }

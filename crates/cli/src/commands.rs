@@ -1,4 +1,7 @@
 //! The verbs: a file for each, with its arguments and what it does.
 
+pub(crate) mod cluster;
 pub(crate) mod local;
+pub(crate) mod node;
+pub(crate) mod swarm;
 pub(crate) mod system;

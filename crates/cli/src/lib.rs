@@ -5,7 +5,11 @@
 //! writer given, all else is the caller's to print to stderr.
 
 mod args;
+mod cluster_spec;
 mod commands;
+mod duration;
+#[cfg(test)]
+mod fake_daemon;
 mod local;
 
 pub use crate::args::{Command, Connection, run};

@@ -133,15 +133,16 @@ impl Client {
         .await
     }
 
-    /// `POST path` with what `input` has as body; the answer's body.
+    /// `POST path` with what `input` has as body of type `media`; the answer's body.
     pub async fn upload(
         &self,
         path: &str,
+        media: &str,
         input: impl AsyncRead + Send + Unpin + 'static,
     ) -> Result<Bytes, Error> {
         let body = StreamBody::new(ReaderStream::new(input).map(|data| data.map(Frame::data)));
         let request = request(Method::POST, path)
-            .header("content-type", "application/x-tar")
+            .header("content-type", media)
             .body(body)
             .map_err(transport)?;
         self.whole(request).await

@@ -74,35 +74,18 @@ fn text(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        net::UnixListener,
-    };
-
     use super::*;
-
-    /// Answers one request with `status` and `body`.
-    async fn daemon(listener: UnixListener, status: &str, body: &str) {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let mut request = [0; 1024];
-        let count = stream.read(&mut request).await.unwrap();
-        assert!(request[..count].starts_with(b"GET /"));
-        let length = body.len();
-        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}");
-        stream.write_all(answer.as_bytes()).await.unwrap();
-    }
+    use crate::fake_daemon::FakeDaemon;
 
     #[tokio::test]
     async fn info_shows_node_and_cluster() {
-        let directory = tempfile::tempdir().unwrap();
-        let socket = directory.path().join("s");
         let body = r#"{"Name":"host1","NCPU":2,"Swarm":{"LocalNodeState":"active",
             "ControlAvailable":true,"Cluster":{"ID":"c1"},"NodeID":"n1","Managers":1,"Nodes":3},
             "Warnings":["w"]}"#;
-        let daemon = tokio::spawn(daemon(UnixListener::bind(&socket).unwrap(), "200 OK", body));
+        let daemon = FakeDaemon::new(vec![("GET /info ", 200, body.to_owned())]);
         let mut out = Vec::new();
-        info(&Client::unix(&socket), &mut out).await.unwrap();
-        daemon.await.unwrap();
+        info(&daemon.client(), &mut out).await.unwrap();
+        daemon.requests().await;
         let text = String::from_utf8(out).unwrap();
         for line in [
             "Name: host1",

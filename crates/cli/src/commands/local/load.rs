@@ -29,7 +29,7 @@ pub(super) async fn run(machine: &Machine, args: &Args, out: &mut dyn Write) -> 
         let file = file.with_context(|| format!("failed to open `{}`", args.file.display()))?;
         let answer = machine
             .client(number)
-            .upload("/images/load?quiet=1", file)
+            .upload("/images/load?quiet=1", "application/x-tar", file)
             .await?;
         for line in answer
             .split(|byte| *byte == b'\n')
