@@ -96,7 +96,8 @@ pub enum RotationError {
     Sign(#[source] SignError),
 }
 
-/// A rotation from `root` to the root given in `wanted`, or to a new one if none is given.
+/// A rotation from `root` to the root given in `wanted`, or to a new one if none is given. If the certificate given is the
+/// current one, with its key, there is nothing to rotate: then `ca_cert` is the current one's and nothing is cross-signed.
 ///
 /// # Errors
 /// What is given is incomplete or unfit, or the current root cannot sign.
@@ -115,6 +116,14 @@ pub fn rotation(
         (false, true) => return Err(RotationError::CertificateWithoutKey),
         (false, false) => given(certificate, key, now)?,
     };
+    let current = pem_text::normalize_certificates(&root.ca_cert);
+    if current.as_deref() == Some(new.certificates_pem()) {
+        return Ok(RootRotation {
+            ca_cert: root.ca_cert.clone(),
+            ca_key: Redacted(new.key_pem().as_bytes().to_vec()),
+            cross_signed_ca_cert: Vec::new(),
+        });
+    }
     let old = Signer::from_stored(&StoredRootCa {
         root_rotation: None,
         ..root.clone()

@@ -454,7 +454,11 @@ fn certificate_signed_by_another_is_no_root() {
 #[test]
 fn same_key_is_refused() {
     let old = generated();
-    let again = wanted((&old.ca_cert, &old.ca_key.0));
+    let key = KeyPair::from_pem(std::str::from_utf8(&old.ca_key.0).unwrap()).unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let certificate = params.self_signed(&key).unwrap().pem();
+    let again = wanted((certificate.as_bytes(), &old.ca_key.0));
     let error = rotation(&old, &again, now()).unwrap_err();
     assert!(matches!(error, RotationError::SameKey), "{error:?}");
     let without_key = StoredRootCa {
@@ -466,6 +470,19 @@ fn same_key_is_refused() {
         matches!(error, RotationError::CrossSign(RootError::NoKey)),
         "{error:?}"
     );
+}
+
+#[test]
+fn current_root_given_again_is_no_rotation() {
+    let mut old = generated();
+    old.ca_cert.extend(b"\n\n");
+    let key = old.ca_key.0.clone();
+    let again = rotation(&old, &wanted((&old.ca_cert, &key)), now()).unwrap();
+    assert_eq!((&again.ca_cert, &again.ca_key), (&old.ca_cert, &old.ca_key));
+    assert!(again.cross_signed_ca_cert.is_empty());
+    let other = wanted((&old.ca_cert, fixture!("openssl").1));
+    let error = rotation(&old, &other, now()).unwrap_err();
+    assert!(matches!(error, RotationError::KeyMismatch), "{error:?}");
 }
 
 #[test]

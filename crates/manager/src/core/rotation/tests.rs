@@ -84,9 +84,10 @@ impl World {
     }
 
     fn reconcile(&mut self) -> Option<Timestamp> {
-        let mut vault = std::mem::replace(&mut self.vault, Box::<FakeVault>::default());
-        let next = self.write(|tx| reconcile(tx, &mut *vault));
-        self.vault = vault;
+        self.index += 1;
+        let mut tx = Transaction::new(&self.store, Version(self.index), self.now);
+        let next = reconcile(&mut tx, &mut *self.vault);
+        self.store = tx.finish().0;
         next
     }
 
