@@ -56,10 +56,9 @@ impl Replica {
             .by_node(node_id)
             .map(|status| status.member.clone());
         let (member, kind) = match known {
-            Some(member) if member.addr == addr => {
-                let result = Ok(self.joined(member.raft_id));
-                return out.push(Output::Joined { to, result });
-            }
+            // Also with its old address: only a commit proves that this manager still leads. A leader
+            // deposed without noticing could else hand an id to a machine that was removed under
+            // that id and has forgotten its vote.
             Some(member) => (Member { addr, ..member }, ConfChangeKind::UpdateNode),
             None => {
                 let raft_id = self.free_raft_id();
