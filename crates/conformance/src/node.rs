@@ -2,25 +2,23 @@
 
 use std::{
     env, fs,
+    ops::Deref,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
     docker::Output,
-    http::{self, Response},
+    engine::{Engine, PATIENCE, tail},
+    http,
     images::{binary, images},
     poll::until,
     sandbox::Sandbox,
 };
-
-/// Longest wait for what should take well below a second. Test machines are slow at times.
-const PATIENCE: Duration = Duration::from_secs(40);
 
 /// How a node differs from the usual one.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +36,7 @@ pub struct Options {
 /// A daemon with its own directories and namespaces. Nothing of it is left when dropped.
 #[derive(Debug)]
 pub struct Node {
+    engine: Engine,
     daemon: Option<Child>,
     sandbox: Option<Sandbox>,
     options: Options,
@@ -62,7 +61,14 @@ impl Node {
             .tempdir()
             .expect("a directory");
         let sandbox = Sandbox::new(dir.path());
+        let engine = Engine {
+            docker: options.docker.clone().unwrap_or("docker".into()),
+            config: dir.path().join("docker"),
+            socket: dir.path().join("skep.sock"),
+            log: dir.path().join("log"),
+        };
         let mut node = Self {
+            engine,
             daemon: None,
             sandbox: Some(sandbox),
             options,
@@ -100,15 +106,6 @@ impl Node {
         self.sandbox
             .as_ref()
             .expect("a node has namespaces until dropped")
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.dir().join("skep.sock")
-    }
-
-    /// What the daemon logged.
-    pub fn log(&self) -> String {
-        fs::read_to_string(self.dir().join("log")).unwrap_or_default()
     }
 
     // --- the daemon ---
@@ -195,45 +192,6 @@ impl Node {
 
     // --- commands ---
 
-    /// Runs the docker command; `line` is read by a shell.
-    pub fn docker(&self, line: &str) -> Output {
-        let output = self.docker_command(line).output().expect("a shell");
-        output.into()
-    }
-
-    /// The docker command, to be started.
-    pub fn docker_command(&self, line: &str) -> Command {
-        let docker = self.options.docker.clone().unwrap_or("docker".into());
-        let mut command = Command::new("bash");
-        command
-            .args(["-c", &format!("exec \"$SKEP_DOCKER\" {line}")])
-            .env("SKEP_DOCKER", docker)
-            .env("DOCKER_HOST", format!("unix://{}", self.socket().display()))
-            .env("DOCKER_CONFIG", self.dir().join("docker"))
-            .stdin(Stdio::null());
-        command
-    }
-
-    /// Runs the docker command, which must succeed; returns its standard output without blanks around.
-    #[track_caller]
-    pub fn docker_ok(&self, line: &str) -> String {
-        let output = self.docker(line);
-        assert!(
-            output.status == 0,
-            "docker {line}: {output:?}\n{}",
-            tail(&self.log())
-        );
-        output.stdout.trim().to_owned()
-    }
-
-    /// Runs the docker command, which must fail; returns all it printed.
-    #[track_caller]
-    pub fn docker_fails(&self, line: &str) -> String {
-        let output = self.docker(line);
-        assert!(output.status != 0, "docker {line} succeeded: {output:?}");
-        output.text()
-    }
-
     /// Runs a shell script in the node's namespaces.
     pub fn inside(&self, script: &str) -> Output {
         self.sandbox().run(script)
@@ -254,115 +212,13 @@ impl Node {
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().expect("a process")
     }
+}
 
-    // --- HTTP ---
+impl Deref for Node {
+    type Target = Engine;
 
-    /// Sends a request.
-    #[track_caller]
-    pub fn http(&self, method: &str, path: &str, body: Option<&str>) -> Response {
-        let answer = http::request(&self.socket(), method, path, body);
-        answer.unwrap_or_else(|error| panic!("{method} {path}: {error}\n{}", tail(&self.log())))
-    }
-
-    /// Gets JSON, with status 200.
-    #[track_caller]
-    pub fn json(&self, path: &str) -> Value {
-        let response = self.http("GET", path, None);
-        assert_eq!(response.status, 200, "GET {path}: {}", response.body);
-        response.json()
-    }
-
-    // --- services ---
-
-    /// Creates a service without waiting; `line` are flags, image and arguments.
-    ///
-    /// Its tasks are killed at once, since `sleep` as a first process heeds no other signal; a later flag wins.
-    #[track_caller]
-    pub fn create(&self, line: &str) -> String {
-        self.docker_ok(&format!(
-            "service create -d --no-resolve-image --stop-signal KILL {line}"
-        ))
-    }
-
-    /// All tasks of a service.
-    #[track_caller]
-    pub fn tasks(&self, service: &str) -> Vec<Value> {
-        let filters = http::escape(&format!("{{\"service\":{{\"{service}\":true}}}}"));
-        match self.json(&format!("/tasks?filters={filters}")) {
-            Value::Array(tasks) => tasks,
-            other => panic!("tasks are no list: {other}"),
-        }
-    }
-
-    /// Waits until exactly `count` tasks of a service run; returns them.
-    #[track_caller]
-    pub fn running(&self, service: &str, count: usize) -> Vec<Value> {
-        until(&format!("{count} tasks of {service} run"), PATIENCE, || {
-            let tasks = self.tasks(service);
-            let is_running = |task: &&Value| {
-                task["DesiredState"] == "running" && task["Status"]["State"] == "running"
-            };
-            let running: Vec<Value> = tasks.iter().filter(is_running).cloned().collect();
-            let live = tasks.iter().filter(|task| is_live(task)).count();
-            if running.len() == count && live == count {
-                Ok(running)
-            } else {
-                Err(brief(&tasks))
-            }
-        })
-    }
-
-    /// Waits until a task of a service satisfies `is_wanted`; returns it.
-    #[track_caller]
-    pub fn task(&self, service: &str, what: &str, is_wanted: impl Fn(&Value) -> bool) -> Value {
-        until(&format!("a task of {service} {what}"), PATIENCE, || {
-            let tasks = self.tasks(service);
-            let found = tasks.iter().find(|task| is_wanted(task)).cloned();
-            found.ok_or_else(|| brief(&tasks))
-        })
-    }
-
-    /// Waits until a task of a service is in a state; returns it.
-    #[track_caller]
-    pub fn task_in(&self, service: &str, state: &str) -> Value {
-        self.task(service, &format!("is {state}"), |task| {
-            task["Status"]["State"] == state
-        })
-    }
-
-    /// Waits until the one task of a service runs; returns its container.
-    #[track_caller]
-    pub fn container(&self, service: &str) -> String {
-        container_of(&self.running(service, 1)[0])
-    }
-
-    /// Runs a shell line in the one container of a service; returns what it printed.
-    #[track_caller]
-    pub fn exec(&self, service: &str, script: &str) -> String {
-        let container = self.container(service);
-        self.docker_ok(&format!("exec {container} sh -c '{script}'"))
-    }
-
-    /// Waits until the logs of a service have a text.
-    #[track_caller]
-    pub fn logged(&self, service: &str, text: &str) -> String {
-        until(&format!("{service} logs `{text}`"), PATIENCE, || {
-            let output = self.docker(&format!("service logs --raw {service}"));
-            if output.stdout.contains(text) {
-                Ok(output.stdout)
-            } else {
-                Err(output.text())
-            }
-        })
-    }
-
-    /// Waits until no container is left.
-    #[track_caller]
-    pub fn empty(&self) {
-        until("no container is left", PATIENCE, || {
-            let left = self.docker_ok("ps -aq");
-            if left.is_empty() { Ok(()) } else { Err(left) }
-        });
+    fn deref(&self) -> &Engine {
+        &self.engine
     }
 }
 
@@ -380,53 +236,8 @@ impl Drop for Node {
     }
 }
 
-/// The container of a task.
-pub(crate) fn container_of(task: &Value) -> String {
-    let id = task["Status"]["ContainerStatus"]["ContainerID"].as_str();
-    id.unwrap_or_else(|| panic!("no container: {task}"))
-        .to_owned()
-}
-
-/// Whether a task has or will soon have a container.
-fn is_live(task: &Value) -> bool {
-    let state = task["Status"]["State"].as_str().unwrap_or_default();
-    [
-        "assigned",
-        "accepted",
-        "preparing",
-        "ready",
-        "starting",
-        "running",
-    ]
-    .contains(&state)
-}
-
-/// Slot, states and texts of tasks, for messages.
-fn brief(tasks: &[Value]) -> String {
-    let one = |task: &Value| {
-        let status = &task["Status"];
-        let parts = [
-            &task["Slot"],
-            &task["DesiredState"],
-            &status["State"],
-            &status["Err"],
-        ];
-        parts.map(Value::to_string).join(" ")
-    };
-    tasks.iter().map(one).collect::<Vec<_>>().join("; ")
-}
-
-/// The end of a log.
-fn tail(log: &str) -> String {
-    let lines: Vec<&str> = log.lines().collect();
-    lines
-        .get(lines.len().saturating_sub(30)..)
-        .unwrap_or_default()
-        .join("\n")
-}
-
 /// Removes the control groups of a node's containers: they are the host's, so they outlive namespaces.
-fn remove_cgroups(data_dir: &Path) {
+pub(crate) fn remove_cgroups(data_dir: &Path) {
     let ids: Vec<_> = fs::read_dir(data_dir.join("containers"))
         .into_iter()
         .flatten()
