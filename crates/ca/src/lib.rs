@@ -19,13 +19,14 @@ mod signer;
 mod tls;
 
 mod certificate_dir;
+mod sealed_key;
 
 pub use crate::{
     certificate::{
         CertificateError, Issuer, NodeCertificate, Subject, issuer, renewal_time, tls_info,
         verify_chain,
     },
-    certificate_dir::{CertificateDir, FileError, Identity},
+    certificate_dir::{CertificateDir, FileError, Identity, Lock, ResealError},
     join_token::{InvalidJoinToken, JoinToken, SECRET_BYTES, bundle_hash, is_same_secret},
     pem_text::normalize_certificates,
     request::{KeyRequest, PublicKey, RequestError},

@@ -180,6 +180,18 @@ impl KeyFile {
         key
     }
 
+    /// Whether a key file is sealed by a KEK. Of a manager this decides whether a start needs the unlock key.
+    ///
+    /// # Errors
+    /// It cannot be read, or is damaged.
+    pub fn is_locked(path: &Path) -> Result<bool, KeyFileError> {
+        match Self::load(path, None) {
+            Ok(_) => Ok(false),
+            Err(KeyFileError::Locked) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Writes or replaces a key file, mode 0600; after a crash it is the old or the new one.
     ///
     /// # Errors
@@ -204,11 +216,15 @@ fn sealer(kek: Option<&Kek>) -> Sealer {
 
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
+    // Removed first: an existing file would keep its mode.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
     let mut options = fs::OpenOptions::new();
     let mut file = options
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(&temporary)?;
     file.write_all(bytes)?;

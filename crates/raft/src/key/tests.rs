@@ -69,7 +69,11 @@ fn saved_file_is_private_and_replaced_whole() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("key");
     golden().save(&path, None).unwrap();
+    assert!(!KeyFile::is_locked(&path).unwrap());
+    // Left by a crash.
+    fs::write(path.with_extension("tmp"), "half a fi").unwrap();
     golden().save(&path, Some(&kek())).unwrap();
+    assert!(KeyFile::is_locked(&path).unwrap());
     assert_eq!(KeyFile::load(&path, Some(&kek())).unwrap(), golden());
     assert_eq!(
         fs::metadata(&path).unwrap().permissions().mode() & 0o777,
