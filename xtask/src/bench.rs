@@ -4,9 +4,9 @@
 
 use crate::bench::sample::Report;
 
-mod http;
-mod machine;
-mod sample;
+pub(crate) mod http;
+pub(crate) mod machine;
+pub(crate) mod sample;
 mod workload;
 
 /// What to measure, and where.

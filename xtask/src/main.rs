@@ -7,7 +7,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod chaos;
+mod failover;
 mod fix;
+mod local_cluster;
 mod metadata;
 mod smoke;
 mod step;
@@ -28,6 +31,10 @@ enum Task {
     Fix,
     /// Measures a daemon that speaks Docker's Engine API.
     Bench(bench::Options),
+    /// Measures what a cluster on this machine loses with a leader or a node.
+    Failover(failover::Options),
+    /// Kills and cuts off managers of a cluster on this machine, and checks that nothing was lost.
+    Chaos(chaos::Options),
 }
 
 #[expect(
@@ -39,6 +46,8 @@ fn main() -> ExitCode {
         Task::Verify => verify::run(),
         Task::Fix => fix::run(),
         Task::Bench(options) => bench::run(&options),
+        Task::Failover(options) => failover::run(&options),
+        Task::Chaos(options) => chaos::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -26,13 +26,18 @@ pub(crate) struct Client {
 impl Client {
     /// Connects to a daemon at `unix:///path`.
     pub(crate) fn connect(host: &str) -> anyhow::Result<Self> {
+        Self::connect_for(host, ANSWER_TIME_MAX)
+    }
+
+    /// Connects to a daemon that may need `limit` for an answer.
+    pub(crate) fn connect_for(host: &str, limit: Duration) -> anyhow::Result<Self> {
         let path = host
             .strip_prefix("unix://")
             .with_context(|| format!("`{host}` is not `unix:///path`"))?;
         let stream =
             UnixStream::connect(path).with_context(|| format!("failed to reach `{host}`"))?;
         stream
-            .set_read_timeout(Some(ANSWER_TIME_MAX))
+            .set_read_timeout(Some(limit))
             .context("failed to set a time limit")?;
         Ok(Self {
             stream: BufReader::with_capacity(64 << 10, stream),
