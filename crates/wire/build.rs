@@ -56,7 +56,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         .enum_attribute(".docker.swarmkit.v1.EncryptionKey.Algorithm", "#[derive(Debug)]");
     let descriptors = compiler.file_descriptor_set();
     if std::env::var_os("CARGO_FEATURE_GRPC").is_some() {
-        tonic_prost_build::configure().compile_fds_with_config(descriptors, config)?;
+        tonic_prost_build::configure()
+            .build_transport(false)
+            .generate_default_stubs(true)
+            .compile_fds_with_config(descriptors, config)?;
     } else {
         config.compile_fds(descriptors)?;
     }

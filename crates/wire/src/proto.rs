@@ -9,5 +9,13 @@
     missing_docs,
     reason = "generated code; the .proto files are its documentation"
 )]
+#![cfg_attr(
+    feature = "grpc",
+    expect(
+        clippy::allow_attributes_without_reason,
+        clippy::too_many_lines,
+        reason = "generated code of the services"
+    )
+)]
 
 include!(concat!(env!("OUT_DIR"), "/docker.swarmkit.v1.rs"));

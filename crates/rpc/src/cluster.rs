@@ -1,0 +1,328 @@
+//! What the API of any manager uses: commands and reads that reach the leader, wherever it is.
+//!
+//! A command is sent once. It is repeated only while it certainly was not carried out: the leader could not be dialled, or refused
+//! because it does not lead.
+
+use std::{sync::Arc, time::Duration};
+
+use skep_manager::{
+    Handle, Published,
+    command::{Answer, Code, Command, CommandError, ServiceChange},
+    core::NO_LEADER,
+    group::{Group, MemberStatus},
+};
+use skep_model::{ClusterId, Reachability};
+use skep_wire::{
+    member::Member,
+    peer::{
+        MemberState, ReadIndexRequest, ReadIndexResponse,
+        member_state::Reachability as WireReachability, peer_client::PeerClient,
+    },
+    proto::{self, control_client::ControlClient, update_service_request::Rollback},
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use tonic::{Response, Status};
+
+use crate::{
+    channels::Channels,
+    connection::Connection,
+    convert::command_error,
+    error::ErrorChain,
+    limits::{COMMAND_TIMEOUT, RESPONSE_BYTES_MAX},
+    security::Security,
+};
+
+/// Wait before a leader that refused is looked for again, if nothing is heard before.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// See the module's documentation. Clones share connections.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    handle: Handle,
+    channels: Arc<Channels>,
+}
+
+/// Where the leader is.
+enum Leader {
+    Here,
+    At(String),
+}
+
+impl Cluster {
+    /// The cluster that the manager behind `handle` is a member of.
+    pub fn new(handle: Handle, security: Arc<Security>) -> Self {
+        Self {
+            handle,
+            channels: Arc::new(Channels::new(security)),
+        }
+    }
+
+    /// This node's manager.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Has the leader carry out a command; returns after its commit. Waits a while for a leader to be elected.
+    ///
+    /// # Errors
+    /// The command was refused. `Unavailable` means that it was not carried out, `Aborted` and `DeadlineExceeded` that this is
+    /// not known.
+    pub async fn command(&self, command: Command) -> Result<Answer, CommandError> {
+        let until = Instant::now() + COMMAND_TIMEOUT;
+        let mut group = self.handle.group();
+        loop {
+            let result = match self.leader(&mut group, until).await? {
+                Leader::Here => {
+                    let work = self.handle.command(command.clone());
+                    timeout_at(until, work)
+                        .await
+                        .unwrap_or_else(|_| Err(too_late()))
+                }
+                Leader::At(addr) => Box::pin(self.send(&addr, &command, until)).await,
+            };
+            match result {
+                Err(error) if self.is_worth_another(&error, until) => pause(&mut group).await,
+                result => return result,
+            }
+        }
+    }
+
+    /// The cluster's state, at least as new as every write acknowledged before the call, with the group as the leader sees it.
+    ///
+    /// # Errors
+    /// There is no leader, or it does not answer.
+    pub async fn view(&self) -> Result<Arc<Published>, CommandError> {
+        let until = Instant::now() + COMMAND_TIMEOUT;
+        let mut group = self.handle.group();
+        loop {
+            let result = match self.leader(&mut group, until).await? {
+                Leader::Here => return Ok(self.handle.view()),
+                Leader::At(addr) => self.read_through(&addr, until).await,
+            };
+            match result {
+                // A read may be repeated whatever became of it.
+                Err(error)
+                    if matches!(error.code, Code::Unavailable | Code::Aborted)
+                        && Instant::now() + RETRY < until =>
+                {
+                    pause(&mut group).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// The leader, once one is known.
+    async fn leader(
+        &self,
+        group: &mut watch::Receiver<Arc<Group>>,
+        until: Instant,
+    ) -> Result<Leader, CommandError> {
+        loop {
+            let view = self.handle.view();
+            if view.is_leader {
+                return Ok(Leader::Here);
+            }
+            if let Some(fault) = &view.fault {
+                return Err(CommandError::new(Code::Unavailable, fault.clone()));
+            }
+            {
+                let group = group.borrow_and_update();
+                if let Some(leader) = group.leader()
+                    && leader.member.raft_id != group.own
+                {
+                    return Ok(Leader::At(leader.member.addr.clone()));
+                }
+            }
+            if Instant::now() + RETRY >= until {
+                return Err(CommandError::new(Code::Unavailable, NO_LEADER));
+            }
+            pause(group).await;
+        }
+    }
+
+    fn is_worth_another(&self, error: &CommandError, until: Instant) -> bool {
+        error.code == Code::Unavailable
+            && Instant::now() + RETRY < until
+            && self.handle.view().fault.is_none()
+    }
+
+    async fn connect(&self, addr: &str) -> Result<Connection, CommandError> {
+        let connection = self.channels.get(addr).await;
+        // Nothing was sent.
+        connection
+            .map_err(|error| CommandError::new(Code::Unavailable, ErrorChain(&error).to_string()))
+    }
+
+    async fn send(
+        &self,
+        addr: &str,
+        command: &Command,
+        until: Instant,
+    ) -> Result<Answer, CommandError> {
+        let connection = self.connect(addr).await?;
+        let client = ControlClient::new(connection).max_decoding_message_size(RESPONSE_BYTES_MAX);
+        let cluster_id = self.channels.security().cluster_id();
+        timeout_at(until, call(client, command, cluster_id))
+            .await
+            .unwrap_or_else(|_| Err(too_late()))
+    }
+
+    async fn read_through(
+        &self,
+        addr: &str,
+        until: Instant,
+    ) -> Result<Arc<Published>, CommandError> {
+        let connection = self.connect(addr).await?;
+        let mut client = PeerClient::new(connection);
+        let answer = timeout_at(until, client.read_index(ReadIndexRequest {})).await;
+        let answer = match answer.map_err(|_| too_late())? {
+            Ok(answer) => answer.into_inner(),
+            // A manager of another kind leads: what is known here is all there is.
+            Err(status) if status.code() == tonic::Code::Unimplemented => {
+                return Ok(self.handle.view());
+            }
+            Err(status) => return Err(command_error(&status)),
+        };
+        let applied = timeout_at(until, self.handle.wait_applied(answer.index)).await;
+        applied.map_err(|_| too_late())??;
+        let mut view = Published::clone(&self.handle.view());
+        view.group = Arc::new(seen_by_leader(&view.group, answer));
+        Ok(Arc::new(view))
+    }
+}
+
+/// Waits until the group changes, but not for long.
+async fn pause(group: &mut watch::Receiver<Arc<Group>>) {
+    if let Ok(Err(_)) = timeout(RETRY, group.changed()).await {
+        // The manager has stopped; its handle will say so.
+        sleep(RETRY).await;
+    }
+}
+
+fn too_late() -> CommandError {
+    CommandError::new(Code::DeadlineExceeded, "the leader did not answer in time")
+}
+
+/// The group with the leader's opinion of its members.
+fn seen_by_leader(own: &Group, answer: ReadIndexResponse) -> Group {
+    let mut group = own.clone();
+    group.leader = Some(answer.leader);
+    group.members = answer.members.into_iter().filter_map(member).collect();
+    group
+}
+
+fn member(state: MemberState) -> Option<(u64, MemberStatus)> {
+    let reachability = match state.reachability() {
+        WireReachability::Unknown => Reachability::Unknown,
+        WireReachability::Unreachable => Reachability::Unreachable,
+        WireReachability::Reachable => Reachability::Reachable,
+    };
+    let member = Member {
+        raft_id: state.raft_id,
+        node_id: state.node_id.parse().ok()?,
+        addr: state.addr,
+    };
+    Some((
+        member.raft_id,
+        MemberStatus {
+            member,
+            reachability,
+        },
+    ))
+}
+
+/// A command as the call that carries it.
+async fn call(
+    mut client: ControlClient<Connection>,
+    command: &Command,
+    cluster_id: ClusterId,
+) -> Result<Answer, CommandError> {
+    match command {
+        Command::CreateService { spec } => {
+            let spec = Some((&**spec).into());
+            let created = Box::pin(client.create_service(proto::CreateServiceRequest { spec }));
+            let created = created.await.map_err(|status| command_error(&status))?;
+            let id = created.into_inner().service.unwrap_or_default().id;
+            let malformed = || CommandError::new(Code::Unknown, "malformed answer of the leader");
+            id.parse().map(Answer::Service).map_err(|_| malformed())
+        }
+        Command::UpdateService {
+            id,
+            version,
+            change,
+        } => {
+            let (spec, rollback) = match change {
+                ServiceChange::Spec(spec) => (Some((&**spec).into()), Rollback::None),
+                ServiceChange::Rollback => (None, Rollback::Previous),
+            };
+            done(Box::pin(client.update_service(
+                proto::UpdateServiceRequest {
+                    service_id: id.to_string(),
+                    service_version: Some(proto::Version { index: version.0 }),
+                    spec,
+                    rollback: rollback.into(),
+                },
+            )))
+            .await
+        }
+        Command::RemoveService { id } => {
+            let service_id = id.to_string();
+            done(Box::pin(
+                client.remove_service(proto::RemoveServiceRequest { service_id }),
+            ))
+            .await
+        }
+        Command::UpdateNode { id, version, spec } => {
+            done(Box::pin(client.update_node(proto::UpdateNodeRequest {
+                node_id: id.to_string(),
+                node_version: Some(proto::Version { index: version.0 }),
+                spec: Some((&**spec).into()),
+            })))
+            .await
+        }
+        Command::RemoveNode { id, is_forced } => {
+            done(Box::pin(client.remove_node(proto::RemoveNodeRequest {
+                node_id: id.to_string(),
+                force: *is_forced,
+            })))
+            .await
+        }
+        Command::UpdateCluster {
+            version,
+            spec,
+            rotate,
+        } => {
+            done(Box::pin(client.update_cluster(
+                proto::UpdateClusterRequest {
+                    cluster_id: cluster_id.to_string(),
+                    cluster_version: Some(proto::Version { index: version.0 }),
+                    spec: Some((&**spec).into()),
+                    rotation: Some(proto::KeyRotation {
+                        worker_join_token: rotate.worker_token,
+                        manager_join_token: rotate.manager_token,
+                        manager_unlock_key: rotate.unlock_key,
+                    }),
+                },
+            )))
+            .await
+        }
+        // Nodes ask for these by calls of their own.
+        Command::IssueCertificate { .. } | Command::LeaveGroup { .. } => Err(CommandError::new(
+            Code::Unimplemented,
+            "this command is not passed on",
+        )),
+    }
+}
+
+async fn done<T>(
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<Answer, CommandError> {
+    match call.await {
+        Ok(_) => Ok(Answer::Done),
+        Err(status) => Err(command_error(&status)),
+    }
+}

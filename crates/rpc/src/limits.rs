@@ -1,0 +1,80 @@
+//! Every limit of port 2377, with its reason. What a peer can make us hold is bounded by these.
+
+use std::time::Duration;
+
+/// Open connections. One agent needs one or two; 10,000 nodes fit, and at about 50 KiB each an attacker costs less than 1 GiB.
+pub(crate) const CONNECTIONS_MAX: usize = 16_384;
+/// Open connections of callers without certificate. Joining takes two for a second; more wait.
+pub(crate) const ANONYMOUS_MAX: usize = 512;
+/// TLS handshakes at a time, about a millisecond of CPU each. More wait in the kernel's queue.
+pub(crate) const HANDSHAKES_MAX: usize = 256;
+/// Handshakes at a time from one address, so that one slow host cannot keep all others out. Many nodes behind one NAT address share it.
+pub(crate) const HANDSHAKES_PER_ADDRESS_MAX: usize = 32;
+/// Longest handshake. Two round trips; the rest is for busy machines.
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Largest list of headers, decoded. Ours have below 1 KiB; forwarded identity adds as much.
+pub(crate) const HEADER_BYTES_MAX: u32 = 16 << 10;
+/// Streams at a time from a caller without certificate. Joining needs one.
+pub(crate) const ANONYMOUS_STREAMS_MAX: u32 = 8;
+/// Streams at a time from a worker: session, assignments, subscriptions, heartbeat, reports and a log stream per subscription.
+pub(crate) const WORKER_STREAMS_MAX: u32 = 256;
+/// Streams at a time from a manager, which passes on those of all agents connected to it.
+pub(crate) const MANAGER_STREAMS_MAX: u32 = 65_536;
+/// A connection of a caller without certificate that has no call under way ends after this.
+pub(crate) const ANONYMOUS_IDLE: Duration = Duration::from_secs(10);
+/// The same for callers with certificate; agents beat every few seconds.
+pub(crate) const IDLE: Duration = Duration::from_secs(300);
+/// Time between pings on an otherwise silent connection; with [`PING_TIMEOUT`], how long a vanished peer holds its place.
+pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// Longest wait for the answer of a ping.
+pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between managers a vanished peer must be noticed sooner: commands wait for it.
+pub(crate) const PEER_PING_INTERVAL: Duration = Duration::from_secs(2);
+/// Longest wait for a peer manager's answer of a ping.
+pub(crate) const PEER_PING_TIMEOUT: Duration = Duration::from_secs(3);
+/// Largest message read from a caller. SwarmKit's servers read 4 MiB; reports of many tasks may be larger.
+pub(crate) const REQUEST_BYTES_MAX: usize = 8 << 20;
+/// Largest message read from a manager: a complete set of assignments with many secrets. SwarmKit has no limit here.
+pub(crate) const RESPONSE_BYTES_MAX: usize = 1 << 30;
+/// Longest unary call served, from its first byte to its answer.
+pub(crate) const UNARY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long `NodeCertificateStatus` waits for a certificate; SwarmKit's clients give up after 5 s and ask again.
+pub(crate) const CERTIFICATE_WAIT: Duration = Duration::from_secs(30);
+/// How long a stopping server lets calls finish.
+pub(crate) const DRAIN: Duration = Duration::from_secs(2);
+
+/// Longest wait for a TCP and TLS connection to a manager.
+pub(crate) const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest unary call to a manager.
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for the first message of a session; SwarmKit's.
+pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest a command or a read waits, for a leader and for its answer.
+pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a leader that dials a joining manager back waits for its answer; SwarmKit's.
+pub(crate) const DIAL_BACK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections a node keeps to managers. More managers than this do not make a sensible group.
+pub(crate) const CHANNELS_MAX: usize = 64;
+
+/// Raft messages waiting for one peer. Raft repeats what is dropped, so more would only be stale.
+pub(crate) const PEER_QUEUE: usize = 1024;
+/// Shortest and longest wait before a lost peer is dialled again.
+pub(crate) const PEER_BACKOFF: (Duration, Duration) =
+    (Duration::from_millis(50), Duration::from_millis(500));
+/// Longest call with one raft message or one chunk of a snapshot; SwarmKit's.
+pub(crate) const RAFT_CALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// A peer that nothing was sent to for so long is no longer a member, and its task ends.
+pub(crate) const PEER_IDLE: Duration = Duration::from_secs(60);
+/// Bytes of a snapshot in one chunk; with the message around it, below SwarmKit's limit of 4 MiB.
+pub(crate) const SNAPSHOT_CHUNK_BYTES: usize = 3 << 20;
+/// Largest snapshot taken from a peer. A million tasks are about 500 MB.
+pub(crate) const SNAPSHOT_BYTES_MAX: usize = 2 << 30;
+/// Snapshots received at a time. Only one leader sends; a second covers a change of leader.
+pub(crate) const SNAPSHOTS_MAX: usize = 2;
+
+/// Refused callers remembered, so that each is logged once per reason. About 100 bytes each.
+pub(crate) const REFUSALS_REMEMBERED: usize = 1024;
+/// Longest address of a manager.
+pub(crate) const ADDR_BYTES_MAX: usize = 256;
+/// Messages between a dispatcher's stream and its connection; the peer reads one at a time.
+pub(crate) const STREAM_QUEUE: usize = 16;

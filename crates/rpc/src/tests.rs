@@ -1,0 +1,6 @@
+//! Nodes in one process: real managers on disks in memory, real TLS over loopback.
+
+mod cluster;
+mod hostile;
+mod joining;
+mod rig;
