@@ -10,10 +10,12 @@ use skep_model::{NodeDescription, NodeId, Rng, TaskId, Timestamp};
 
 use crate::{
     context::Context,
-    event::{AgentIndex, AgentSide, ConnectionNumber, Down, Event, Up},
+    event::{AgentIndex, AgentSide, ConnectionNumber, Down, Event, ManagerIndex, Up},
     executor::{Executor, Next},
     facts::Observation,
-    profile::span,
+    manager::index_of,
+    network::Route,
+    profile::{pick, span},
     worker_db::WorkerDb,
 };
 
@@ -31,6 +33,10 @@ pub(crate) struct Agent {
     db: WorkerDb,
     rng: Rng,
     connection: Option<(Attempt, ConnectionNumber)>,
+    /// The managers it was told of last; survives restarts.
+    known: Vec<ManagerIndex>,
+    /// The machine is a node of the cluster.
+    pub(crate) is_enrolled: bool,
     /// How far the node's clock is ahead, in nanoseconds.
     clock_ahead: i64,
     wake_at: Option<Timestamp>,
@@ -57,6 +63,8 @@ impl Agent {
             db: WorkerDb::default(),
             rng,
             connection: None,
+            known: vec![0],
+            is_enrolled: true,
             clock_ahead: 0,
             wake_at: None,
             is_doomed: false,
@@ -70,7 +78,7 @@ impl Agent {
 
     /// Starts the process.
     pub(crate) fn start(&mut self, ctx: &mut Context) {
-        if self.core.is_some() {
+        if self.core.is_some() || !self.is_enrolled {
             return;
         }
         self.life += 1;
@@ -97,7 +105,7 @@ impl Agent {
         self.executor.abandon(&mut next);
         self.follow(ctx, next);
         if let Some((_, connection)) = self.connection.take() {
-            ctx.network.close_agent(&mut ctx.queue, connection);
+            ctx.network.close_agent(&mut ctx.queue, &ctx.links, connection);
         }
         let delay = span(&mut self.rng, Duration::from_secs(20));
         ctx.queue.after(delay, Event::AgentRestart(self.index));
@@ -248,16 +256,28 @@ impl Agent {
                     life: self.life,
                     attempt,
                 };
-                let to = ctx.manager_to_ask();
+                let route = self.route(ctx);
                 let request = ctx.register_request(request);
-                let (network, queue) = (&mut ctx.network, &mut ctx.queue);
-                let number = network.open(queue, side, to, Up::Register(Box::new(request)));
+                let number = ctx.network.open(
+                    (&mut ctx.queue, &ctx.links),
+                    side,
+                    route,
+                    Up::Register(Box::new(request)),
+                );
                 self.connection = Some((attempt, number));
             }
-            Effect::OpenAssignments { .. } | Effect::Configure(_) | Effect::ManagersChanged(_) => {}
+            Effect::OpenAssignments { .. } => {}
+            Effect::Configure(node) => {
+                let event = Event::RoleSeen(self.index, node.role);
+                ctx.queue.after(Duration::ZERO, event);
+            }
+            Effect::ManagersChanged(managers) => {
+                let known = managers.iter().filter_map(|peer| index_of(&peer.addr));
+                self.known = known.collect();
+            }
             Effect::CloseSession(attempt) => {
                 if let Some((_, number)) = self.connection.take_if(|(a, _)| *a == attempt) {
-                    ctx.network.close_agent(&mut ctx.queue, number);
+                    ctx.network.close_agent(&mut ctx.queue, &ctx.links, number);
                 }
             }
             Effect::SendHeartbeat { attempt, .. } => self.send(ctx, attempt, Up::Heartbeat),
@@ -296,11 +316,44 @@ impl Agent {
         }
     }
 
+    /// A manager to talk to: mostly one it was told of. Now and then whoever runs one tells it the
+    /// address of another, since all it knows may be gone.
+    pub(crate) fn ask(&mut self, ctx: &Context) -> ManagerIndex {
+        let up: Vec<ManagerIndex> = (0..ctx.managers_up.len())
+            .filter(|index| ctx.managers_up[*index].is_some())
+            .collect();
+        let choice = if self.known.is_empty() || self.rng.percent(10) && !up.is_empty() {
+            &up
+        } else {
+            &self.known
+        };
+        let count = u64::try_from(choice.len()).expect("few managers");
+        choice.get(pick(&mut self.rng, count.max(1))).copied().unwrap_or(0)
+    }
+
+    /// To a manager, or through it to the one it takes to lead, or to its refusal.
+    fn route(&mut self, ctx: &Context) -> Route {
+        let asked = self.ask(ctx);
+        let leader = ctx.leaders_known[asked].filter(|_| ctx.managers_up[asked].is_some());
+        match leader {
+            Some(leader) if leader != asked && self.rng.percent(70) => Route {
+                manager: leader,
+                life: ctx.managers_up[leader],
+                via: Some(asked),
+            },
+            Some(_) | None => Route {
+                manager: asked,
+                life: ctx.managers_up[asked],
+                via: None,
+            },
+        }
+    }
+
     fn send(&mut self, ctx: &mut Context, attempt: Attempt, message: Up) {
         if let Some((current, number)) = self.connection
             && current == attempt
         {
-            ctx.network.up(&mut ctx.queue, number, message);
+            ctx.network.up(&mut ctx.queue, &ctx.links, number, message);
         }
     }
 

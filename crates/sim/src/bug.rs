@@ -19,6 +19,15 @@ pub enum Bug {
     OverstateCapacity,
     /// Snapshots lack one task.
     LossySnapshot,
+    /// Snapshots lack the members of the raft group.
+    SnapshotWithoutGroup,
+    /// The disk does not store whom a manager voted for.
+    ForgetVote,
+    /// A follower's acknowledgement also counts as another's: entries are committed without a
+    /// majority.
+    CountTwice,
+    /// A certificate is given out when it is made, before its entry is committed.
+    EarlyCertificate,
 }
 
 impl fmt::Display for Bug {

@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use skep_manager::command::{Answer, Command, CommandError, ServiceChange};
+use skep_manager::command::{Answer, Command, CommandError, Rotate, ServiceChange};
 use skep_model::{
     Annotations, Availability, ContainerSpec, EndpointSpec, FailureAction, Node, NodeId, NodeSpec,
     Placement, PortConfig, Protocol, PublishMode, ResourceRequirements, Resources,
     RestartCondition, RestartPolicy, Rng, Role, Service, ServiceMode, ServiceSpec, TaskSpec,
-    UpdateConfig, UpdateOrder, Version,
+    UpdateConfig, UpdateOrder, Version, reserved,
 };
 use skep_store::Store;
 
@@ -21,6 +21,9 @@ pub(crate) const ZONE: &str = "zone";
 /// Its values.
 pub(crate) const ZONES: [&str; 3] = ["a", "b", "c"];
 
+/// Managers beyond which nobody is promoted.
+const MANAGERS_MAX: usize = 5;
+
 /// All clients as one.
 #[derive(Debug)]
 pub(crate) struct Clients {
@@ -29,6 +32,8 @@ pub(crate) struct Clients {
     next_name: u64,
     services_max: usize,
     replicas_max: u64,
+    /// Commands in a hundred that change who is a member.
+    membership: u64,
     /// A store read earlier: commands built on it are out of sequence.
     stale: Option<Store>,
     /// How many commands succeeded and how many were refused.
@@ -44,6 +49,7 @@ impl Clients {
             next_name: 0,
             services_max: profile.services_max,
             replicas_max: profile.replicas_max,
+            membership: profile.membership,
             stale: None,
             answers: (0, 0),
         }
@@ -70,6 +76,9 @@ impl Clients {
     }
 
     fn command(&mut self, store: &Store, movable: &[NodeId]) -> Option<Command> {
+        if self.rng.percent(self.membership) {
+            return self.membership_command(store);
+        }
         let services: Vec<&Arc<Service>> = store.services().collect();
         let has_room = services.len() < self.services_max;
         if services.is_empty() || (has_room && self.rng.percent(30)) {
@@ -92,6 +101,57 @@ impl Clients {
                 Some(Command::RemoveNode { id: *id, is_forced })
             }
         }
+    }
+
+    /// Promotions, demotions, managers that leave, tokens and limits.
+    fn membership_command(&mut self, store: &Store) -> Option<Command> {
+        let nodes: Vec<&Arc<Node>> = store.nodes().collect();
+        let node = nodes.get(pick(&mut self.rng, len(&nodes).max(1)))?;
+        let is_manager = |node: &&&Arc<Node>| node.spec.desired_role == Role::Manager;
+        let manager_count = nodes.iter().filter(is_manager).count();
+        match self.rng.below(100) {
+            0..70 => {
+                let mut spec = node.spec.clone();
+                spec.desired_role = match spec.desired_role {
+                    Role::Manager => Role::Worker,
+                    Role::Worker if manager_count < MANAGERS_MAX => Role::Manager,
+                    Role::Worker => Role::Worker,
+                };
+                self.mark(&mut spec.annotations);
+                Some(Command::UpdateNode {
+                    id: node.id,
+                    version: node.meta.version,
+                    spec: Box::new(spec),
+                })
+            }
+            70..85 => Some(Command::LeaveGroup { node_id: node.id }),
+            _ => self.cluster_command(store),
+        }
+    }
+
+    fn cluster_command(&mut self, store: &Store) -> Option<Command> {
+        let cluster = store.cluster()?;
+        let mut spec = cluster.spec.clone();
+        let labels = &mut spec.annotations.labels;
+        let uses = self.rng.below(3).to_string();
+        let ttl = ["1m", "90s", "24h"][pick(&mut self.rng, 3)].to_owned();
+        match self.rng.below(6) {
+            0 => labels.insert(reserved::NODE_TTL.to_owned(), ttl),
+            1 => labels.insert(reserved::JOIN_WORKER_USES.to_owned(), uses),
+            2 => labels.insert(reserved::JOIN_MANAGER_USES.to_owned(), uses),
+            3 => labels.remove(reserved::JOIN_WORKER_USES),
+            _ => None,
+        };
+        let rotate = Rotate {
+            worker_token: self.rng.percent(20),
+            manager_token: self.rng.percent(20),
+            unlock_key: false,
+        };
+        Some(Command::UpdateCluster {
+            version: self.version(cluster.meta.version),
+            spec: Box::new(spec),
+            rotate,
+        })
     }
 
     fn service_command(&mut self, service: &Service) -> Command {
@@ -140,9 +200,6 @@ impl Clients {
         } else {
             let zone = ZONES[pick(&mut self.rng, 3)].to_owned();
             spec.annotations.labels.insert(ZONE.to_owned(), zone);
-        }
-        if self.rng.percent(2) {
-            spec.desired_role = Role::Worker;
         }
         self.mark(&mut spec.annotations);
         let version = self.version(node.meta.version);

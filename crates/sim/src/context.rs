@@ -1,18 +1,24 @@
 //! What all members of the simulated world share: time, network, facts, invariants, the trace.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
-use skep_model::{NodeId, Timestamp, dispatch::SessionRequest};
-use skep_raft::{Entry, Ready};
+use skep_manager::{Joined, command::CommandError};
+use skep_model::{
+    NodeId, Timestamp,
+    dispatch::{DispatchError, SessionRequest},
+};
+use skep_raft::Message;
 
 use crate::{
     bug::Bug,
-    event::ManagerIndex,
+    event::{AgentIndex, ConnectionNumber, Down, Event, ManagerIndex},
     facts::{Facts, Observation},
     invariants::Invariant,
+    links::Links,
     network::Network,
     queue::Queue,
     trace::Trace,
+    vault::Leak,
 };
 
 /// A broken invariant.
@@ -32,15 +38,20 @@ pub(crate) struct Context {
     pub(crate) queue: Queue,
     pub(crate) trace: Trace,
     pub(crate) network: Network,
+    pub(crate) links: Links,
     pub(crate) facts: Facts,
     pub(crate) invariants: Vec<Box<dyn Invariant>>,
     pub(crate) bug: Option<Bug>,
-    /// Node of each agent.
+    /// Node of each machine.
     pub(crate) nodes: Vec<NodeId>,
     /// Life of each manager that runs.
     pub(crate) managers_up: Vec<Option<u64>>,
-    /// The leader and its life, while known.
-    pub(crate) leader: Option<(ManagerIndex, u64)>,
+    /// The machine each manager takes to lead; itself when it does.
+    pub(crate) leaders_known: Vec<Option<ManagerIndex>>,
+    /// Certificates made but not yet committed.
+    pub(crate) leak: Leak,
+    /// Which machine waits for which request of its own.
+    pub(crate) enrolments: BTreeMap<u64, AgentIndex>,
     pub(crate) start: Timestamp,
     pub(crate) violation: Option<Violation>,
 }
@@ -80,33 +91,22 @@ impl Context {
         }
     }
 
-    /// A manager's disk holds what a ready asked for.
-    pub(crate) fn durable(&mut self, manager: ManagerIndex, ready: &Ready) {
-        self.facts.note_durable(manager, ready);
-    }
-
-    /// A manager holds an entry to be committed.
-    pub(crate) fn committed(&mut self, entry: &Entry) {
-        match self.facts.commit(entry) {
-            Ok(None) => {}
-            Ok(Some(applied)) => self.observe(&Observation::Committed {
-                index: entry.index,
-                changes: &applied.changes,
-                before: &applied.before,
-                after: &applied.after,
-            }),
-            Err(problem) => self.violate("committed-is-durable", &problem),
+    /// A member has applied everything up to `index`.
+    pub(crate) fn applied(&mut self, raft_id: u64, index: u64) {
+        while self.facts.index() < index && self.violation.is_none() {
+            match self.facts.commit_next(raft_id) {
+                Ok(applied) => {
+                    self.trace(format_args!("entry {} is committed", applied.index));
+                    self.observe(&Observation::Committed {
+                        index: applied.index,
+                        changes: &applied.changes,
+                        before: &applied.before,
+                        after: &applied.after,
+                    });
+                }
+                Err(problem) => self.violate("committed-is-durable", &problem),
+            }
         }
-    }
-
-    /// The manager an agent connects to, and its life when it is up.
-    pub(crate) fn manager_to_ask(&self) -> (ManagerIndex, Option<u64>) {
-        if let Some((manager, life)) = self.leader {
-            return (manager, Some(life));
-        }
-        let up = self.managers_up.iter().position(Option::is_some);
-        let manager = up.unwrap_or(0);
-        (manager, self.managers_up[manager])
     }
 
     /// What an agent's registration says; a bug may make it lie.
@@ -116,5 +116,55 @@ impl Context {
             request.description.resources.memory_bytes *= 2;
         }
         request
+    }
+
+    /// Sends to an agent.
+    pub(crate) fn down(&mut self, number: ConnectionNumber, message: Down) {
+        let links = &self.links;
+        self.network.down(&mut self.queue, links, number, message);
+    }
+
+    /// A manager ends a connection.
+    pub(crate) fn close(&mut self, number: ConnectionNumber, reason: DispatchError) {
+        let links = &self.links;
+        self.network
+            .close_manager(&mut self.queue, links, number, reason);
+    }
+
+    /// Sends a raft message to the manager of another machine.
+    pub(crate) fn send_to_peer(&mut self, from: ManagerIndex, to: ManagerIndex, message: Message) {
+        self.links.send(&mut self.queue, from, to, message);
+    }
+
+    /// The answer to a machine that joins goes on its way.
+    pub(crate) fn joined(
+        &mut self,
+        from: ManagerIndex,
+        request: u64,
+        result: Result<Joined, CommandError>,
+    ) {
+        let Some(machine) = self.enrolments.get(&request).copied() else {
+            return;
+        };
+        if let Some(delay) = self.links.request(from, machine) {
+            let event = Event::Joined {
+                machine,
+                request,
+                result,
+            };
+            self.queue.after(delay, event);
+        }
+    }
+
+    /// A manager's process is gone.
+    pub(crate) fn manager_died(&mut self, manager: ManagerIndex, raft_id: u64) {
+        self.leaders_known[manager] = None;
+        let links = &self.links;
+        self.network
+            .manager_died(&mut self.queue, links, manager);
+        let up = self.managers_up.iter().enumerate();
+        let others = up.filter(|(_, life)| life.is_some()).map(|(other, _)| other);
+        self.links
+            .reset(&mut self.queue, (manager, raft_id), others);
     }
 }

@@ -5,10 +5,17 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use skep_manager::{
+    entry,
+    replica::{DiskDone, DiskRequest, SnapshotContent},
+};
 use skep_model::Rng;
-use skep_raft::{Crash, MemoryDisk, Ready, Restored, Snapshot, SnapshotMetadata, Storage};
+use skep_raft::{Crash, DiskError, MemoryDisk, Ready, Restored, Snapshot, Storage};
+use skep_store::{ObjectId, Store};
+use skep_wire::snapshot::Membership;
 
 use crate::{
+    bug::Bug,
     context::Context,
     event::{Event, ManagerIndex},
     profile::span,
@@ -17,36 +24,14 @@ use crate::{
 /// How much longer a slow disk takes.
 const SLOW_FACTOR: u32 = 40;
 
-/// Work for the disk.
-#[derive(Debug)]
-pub(crate) enum Request {
-    /// Make a ready durable.
-    Write(Ready),
-    /// Store a snapshot and drop the log behind it.
-    Snapshot { snapshot: Snapshot, compact_to: u64 },
-    /// Read everything back.
-    Restore,
-}
-
-/// What became of a request.
-#[derive(Debug)]
-pub(crate) enum Done {
-    Written(u64),
-    WriteFailed,
-    SnapshotSaved {
-        metadata: SnapshotMetadata,
-        compact_to: u64,
-    },
-    SnapshotFailed,
-    Restored(Restored),
-}
-
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Disk {
     storage: MemoryDisk,
+    /// Whose log is on it.
+    raft_id: u64,
     rng: Rng,
-    queue: VecDeque<Request>,
+    queue: VecDeque<DiskRequest>,
     write_max: Duration,
     is_slow: bool,
     /// The write under way was taken; a full disk takes none.
@@ -57,9 +42,10 @@ pub(crate) struct Disk {
 
 impl Disk {
     /// A disk that holds what `storage` does.
-    pub(crate) fn new(storage: MemoryDisk, rng: Rng, write_max: Duration) -> Self {
+    pub(crate) fn new(storage: MemoryDisk, raft_id: u64, rng: Rng, write_max: Duration) -> Self {
         Self {
             storage,
+            raft_id,
             rng,
             queue: VecDeque::new(),
             write_max,
@@ -67,6 +53,14 @@ impl Disk {
             is_begun: false,
             failing: None,
         }
+    }
+
+    /// Holds nothing more; the next member to use it is `raft_id`.
+    pub(crate) fn wipe(&mut self, raft_id: u64) {
+        self.storage = MemoryDisk::new();
+        self.queue.clear();
+        self.raft_id = raft_id;
+        self.is_begun = false;
     }
 
     /// What a starting process finds.
@@ -99,7 +93,12 @@ impl Disk {
     }
 
     /// Hands over a request.
-    pub(crate) fn send(&mut self, ctx: &mut Context, to: (ManagerIndex, u64), request: Request) {
+    pub(crate) fn send(
+        &mut self,
+        ctx: &mut Context,
+        to: (ManagerIndex, u64),
+        request: DiskRequest,
+    ) {
         self.queue.push_back(request);
         if self.queue.len() == 1 {
             self.begin(ctx, to);
@@ -111,7 +110,12 @@ impl Disk {
         if self.is_slow {
             delay *= SLOW_FACTOR;
         }
-        if let Some(Request::Write(ready)) = self.queue.front() {
+        if let Some(DiskRequest::Write(ready)) = self.queue.front_mut() {
+            if ctx.bug == Some(Bug::ForgetVote)
+                && let Some(hard_state) = &mut ready.hard_state
+            {
+                hard_state.vote = 0;
+            }
             self.is_begun = self.storage.begin(ready).is_ok();
         }
         ctx.queue.after(delay, Event::DiskDone { manager, life });
@@ -123,24 +127,35 @@ impl Disk {
         ctx: &mut Context,
         manager: ManagerIndex,
         life: u64,
-    ) -> Option<Done> {
+    ) -> Option<DiskDone> {
         let done = match self.queue.pop_front()? {
-            Request::Write(ready) => self.finish_write(ctx, manager, &ready),
-            Request::Snapshot {
-                snapshot,
+            DiskRequest::Write(ready) => self.finish_write(ctx, &ready),
+            DiskRequest::Snapshot {
+                content,
+                metadata,
                 compact_to,
             } => {
-                let metadata = snapshot.metadata.clone();
+                let snapshot = Snapshot {
+                    data: encode(&content, ctx.bug).into(),
+                    metadata: metadata.clone(),
+                };
                 let saved = self.storage.save_snapshot(&snapshot);
                 match saved.and_then(|()| self.storage.compact(compact_to)) {
-                    Ok(()) => Done::SnapshotSaved {
+                    Ok(()) => DiskDone::SnapshotSaved {
                         metadata,
                         compact_to,
                     },
-                    Err(_) => Done::SnapshotFailed,
+                    Err(error) => DiskDone::SnapshotFailed(error),
                 }
             }
-            Request::Restore => Done::Restored(self.restored()),
+            DiskRequest::Attach(mut message) => match self.storage.snapshot() {
+                Ok(Some(snapshot)) => {
+                    message.attach_snapshot(snapshot);
+                    DiskDone::Attached(message)
+                }
+                Ok(None) | Err(_) => DiskDone::AttachFailed { to: message.to },
+            },
+            DiskRequest::Restore => DiskDone::Restored(self.storage.restored()),
         };
         if !self.queue.is_empty() {
             self.begin(ctx, (manager, life));
@@ -148,7 +163,7 @@ impl Disk {
         Some(done)
     }
 
-    fn finish_write(&mut self, ctx: &mut Context, manager: ManagerIndex, ready: &Ready) -> Done {
+    fn finish_write(&mut self, ctx: &mut Context, ready: &Ready) -> DiskDone {
         let failure = self.failing.take();
         let crash = match failure {
             Some(true) | None => Crash::Kept,
@@ -157,17 +172,17 @@ impl Disk {
         let was_begun = std::mem::take(&mut self.is_begun);
         self.storage.crash(crash);
         if was_begun && crash == Crash::Kept {
-            ctx.durable(manager, ready);
+            ctx.facts.logs.durable(self.raft_id, ready);
         }
         if was_begun && failure.is_none() {
-            Done::Written(ready.number)
+            DiskDone::Written(ready.number)
         } else {
-            Done::WriteFailed
+            DiskDone::WriteFailed(DiskError::Full(std::io::ErrorKind::StorageFull.into()))
         }
     }
 
     /// The process dies: what was under way reached the disk or did not.
-    pub(crate) fn crash(&mut self, ctx: &mut Context, manager: ManagerIndex) {
+    pub(crate) fn crash(&mut self, ctx: &mut Context) {
         let under_way = self.queue.pop_front();
         self.queue.clear();
         let is_kept = self.rng.percent(50);
@@ -175,11 +190,20 @@ impl Disk {
         self.storage
             .crash(if is_kept { Crash::Kept } else { Crash::Lost });
         match under_way {
-            Some(Request::Write(ready)) if is_kept && was_begun => ctx.durable(manager, &ready),
-            Some(Request::Snapshot {
-                snapshot,
+            Some(DiskRequest::Write(ready)) if is_kept && was_begun => {
+                ctx.facts.logs.durable(self.raft_id, &ready);
+            }
+            Some(DiskRequest::Snapshot {
+                content,
+                metadata,
                 compact_to,
-            }) if is_kept => self.save_snapshot_partly(&snapshot, compact_to),
+            }) if is_kept => {
+                let snapshot = Snapshot {
+                    data: encode(&content, ctx.bug).into(),
+                    metadata,
+                };
+                self.save_snapshot_partly(&snapshot, compact_to);
+            }
             _ => {}
         }
     }
@@ -190,4 +214,23 @@ impl Disk {
             let _ = self.storage.compact(compact_to);
         }
     }
+}
+
+/// The bytes of a snapshot; bugs leave something out.
+fn encode(content: &SnapshotContent, bug: Option<Bug>) -> Vec<u8> {
+    let bytes = content.encode();
+    if !matches!(bug, Some(Bug::LossySnapshot | Bug::SnapshotWithoutGroup)) {
+        return bytes;
+    }
+    let (snapshot, store) = entry::decode_snapshot(&bytes).expect("a snapshot just made");
+    if bug == Some(Bug::SnapshotWithoutGroup) {
+        return entry::encode_snapshot(&store, &Membership::default());
+    }
+    let Some(lost) = store.tasks().next().map(|task| task.id) else {
+        return bytes;
+    };
+    let objects = store.objects();
+    let kept = objects.filter(|object| object.id() != ObjectId::Task(lost));
+    let store = Store::from_objects(kept).expect("a store without a task is a store");
+    entry::encode_snapshot(&store, &snapshot.membership)
 }

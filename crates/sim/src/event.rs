@@ -2,19 +2,20 @@
 
 use skep_agent::core::Attempt;
 use skep_manager::{
+    Joined,
     command::{Answer, Command, CommandError},
     event::{ReplyTo, ToAgent},
 };
 use skep_model::{
-    TaskId, TaskStatus,
+    Role, TaskId, TaskStatus,
     dispatch::{DispatchError, SessionRequest},
 };
 
 use crate::profile::Fault;
 
-/// Index of a manager.
+/// Index of a machine whose manager is meant.
 pub(crate) type ManagerIndex = usize;
-/// Index of an agent, and of its node.
+/// Index of a machine: of its agent, and of its node.
 pub(crate) type AgentIndex = usize;
 /// Number of a connection between an agent and a manager.
 pub(crate) type ConnectionNumber = u64;
@@ -30,12 +31,38 @@ pub(crate) enum Event {
     ManagerRestart(ManagerIndex),
     /// The disk has finished its request.
     DiskDone { manager: ManagerIndex, life: u64 },
-    /// A manager whose log failed tries again.
-    RetryFault { manager: ManagerIndex, life: u64 },
     /// A raft message arrives.
     Raft {
+        from: ManagerIndex,
         to: ManagerIndex,
         message: Box<skep_raft::Message>,
+    },
+    /// A manager learns something about its way to a member.
+    PeerNews {
+        manager: ManagerIndex,
+        raft_id: u64,
+        news: PeerNews,
+    },
+    /// A manager is told that it was removed from the group.
+    Expelled { manager: ManagerIndex, raft_id: u64 },
+    /// A manager that hands leadership over waits no longer.
+    Stop { manager: ManagerIndex, life: u64 },
+    /// A machine looks whether it is what it shall be: node, manager, member.
+    Enrol(AgentIndex),
+    /// The role a node has, as its agent was told.
+    RoleSeen(AgentIndex, Role),
+    /// A request to join the raft group arrives at a manager.
+    Join {
+        manager: ManagerIndex,
+        machine: AgentIndex,
+        request: u64,
+        is_relayed: bool,
+    },
+    /// Its answer arrives.
+    Joined {
+        machine: AgentIndex,
+        request: u64,
+        result: Result<Joined, CommandError>,
     },
     /// Something of an agent arrives at its manager.
     Up {
@@ -70,20 +97,35 @@ pub(crate) enum Event {
         manager: ManagerIndex,
         request: u64,
         command: Box<Command>,
+        is_relayed: bool,
     },
-    /// The answer arrives at the client.
+    /// The answer arrives at the client, with the certificate it is about.
     Answer {
         request: u64,
         result: Result<Answer, CommandError>,
+        certificate: Option<Vec<u8>>,
     },
     /// The next fault of this kind.
     Fault(usize),
+    /// One machine reaches another again.
+    Unblock((AgentIndex, AgentIndex)),
     /// A fault that lasts ends.
     Heal(Fault, usize),
     /// No more faults from here on.
     Calm,
     /// Look whether all is as wished.
     Look,
+}
+
+/// What a manager learns about its way to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PeerNews {
+    /// A message did not arrive.
+    Unreachable,
+    /// A snapshot arrived, or not.
+    Snapshot(bool),
+    /// The connection was reset.
+    Lost,
 }
 
 /// What an agent says, with what the connection must remember.

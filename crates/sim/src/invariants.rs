@@ -1,12 +1,15 @@
 //! What must never happen. One invariant per file; each sees every observation.
 
 mod acknowledged;
+mod certificates;
 mod durable_first;
 mod one_container;
+mod one_leader;
 mod one_task_per_slot;
 mod placement;
 mod reports_grow;
 mod reservations;
+mod same_group;
 mod same_store;
 mod states_grow;
 mod stored_state;
@@ -40,5 +43,8 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::<one_container::OneContainer>::default(),
         Box::<reports_grow::ReportsGrow>::default(),
         Box::new(same_store::SameStore),
+        Box::<one_leader::OneLeader>::default(),
+        Box::new(same_group::SameGroup),
+        Box::<certificates::Certificates>::default(),
     ]
 }

@@ -14,10 +14,12 @@ mod event;
 mod profile;
 
 mod bug;
+mod links;
 mod network;
 
 mod disk;
 mod manager;
+mod vault;
 
 mod agent;
 mod executor;
@@ -30,6 +32,9 @@ mod facts;
 mod invariants;
 mod liveness;
 
+mod enrol;
+mod faults;
+mod setup;
 mod world;
 
 pub mod cli;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use skep_model::{
-    Availability, Node, NodeState, Protocol, PublishMode, RestartCondition, Service, ServiceMode,
+    Availability, Node, NodeState, Protocol, PublishMode, RestartCondition, Role, Service, ServiceMode,
     Slot, Task, TaskState, UpdateState, constraint,
 };
 use skep_store::Store;
@@ -24,6 +24,7 @@ pub(crate) fn unmet(world: &World) -> Vec<String> {
     let Some(store) = leader.store() else {
         return unmet;
     };
+    check_managers(world, store, &mut unmet);
     for agent in &world.agents {
         check_agent(store, agent, &mut unmet);
     }
@@ -34,6 +35,53 @@ pub(crate) fn unmet(world: &World) -> Vec<String> {
         check_task(store, task, &mut unmet);
     }
     unmet
+}
+
+/// The members of the group are the managers, all of them run, follow the leader and have applied
+/// what it has.
+fn check_managers(world: &World, store: &Store, unmet: &mut Vec<String>) {
+    let index = world.ctx.facts.index();
+    let Some(group) = world.ctx.facts.group_at(index) else {
+        return;
+    };
+    for node in store.nodes() {
+        let id = node.id;
+        let is_member = group.members.values().any(|member| member.node_id == id);
+        if node.role != node.spec.desired_role {
+            let (is, wanted) = (node.role, node.spec.desired_role);
+            unmet.push(format!("node {id} is {is:?} and shall be {wanted:?}"));
+        }
+        if is_member != (node.role == Role::Manager) {
+            let role = node.role;
+            unmet.push(format!("node {id} is {role:?}, member: {is_member}"));
+        }
+    }
+    for (machine, manager) in world.managers.iter().enumerate() {
+        let Some(raft_id) = manager.raft_id() else {
+            continue;
+        };
+        if !group.members.contains_key(&raft_id) {
+            unmet.push(format!("machine {machine} runs former member {raft_id:x}"));
+            continue;
+        }
+        let Some(replica) = manager.replica() else {
+            unmet.push(format!("manager {machine} is down"));
+            continue;
+        };
+        if replica.core().index() != index {
+            let at = replica.core().index();
+            unmet.push(format!("manager {machine} is at {at}, committed is {index}"));
+        }
+        if replica.group().leader.is_none() {
+            unmet.push(format!("manager {machine} knows no leader"));
+        }
+    }
+    for raft_id in group.members.keys() {
+        let mut managers = world.managers.iter();
+        if !managers.any(|manager| manager.raft_id() == Some(*raft_id)) {
+            unmet.push(format!("member {raft_id:x} runs nowhere"));
+        }
+    }
 }
 
 /// The node is ready, and what runs on it is what shall run, as the store says.
@@ -104,9 +152,17 @@ fn check_task(store: &Store, task: &Task, unmet: &mut Vec<String>) {
     if task.desired_state > TaskState::Running && !state.is_terminal() {
         unmet.push(format!("task {id} shall stop and is {state}"));
     }
+    // A task stays on a drained node while there is no other for it, or for one that goes first.
+    let has_homeless = service.is_some_and(|service| {
+        let mut tasks = store.tasks_of_service(service.id);
+        tasks.any(|task| {
+            task.desired_state <= TaskState::Running && task.status.state == TaskState::Pending
+        })
+    });
     if task.desired_state <= TaskState::Running
         && let Some(node) = task.node_id.and_then(|id| store.node(id))
         && node.spec.availability == Availability::Drain
+        && !has_homeless
     {
         unmet.push(format!("task {id} shall run on a drained node"));
     }

@@ -1,60 +1,71 @@
-//! A manager: the real leader core and raft node, driven as `skep_manager::Manager` drives them.
+//! A machine's manager: the real `skep_manager::Replica`, driven as `skep_manager::Manager` does.
 //!
 //! What differs is the edge: a simulated disk that takes virtual time, loses what was not finished,
-//! fills up and fails; crashes between any two steps; a clock that jumps. Above 300 lines because,
-//! like its model, the loop and the effects it performs share all of its state.
+//! fills up and fails; links that lose and delay; crashes between any two outputs; a clock that
+//! jumps. Above 400 lines because the process, what it is told and what it puts out share all of
+//! its state.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use skep_manager::{
-    Core, core, entry,
-    event::{
-        CommittedEntry, ConnectionId, Effect, Event as CoreEvent, FromAgent, ReplyTo, RequestId,
-        ToAgent,
-    },
+    Replica, StepRefused, core,
+    event::{Bootstrap, ConnectionId, Event as CoreEvent, FromAgent, ReplyTo, ToAgent},
+    replica::{self, DiskDone, DiskRequest, Output},
 };
 use skep_model::{NodeId, Rng, Timestamp};
-use skep_raft::{Node, Restored};
+use skep_raft::{Message, MessageKind};
 use skep_store::Store;
-use skep_wire::{SpecCache, log};
+use skep_wire::member::Member;
 
 use crate::{
     bug::Bug,
     context::Context,
-    disk::{Disk, Done, Request},
-    event::{ConnectionNumber, Down, Event, ManagerIndex, Up, reply_to},
+    disk::Disk,
+    event::{ConnectionNumber, Down, Event, ManagerIndex, PeerNews, Up, reply_to},
     facts::Observation,
     profile::span,
-    trace::hash_of,
+    vault::FakeVault,
 };
 
 /// Raft's tick, as in the manager's shell.
-pub(crate) const TICK: Duration = Duration::from_millis(100);
-/// Pause before a log that could not be written is tried again, as in the manager's shell.
-const FAULT_RETRY: Duration = Duration::from_secs(1);
+pub(crate) use skep_manager::replica::TICK;
+
 /// Client requests have small numbers; agents' reports get these.
 const REPORTS_FROM: u64 = 1 << 40;
+/// Longest wait for a successor when a leader stops, as in the manager's shell.
+const HAND_OVER_MAX: Duration = Duration::from_secs(1);
+
+/// What a member is told when it joins, kept with its log.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    pub(crate) raft_id: u64,
+    /// Members as of then.
+    pub(crate) members: Vec<Member>,
+    /// From this entry on its group follows from what it has applied.
+    pub(crate) joined_at: u64,
+}
 
 /// What runs; gone in a crash.
 #[derive(Debug)]
 struct Running {
-    core: Core,
-    node: Node,
-    effects: Vec<Effect>,
+    replica: Replica,
     /// Which connection waits for which report's answer.
     reports: BTreeMap<ReplyTo, ConnectionNumber>,
     next_report: u64,
-    is_writing: bool,
-    is_faulty: bool,
-    last_now: Timestamp,
+    /// Term it was last seen to lead.
+    led_term: u64,
+    /// Last entry its store was published with.
+    published: u64,
+    is_stopping: bool,
 }
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Manager {
     index: ManagerIndex,
-    config: core::Config,
-    raft_config: skep_raft::Config,
+    bootstrap: Option<Bootstrap>,
+    /// None while the machine is no member of the raft group.
+    identity: Option<Identity>,
     rng: Rng,
     life: u64,
     running: Option<Running>,
@@ -62,18 +73,34 @@ pub(crate) struct Manager {
     /// How far its clock is ahead, in nanoseconds.
     clock_ahead: i64,
     wake_at: Option<Timestamp>,
-    /// Dies after this many more effects.
+    /// Dies after this many more outputs.
     doom: Option<u64>,
 }
 
+/// Where the manager of a machine is reached.
+pub(crate) fn addr_of(index: ManagerIndex) -> String {
+    format!("192.0.2.{}:2377", index + 1)
+}
+
+/// The machine behind an address.
+pub(crate) fn index_of(addr: &str) -> Option<ManagerIndex> {
+    let host = addr.strip_prefix("192.0.2.")?.strip_suffix(":2377")?;
+    host.parse::<usize>().ok()?.checked_sub(1)
+}
+
 impl Manager {
-    /// A manager whose disk holds `restored`.
-    pub(crate) fn new(index: ManagerIndex, config: core::Config, disk: Disk, rng: Rng) -> Self {
-        let raft_id = u64::try_from(index).expect("few managers") + 1;
+    /// The manager of machine `index`, which is a member when it has an identity.
+    pub(crate) fn new(
+        index: ManagerIndex,
+        identity: Option<Identity>,
+        bootstrap: Option<Bootstrap>,
+        disk: Disk,
+        rng: Rng,
+    ) -> Self {
         Self {
             index,
-            raft_config: skep_raft::Config::new(raft_id, config.seed),
-            config,
+            bootstrap,
+            identity,
             rng,
             life: 0,
             running: None,
@@ -86,104 +113,202 @@ impl Manager {
 
     /// Whether it leads.
     pub(crate) fn is_leading(&self) -> bool {
-        self.running
-            .as_ref()
-            .is_some_and(|running| running.core.is_leading())
+        self.replica().is_some_and(|replica| replica.core().is_leading())
+    }
+
+    /// The replica, while it runs.
+    pub(crate) fn replica(&self) -> Option<&Replica> {
+        self.running.as_ref().map(|running| &running.replica)
     }
 
     /// Its committed store, while it runs.
     pub(crate) fn store(&self) -> Option<&Store> {
-        self.running.as_ref().map(|running| running.core.store())
+        self.replica().map(|replica| replica.core().store())
+    }
+
+    /// Its raft id, while it is a member.
+    pub(crate) fn raft_id(&self) -> Option<u64> {
+        self.identity.as_ref().map(|identity| identity.raft_id)
+    }
+
+    /// The machine that leads, as far as this manager knows.
+    pub(crate) fn known_leader(&self) -> Option<ManagerIndex> {
+        let leader = self.replica()?.group().leader()?;
+        index_of(&leader.member.addr)
+    }
+
+    // --- The process ---
+
+    /// Becomes a member; an empty log begins.
+    pub(crate) fn join(&mut self, ctx: &mut Context, identity: Identity) {
+        let raft_id = identity.raft_id;
+        ctx.trace(format_args!("machine {} is member {raft_id:x}", self.index));
+        self.disk.wipe(raft_id);
+        self.identity = Some(identity);
+        self.start(ctx);
+    }
+
+    /// Is no member any more: the process ends and its log is deleted.
+    pub(crate) fn leave(&mut self, ctx: &mut Context) {
+        if self.identity.take().is_none() {
+            return;
+        }
+        ctx.trace(format_args!("machine {} is no member any more", self.index));
+        self.end(ctx, None);
     }
 
     /// Starts the process from what is on disk.
     pub(crate) fn start(&mut self, ctx: &mut Context) {
-        if self.running.is_some() {
+        let Some(identity) = self.identity.clone().filter(|_| self.running.is_none()) else {
             return;
-        }
+        };
+        let raft_id = identity.raft_id;
         self.life += 1;
         ctx.trace(format_args!("manager {} starts", self.index));
         let restored = self.disk.restored();
-        let (store, index) = match store_from(&restored) {
-            Ok(found) => found,
-            Err(problem) => return ctx.violate("snapshot-readable", &problem),
+        if let Err(problem) = ctx.facts.logs.restored(raft_id, &restored) {
+            return ctx.violate("log-is-kept", &problem);
+        }
+        let core = core::Config {
+            node_id: ctx.nodes[self.index],
+            seed: self.rng.next_u64(),
+            request_prefix: u16::try_from(self.index + 1).expect("few machines"),
+            bootstrap: self.bootstrap.clone(),
         };
-        let node = match Node::new(self.raft_config, &restored) {
-            Ok(node) => node,
+        let config = replica::Config {
+            core,
+            raft_id,
+            members: identity.members,
+            is_compat: false,
+        };
+        let vault = Box::new(FakeVault::new(self.rng.split(), ctx.leak.clone()));
+        let replica = match Replica::new(config, vault, &restored) {
+            Ok(replica) => replica,
             Err(error) => return ctx.violate("log-readable", &error.to_string()),
         };
         ctx.observe(&Observation::Restored {
-            last_index: restored.last_index(),
-            store: &store,
-            index,
+            store: replica.core().store(),
+            index: replica.core().index(),
         });
-        let mut config = self.config.clone();
-        config.seed = self.rng.next_u64();
-        let core = Core::new(config, store, index, index);
+        let published = replica.core().index();
         self.running = Some(Running {
-            core,
-            node,
-            effects: Vec::new(),
+            replica,
             reports: BTreeMap::new(),
             next_report: REPORTS_FROM,
-            is_writing: false,
-            is_faulty: false,
-            last_now: Timestamp::ZERO,
+            led_term: 0,
+            published,
+            is_stopping: false,
         });
         ctx.managers_up[self.index] = Some(self.life);
-        self.campaign_alone(ctx);
-        self.progress(ctx);
+        self.drive(ctx, |replica, _, out| replica.campaign_alone(out));
     }
 
     /// The process dies now.
     pub(crate) fn crash(&mut self, ctx: &mut Context) {
-        if self.running.take().is_none() {
+        if self.running.is_none() {
             return;
         }
         ctx.trace(format_args!("manager {} dies", self.index));
-        self.doom = None;
-        self.wake_at = None;
-        self.disk.crash(ctx, self.index);
-        ctx.managers_up[self.index] = None;
-        ctx.network.manager_died(&mut ctx.queue, self.index);
-        ctx.leader = None;
+        self.disk.crash(ctx);
         let delay = span(&mut self.rng, Duration::from_secs(15));
-        ctx.queue.after(delay, Event::ManagerRestart(self.index));
+        self.end(ctx, Some(delay));
     }
 
-    /// The process dies after a few more effects, in the midst of something.
+    fn end(&mut self, ctx: &mut Context, back_after: Option<Duration>) {
+        self.doom = None;
+        self.wake_at = None;
+        let Some(running) = self.running.take() else {
+            return;
+        };
+        let raft_id = running.replica.group().own;
+        ctx.facts.logs.forget_memory(raft_id);
+        ctx.managers_up[self.index] = None;
+        ctx.manager_died(self.index, raft_id);
+        if let Some(delay) = back_after {
+            ctx.queue.after(delay, Event::ManagerRestart(self.index));
+        }
+    }
+
+    /// The process dies after a few more outputs, in the midst of something.
     pub(crate) fn doom(&mut self) {
         self.doom = Some(self.rng.below(12));
+    }
+
+    /// The process is told to stop, as at a restart of the daemon: hands leadership over first.
+    pub(crate) fn stop(&mut self, ctx: &mut Context) {
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        let is_handing_over = running.replica.hand_over();
+        running.is_stopping = is_handing_over;
+        ctx.trace(format_args!(
+            "manager {} stops, hands over: {is_handing_over}",
+            self.index
+        ));
+        if is_handing_over {
+            let (manager, life) = (self.index, self.life);
+            ctx.queue.after(HAND_OVER_MAX, Event::Stop { manager, life });
+            self.drive(ctx, |_, _, _| {});
+        } else {
+            self.crash(ctx);
+        }
+    }
+
+    /// Leadership was not handed over in time.
+    pub(crate) fn stop_now(&mut self, ctx: &mut Context, life: u64) {
+        if life == self.life {
+            self.crash(ctx);
+        }
     }
 
     /// The clock jumps by `nanos`.
     pub(crate) fn jump(&mut self, ctx: &mut Context, nanos: i64) {
         self.clock_ahead += nanos;
         self.wake_at = None;
-        self.progress(ctx);
+        self.drive(ctx, |_, _, _| {});
     }
+
+    // --- What it is told ---
 
     /// Raft's clock.
     pub(crate) fn tick(&mut self, ctx: &mut Context) {
-        if let Some(running) = &mut self.running {
-            running.node.tick();
-            self.progress(ctx);
-        }
+        self.drive(ctx, |replica, now, _| replica.tick(now));
     }
 
-    /// The moment the core asked for.
+    /// The moment the replica asked for.
     pub(crate) fn wake(&mut self, ctx: &mut Context, life: u64) {
         if life == self.life && self.wake_at.take_if(|at| *at <= ctx.now()).is_some() {
-            self.progress(ctx);
+            self.drive(ctx, |_, _, _| {});
         }
     }
 
-    /// A raft message.
-    pub(crate) fn raft_message(&mut self, ctx: &mut Context, message: skep_raft::Message) {
-        if let Some(running) = &mut self.running {
-            // Refused messages leave the node as it was.
-            let _ = running.node.step(message);
-            self.progress(ctx);
+    /// A raft message. An error means that the sender must be told that it was removed.
+    pub(crate) fn raft_message(&mut self, ctx: &mut Context, message: Message) -> Result<(), u64> {
+        let from = message.from;
+        if self.raft_id() != Some(message.to) {
+            return Ok(());
+        }
+        let mut result = Ok(());
+        self.drive(ctx, |replica, now, _| result = replica.step(now, message));
+        match result {
+            Err(StepRefused::SenderRemoved) => Err(from),
+            Ok(()) | Err(StepRefused::Stopped | StepRefused::Inadmissible) => Ok(()),
+        }
+    }
+
+    /// Something about the way to another member.
+    pub(crate) fn peer_news(&mut self, ctx: &mut Context, raft_id: u64, news: PeerNews) {
+        self.drive(ctx, |replica, now, _| match news {
+            PeerNews::Unreachable => replica.report_unreachable(raft_id),
+            PeerNews::Snapshot(is_delivered) => replica.report_snapshot(raft_id, is_delivered),
+            PeerNews::Lost => replica.peer_lost(now, raft_id),
+        });
+    }
+
+    /// Others say that this member was removed.
+    pub(crate) fn expelled(&mut self, ctx: &mut Context, raft_id: u64) {
+        if self.raft_id() == Some(raft_id) && self.running.is_some() {
+            self.leave(ctx);
         }
     }
 
@@ -198,7 +323,15 @@ impl Manager {
             reply_to: reply_to(request),
             command,
         };
-        self.step(ctx, event);
+        self.drive(ctx, |replica, now, out| replica.handle(now, event, out));
+    }
+
+    /// A machine wants to join the group.
+    pub(crate) fn join_request(&mut self, ctx: &mut Context, request: u64, machine: ManagerIndex) {
+        let (node_id, addr) = (ctx.nodes[machine], addr_of(machine));
+        self.drive(ctx, |replica, now, out| {
+            replica.join(now, reply_to(request), node_id, addr, out);
+        });
     }
 
     /// Something of an agent.
@@ -226,20 +359,18 @@ impl Manager {
                 FromAgent::Statuses { reply_to, updates }
             }
         };
-        let connection = ConnectionId(number);
-        self.step(
-            ctx,
-            CoreEvent::Agent {
-                connection,
-                message,
-            },
-        );
+        let event = CoreEvent::Agent {
+            connection: ConnectionId(number),
+            message,
+        };
+        self.drive(ctx, |replica, now, out| replica.handle(now, event, out));
     }
 
     /// A connection ended.
     pub(crate) fn gone(&mut self, ctx: &mut Context, number: ConnectionNumber) {
         let connection = ConnectionId(number);
-        self.step(ctx, CoreEvent::AgentGone { connection });
+        let event = CoreEvent::AgentGone { connection };
+        self.drive(ctx, |replica, now, out| replica.handle(now, event, out));
     }
 
     /// The disk has finished a request.
@@ -247,231 +378,202 @@ impl Manager {
         if life != self.life || self.running.is_none() {
             return;
         }
-        let done = self.disk.finish(ctx, self.index, life);
+        let Some(done) = self.disk.finish(ctx, self.index, life) else {
+            return;
+        };
+        if matches!(done, DiskDone::Written(_)) && ctx.bug == Some(Bug::AckBeforeDurable) {
+            return;
+        }
+        if let (DiskDone::Restored(_), Some(raft_id)) = (&done, self.raft_id()) {
+            ctx.facts.logs.forget_memory(raft_id);
+        }
+        self.drive(ctx, |replica, now, out| replica.disk_done(now, done, out));
+    }
+
+    // --- What it puts out ---
+
+    /// Tells the replica something, lets it act, and carries out what it wants.
+    fn drive(
+        &mut self,
+        ctx: &mut Context,
+        tell: impl FnOnce(&mut Replica, Timestamp, &mut Vec<Output>),
+    ) {
+        let now = Timestamp(ctx.now().0 + self.clock_ahead);
         let Some(running) = &mut self.running else {
             return;
         };
-        match done {
-            Some(Done::Written(number)) => {
-                running.is_writing = false;
-                if ctx.bug != Some(Bug::AckBeforeDurable) {
-                    let messages = running.node.persisted(number);
-                    send_all(ctx, &mut self.rng, messages);
-                }
-            }
-            Some(Done::WriteFailed) => self.fail(ctx),
-            Some(Done::SnapshotSaved {
-                metadata,
-                compact_to,
-            }) => {
-                ctx.trace(format_args!("snapshot {} saved", metadata.index));
-                running.node.snapshot_saved(&metadata, compact_to);
-            }
-            Some(Done::SnapshotFailed) => ctx.trace(format_args!("snapshot failed")),
-            Some(Done::Restored(restored)) => self.restart_raft(ctx, &restored),
-            None => {}
+        let mut out = Vec::new();
+        tell(&mut running.replica, now, &mut out);
+        running.replica.progress(now, &mut out);
+        let mut early = self.note(ctx, &out);
+        self.perform(ctx, out);
+        while let (Some(number), Some(running)) = (early.pop(), &mut self.running) {
+            let mut out = Vec::new();
+            let done = DiskDone::Written(number);
+            running.replica.disk_done(now, done, &mut out);
+            running.replica.progress(now, &mut out);
+            early.extend(self.note(ctx, &out));
+            self.perform(ctx, out);
         }
-        self.progress(ctx);
-    }
-
-    /// A failed log is tried again.
-    pub(crate) fn retry_fault(&mut self, ctx: &mut Context, life: u64) {
-        let Some(running) = self.running.as_mut().filter(|_| life == self.life) else {
-            return;
+        ctx.leaders_known[self.index] = if self.is_leading() {
+            Some(self.index)
+        } else {
+            self.known_leader()
         };
-        if running.is_faulty && !running.is_writing {
-            running.is_writing = true;
-            self.disk.send(ctx, (self.index, life), Request::Restore);
+        let Some(running) = &self.running else { return };
+        if running.replica.is_removed() {
+            return self.leave(ctx);
         }
-    }
-
-    fn step(&mut self, ctx: &mut Context, event: CoreEvent) {
-        if self.running.is_none() {
-            return;
-        }
-        self.handle(ctx, event);
-        self.progress(ctx);
-    }
-
-    fn handle(&mut self, ctx: &mut Context, event: CoreEvent) {
-        let now = self.now(ctx);
-        let Some(running) = &mut self.running else {
-            return;
-        };
-        running.core.handle(now, event, &mut running.effects);
-        self.perform(ctx);
-    }
-
-    /// Steps core and raft until both wait for something outside.
-    fn progress(&mut self, ctx: &mut Context) {
-        loop {
-            self.note_leadership(ctx);
-            let now = self.now(ctx);
-            let Some(running) = &mut self.running else {
-                return;
-            };
-            running.core.turn(now, &mut running.effects);
-            let has_acted = !running.effects.is_empty();
-            self.perform(ctx);
-            if !self.step_raft(ctx) && !has_acted {
-                break;
-            }
+        if running.is_stopping && !running.replica.raft().is_leader() {
+            return self.crash(ctx);
         }
         self.schedule_wake(ctx);
     }
 
-    fn step_raft(&mut self, ctx: &mut Context) -> bool {
+    /// Compares what the replica is now with the facts, before anything leaves it. Gives the writes
+    /// that a bug says are done.
+    fn note(&mut self, ctx: &mut Context, out: &[Output]) -> Vec<u64> {
         let Some(running) = &mut self.running else {
-            return false;
+            return Vec::new();
         };
-        if running.is_writing || running.is_faulty {
-            return false;
-        }
-        let Some(mut ready) = running.node.ready() else {
-            return false;
-        };
-        let messages = std::mem::take(&mut ready.messages);
-        send_all(ctx, &mut self.rng, messages);
-        let committed = std::mem::take(&mut ready.committed);
-        let number = ready.number;
-        if ready.must_write() {
+        let replica = &running.replica;
+        let raft_id = replica.group().own;
+        let mut early = Vec::new();
+        for output in out {
+            let Output::Disk(DiskRequest::Write(ready)) = output else {
+                continue;
+            };
+            if let Err(problem) = ctx.facts.logs.handed(raft_id, ready) {
+                ctx.violate("log-matching", &problem);
+            }
             if ctx.bug == Some(Bug::AckBeforeDurable) {
-                let messages = running.node.persisted(number);
-                send_all(ctx, &mut self.rng, messages);
+                early.push(ready.number);
             }
-            running.is_writing = ctx.bug != Some(Bug::AckBeforeDurable);
-            let to = (self.index, self.life);
-            self.disk.send(ctx, to, Request::Write(ready));
-        } else {
-            let messages = running.node.persisted(number);
-            send_all(ctx, &mut self.rng, messages);
         }
-        for entry in committed {
-            self.committed(ctx, &entry);
+        ctx.applied(raft_id, replica.core().index());
+        let (is_leader, term) = (replica.raft().is_leader(), replica.raft().term());
+        if is_leader && running.led_term != term {
+            running.led_term = term;
+            ctx.trace(format_args!("manager {} leads term {term}", self.index));
+            ctx.observe(&Observation::Leads { raft_id, term });
         }
-        true
+        let index = replica.core().index();
+        let joined_at = self.identity.as_ref().map_or(0, |known| known.joined_at);
+        if index >= joined_at && index > 0 {
+            let group = replica.group();
+            ctx.observe(&Observation::Group {
+                raft_id,
+                index,
+                group,
+            });
+        }
+        early
     }
 
-    fn committed(&mut self, ctx: &mut Context, raft_entry: &skep_raft::Entry) {
-        ctx.trace(format_args!(
-            "manager {} commits {} {:016x}",
-            self.index,
-            raft_entry.index,
-            hash_of(&raft_entry.data)
-        ));
-        ctx.committed(raft_entry);
-        let Some(running) = &mut self.running else {
-            return;
-        };
-        if raft_entry.index <= running.core.index() {
-            return;
-        }
-        let entry = raft_entry.is_command().then(|| {
-            let request_id = RequestId(entry::request_id(&raft_entry.data));
-            let actions = if running.core.awaits(request_id) {
-                Vec::new()
-            } else {
-                match log::decode_actions(&raft_entry.data, &mut SpecCache::new()) {
-                    Ok((_, actions)) => actions,
-                    Err(error) => panic!("committed entry is unreadable: {error}"),
+    fn perform(&mut self, ctx: &mut Context, out: Vec<Output>) {
+        let mut out = out.into_iter();
+        while let Some(output) = out.next() {
+            if let Some(left) = &mut self.doom {
+                if *left == 0 {
+                    return self.crash(ctx);
                 }
-            };
-            CommittedEntry {
-                request_id,
-                actions,
+                *left -= 1;
             }
-        });
-        let index = raft_entry.index;
-        self.handle(ctx, CoreEvent::Committed { index, entry });
-    }
-
-    fn note_leadership(&mut self, ctx: &mut Context) {
-        let Some(running) = &mut self.running else {
-            return;
-        };
-        let leads = !running.is_faulty && running.node.is_leader_ready();
-        if leads == running.core.is_leading() {
-            return;
-        }
-        let term = running.node.term();
-        ctx.trace(format_args!(
-            "manager {} leads {leads} in {term}",
-            self.index
-        ));
-        ctx.leader = leads.then_some((self.index, self.life));
-        let event = if leads {
-            CoreEvent::Led { term }
-        } else {
-            CoreEvent::Deposed
-        };
-        self.handle(ctx, event);
-    }
-
-    fn perform(&mut self, ctx: &mut Context) {
-        loop {
-            let Some(running) = &mut self.running else {
-                return;
-            };
-            let effects = std::mem::take(&mut running.effects);
-            if effects.is_empty() {
-                return;
+            if let Output::Publish { index, .. } = &output
+                && let Some(running) = &mut self.running
+            {
+                running.published = *index;
             }
-            for effect in effects {
-                if let Some(left) = &mut self.doom {
-                    if *left == 0 {
-                        self.crash(ctx);
-                        return;
-                    }
-                    *left -= 1;
-                }
-                self.perform_one(ctx, effect);
-            }
+            let next = out.as_slice().iter().find_map(|output| match output {
+                Output::Publish { index, .. } => Some(*index),
+                _ => None,
+            });
+            self.perform_one(ctx, output, next);
         }
     }
 
-    fn perform_one(&mut self, ctx: &mut Context, effect: Effect) {
+    /// `next` is the index of the next store published.
+    fn perform_one(&mut self, ctx: &mut Context, output: Output, next: Option<u64>) {
         let Some(running) = &mut self.running else {
             return;
         };
-        let index = running.core.index();
-        match effect {
-            Effect::Propose {
-                request_id,
-                actions,
-            } => self.propose(ctx, request_id, &actions),
-            Effect::Reply { to, result } => {
-                let request = to.0;
-                ctx.observe(&Observation::Replied {
-                    request,
-                    result: &result,
-                    index,
-                });
-                let delay = span(&mut self.rng, Duration::from_millis(20));
-                ctx.queue.after(delay, Event::Answer { request, result });
+        let index = running.published;
+        let core_index = running.replica.core().index();
+        match output {
+            Output::Message { to, message } => self.send_message(ctx, &to, message),
+            Output::Disk(request) => {
+                let to = (self.index, self.life);
+                self.disk.send(ctx, to, request);
             }
-            Effect::StatusReply { to, result } => {
+            Output::Reply { to, result } => self.reply(ctx, to, result, core_index),
+            Output::Joined { to, result } => ctx.joined(self.index, to.0, result),
+            Output::StatusReply { to, result } => {
                 if let Some(number) = running.reports.remove(&to) {
-                    let message = Down::Stored(result);
-                    ctx.network.down(&mut ctx.queue, number, message);
+                    ctx.down(number, Down::Stored(result));
                 }
             }
-            Effect::Send {
+            Output::Send {
                 connection,
                 message,
-            } => self.send(ctx, connection.0, message, index),
-            Effect::Close { connection, reason } => {
+            } => self.send(ctx, connection.0, message, (index, next.unwrap_or(core_index))),
+            Output::Close { connection, reason } => {
                 ctx.trace(format_args!("connection {} closed: {reason}", connection.0));
-                let network = &mut ctx.network;
-                network.close_manager(&mut ctx.queue, connection.0, reason);
+                ctx.close(connection.0, reason);
             }
-            Effect::Publish { index, store, .. } => {
+            Output::Publish { index, store, .. } => {
                 ctx.observe(&Observation::Published {
                     index,
                     store: &store,
                 });
             }
-            Effect::Snapshot { index, store } => self.snapshot(ctx, index, &store),
+            Output::Status => {}
         }
+    }
+
+    fn reply(
+        &mut self,
+        ctx: &mut Context,
+        to: ReplyTo,
+        result: Result<skep_manager::command::Answer, skep_manager::command::CommandError>,
+        index: u64,
+    ) {
+        use skep_manager::command::Answer;
+        let request = to.0;
+        ctx.observe(&Observation::Replied {
+            request,
+            result: &result,
+            index,
+        });
+        let node = match &result {
+            Ok(Answer::Certificate { node_id, .. }) => self.store().and_then(|s| s.node(*node_id)),
+            Ok(Answer::Done | Answer::Service(_)) | Err(_) => None,
+        };
+        let certificate = node.map(|node| node.certificate.certificate.clone());
+        let delay = span(&mut self.rng, Duration::from_millis(20));
+        let event = Event::Answer {
+            request,
+            result,
+            certificate,
+        };
+        ctx.queue.after(delay, event);
+    }
+
+    fn send_message(&mut self, ctx: &mut Context, to: &Member, message: Message) {
+        let Some(index) = index_of(&to.addr) else {
+            return;
+        };
+        let is_accepted =
+            message.kind == MessageKind::AppendResponse as i32 && !message.reject;
+        if ctx.bug == Some(Bug::CountTwice) && is_accepted {
+            let group = self.replica().map(|replica| replica.group().clone());
+            let ids = group.iter().flat_map(|group| group.members.keys());
+            let other = ids.copied().find(|id| *id != message.from && *id != message.to);
+            if let Some(from) = other {
+                let message = Message { from, ..message.clone() };
+                ctx.send_to_peer(self.index, index, message);
+            }
+        }
+        ctx.send_to_peer(self.index, index, message);
     }
 
     fn send(
@@ -479,7 +581,7 @@ impl Manager {
         ctx: &mut Context,
         number: ConnectionNumber,
         mut message: ToAgent,
-        index: u64,
+        (index, next): (u64, u64),
     ) {
         let Some(connection) = ctx.network.get(number) else {
             return;
@@ -496,108 +598,14 @@ impl Manager {
             node,
             message: &message,
             index,
+            next,
         });
-        let network = &mut ctx.network;
-        network.down(&mut ctx.queue, number, Down::Message(message));
-    }
-
-    fn propose(
-        &mut self,
-        ctx: &mut Context,
-        request_id: RequestId,
-        actions: &[skep_store::Action],
-    ) {
-        ctx.trace(format_args!(
-            "manager {} proposes {} actions",
-            self.index,
-            actions.len()
-        ));
-        for data in entry::encode_batch(request_id.0, actions) {
-            let Some(running) = &mut self.running else {
-                return;
-            };
-            if let Err(error) = running.node.propose(data) {
-                let reason = error.to_string();
-                let event = CoreEvent::Refused { request_id, reason };
-                self.handle(ctx, event);
-                return;
-            }
-        }
-    }
-
-    fn snapshot(&mut self, ctx: &mut Context, index: u64, store: &Store) {
-        let Some(running) = &mut self.running else {
-            return;
-        };
-        let Ok(placed) = running.node.snapshot_at(index, bytes::Bytes::new()) else {
-            return;
-        };
-        let kept = store.cluster().map_or(0, |cluster| {
-            cluster.spec.raft.log_entries_for_slow_followers
-        });
-        let mut snapshot = placed;
-        let compact_to = skep_raft::compaction_point(index, kept);
-        let store = match (ctx.bug, store.tasks().next().map(|task| task.id)) {
-            (Some(Bug::LossySnapshot), Some(lost)) => {
-                let is_kept =
-                    |object: &skep_store::Object| object.id() != skep_store::ObjectId::Task(lost);
-                let objects = store.objects().filter(is_kept);
-                Store::from_objects(objects).expect("a store without a task is a store")
-            }
-            _ => store.clone(),
-        };
-        snapshot.data = bytes::Bytes::from(entry::encode_snapshot(&store));
-        let request = Request::Snapshot {
-            snapshot,
-            compact_to,
-        };
-        self.disk.send(ctx, (self.index, self.life), request);
-    }
-
-    /// The log could not be written: raft starts again from what is stored, in a while.
-    fn fail(&mut self, ctx: &mut Context) {
-        ctx.trace(format_args!("manager {} fails to write", self.index));
-        let Some(running) = &mut self.running else {
-            return;
-        };
-        running.is_writing = false;
-        running.is_faulty = true;
-        let (manager, life) = (self.index, self.life);
-        ctx.queue
-            .after(FAULT_RETRY, Event::RetryFault { manager, life });
-        self.note_leadership(ctx);
-    }
-
-    fn restart_raft(&mut self, ctx: &mut Context, restored: &Restored) {
-        let Some(running) = &mut self.running else {
-            return;
-        };
-        running.is_writing = false;
-        match Node::new(self.raft_config, restored) {
-            Ok(node) => {
-                running.node = node;
-                running.is_faulty = false;
-                self.campaign_alone(ctx);
-            }
-            Err(error) => ctx.violate("log-readable", &error.to_string()),
-        }
-    }
-
-    /// A group of one need not wait for an election timeout.
-    fn campaign_alone(&mut self, ctx: &mut Context) {
-        // What is stored must be taken up first: it tells who the members are.
-        self.progress(ctx);
-        if let Some(running) = &mut self.running
-            && running.node.members().voters == [self.raft_config.id]
-        {
-            // Refused when it leads already.
-            let _ = running.node.campaign();
-        }
+        ctx.down(number, Down::Message(message));
     }
 
     fn schedule_wake(&mut self, ctx: &mut Context) {
         let Some(running) = &self.running else { return };
-        let Some(deadline) = running.core.next_deadline() else {
+        let Some(deadline) = running.replica.next_deadline() else {
             return;
         };
         let at = Timestamp(deadline.0.saturating_sub(self.clock_ahead)).max(ctx.now());
@@ -610,37 +618,4 @@ impl Manager {
             ctx.queue.at(at, Event::ManagerWake { manager, life });
         }
     }
-
-    /// The wall clock, kept from going back within a life.
-    fn now(&mut self, ctx: &Context) -> Timestamp {
-        let wall = Timestamp(ctx.now().0 + self.clock_ahead);
-        match &mut self.running {
-            Some(running) => {
-                running.last_now = running.last_now.max(wall);
-                running.last_now
-            }
-            None => wall,
-        }
-    }
-}
-
-fn send_all(ctx: &mut Context, rng: &mut Rng, messages: Vec<skep_raft::Message>) {
-    for message in messages {
-        let Some(to) = message.to.checked_sub(1) else {
-            continue;
-        };
-        let to = usize::try_from(to).expect("few managers");
-        let delay = span(rng, Duration::from_millis(10));
-        let message = Box::new(message);
-        ctx.queue.after(delay, Event::Raft { to, message });
-    }
-}
-
-fn store_from(restored: &Restored) -> Result<(Store, u64), String> {
-    let Some(snapshot) = &restored.snapshot else {
-        return Ok((Store::default(), 0));
-    };
-    let objects = entry::decode_snapshot(&snapshot.data).map_err(|error| error.to_string())?;
-    let store = Store::from_objects(objects).map_err(|error| error.to_string())?;
-    Ok((store, snapshot.index()))
 }

@@ -1,7 +1,9 @@
 //! Connections between agents and managers: ordered streams that delay, break and lose their tail.
 //!
 //! A message is lost only with its connection, as over TCP. A cut connection is silent: each side
-//! notices when it happens to, or by its own timeouts. A partition cuts what is sent across it.
+//! notices when it happens to, or by its own timeouts. What is sent over a link that is not open cuts
+//! the connection. A manager that does not lead relays to the one that does: such a connection needs
+//! both ways.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -9,6 +11,7 @@ use skep_model::{Rng, Timestamp, dispatch::DispatchError};
 
 use crate::{
     event::{AgentIndex, AgentSide, ConnectionNumber, Down, Event, ManagerIndex, Up},
+    links::Links,
     profile::{Profile, span},
     queue::Queue,
 };
@@ -23,6 +26,8 @@ const CALM_DELAY_MAX: Duration = Duration::from_millis(100);
 pub(crate) struct Connection {
     pub(crate) side: AgentSide,
     pub(crate) manager: ManagerIndex,
+    /// The manager that relays, if any.
+    via: Option<ManagerIndex>,
     /// Life of the manager it leads to.
     pub(crate) manager_life: u64,
     /// False once the agent closed it, or for a ghost: a registration the network repeated.
@@ -33,13 +38,21 @@ pub(crate) struct Connection {
     down_at: Timestamp,
 }
 
-/// All connections and partitions.
+/// Where a connection leads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Route {
+    pub(crate) manager: ManagerIndex,
+    /// None: nobody listens there.
+    pub(crate) life: Option<u64>,
+    pub(crate) via: Option<ManagerIndex>,
+}
+
+/// All connections.
 #[derive(Debug)]
 pub(crate) struct Network {
     rng: Rng,
     connections: BTreeMap<ConnectionNumber, Connection>,
     next_number: ConnectionNumber,
-    partitioned: BTreeMap<AgentIndex, bool>,
     delay_max: Duration,
     breaks: u64,
     repeats: u64,
@@ -52,24 +65,17 @@ impl Network {
             rng,
             connections: BTreeMap::new(),
             next_number: 0,
-            partitioned: BTreeMap::new(),
             delay_max: profile.delay_max,
             breaks: profile.breaks,
             repeats: profile.repeats,
         }
     }
 
-    /// No more breaks and repetitions; partitions end.
+    /// No more breaks and repetitions.
     pub(crate) fn calm(&mut self) {
         self.breaks = 0;
         self.repeats = 0;
         self.delay_max = self.delay_max.min(CALM_DELAY_MAX);
-        self.partitioned.clear();
-    }
-
-    /// Begins or ends the partition of an agent's node.
-    pub(crate) fn partition(&mut self, agent: AgentIndex, is_partitioned: bool) {
-        self.partitioned.insert(agent, is_partitioned);
     }
 
     /// A connection by its number.
@@ -80,44 +86,37 @@ impl Network {
     /// Opens a connection and sends the registration over it, perhaps twice over two connections.
     pub(crate) fn open(
         &mut self,
-        queue: &mut Queue,
+        (queue, links): (&mut Queue, &Links),
         side: AgentSide,
-        to: (ManagerIndex, Option<u64>),
+        route: Route,
         register: Up,
     ) -> ConnectionNumber {
-        let (manager, manager_life) = to;
-        let number = self.add(queue.now(), side, manager, manager_life.unwrap_or(0));
-        if manager_life.is_none() {
-            // Nobody listens.
+        let number = self.add(queue.now(), side, route);
+        if route.life.is_none() {
             let error = DispatchError::Unavailable("connection refused".to_owned());
-            self.down(queue, number, Down::Ended(error));
+            self.down(queue, links, number, Down::Ended(error));
             return number;
         }
         if self.rng.percent(self.repeats) {
-            let ghost = self.add(queue.now(), side, manager, manager_life.unwrap_or(0));
-            self.up(queue, ghost, register.clone());
+            let ghost = self.add(queue.now(), side, route);
+            self.up(queue, links, ghost, register.clone());
             if let Some(ghost) = self.connections.get_mut(&ghost) {
                 ghost.is_agent_open = false;
             }
             let delay = span(&mut self.rng, KEEPALIVE);
             queue.after(delay, Event::Gone { connection: ghost });
         }
-        self.up(queue, number, register);
+        self.up(queue, links, number, register);
         number
     }
 
-    fn add(
-        &mut self,
-        now: Timestamp,
-        side: AgentSide,
-        manager: ManagerIndex,
-        manager_life: u64,
-    ) -> ConnectionNumber {
+    fn add(&mut self, now: Timestamp, side: AgentSide, route: Route) -> ConnectionNumber {
         self.next_number += 1;
         let connection = Connection {
             side,
-            manager,
-            manager_life,
+            manager: route.manager,
+            via: route.via,
+            manager_life: route.life.unwrap_or(0),
             is_agent_open: true,
             is_manager_open: true,
             is_cut: false,
@@ -129,8 +128,14 @@ impl Network {
     }
 
     /// Sends to the manager.
-    pub(crate) fn up(&mut self, queue: &mut Queue, number: ConnectionNumber, message: Up) {
-        if !self.passes(queue, number) {
+    pub(crate) fn up(
+        &mut self,
+        queue: &mut Queue,
+        links: &Links,
+        number: ConnectionNumber,
+        message: Up,
+    ) {
+        if !self.passes(queue, links, number) {
             return;
         }
         let delay = span(&mut self.rng, self.delay_max);
@@ -152,8 +157,14 @@ impl Network {
     }
 
     /// Sends to the agent.
-    pub(crate) fn down(&mut self, queue: &mut Queue, number: ConnectionNumber, message: Down) {
-        if !self.passes(queue, number) {
+    pub(crate) fn down(
+        &mut self,
+        queue: &mut Queue,
+        links: &Links,
+        number: ConnectionNumber,
+        message: Down,
+    ) {
+        if !self.passes(queue, links, number) {
             return;
         }
         let delay = span(&mut self.rng, self.delay_max);
@@ -173,7 +184,7 @@ impl Network {
     }
 
     /// Whether a message sent now arrives; the first that does not cuts the connection.
-    fn passes(&mut self, queue: &mut Queue, number: ConnectionNumber) -> bool {
+    fn passes(&mut self, queue: &mut Queue, links: &Links, number: ConnectionNumber) -> bool {
         let is_broken = self.rng.below(10_000) < self.breaks;
         let Some(connection) = self.connections.get(&number) else {
             return false;
@@ -181,9 +192,7 @@ impl Network {
         if connection.is_cut {
             return false;
         }
-        let agent = connection.side.agent;
-        let is_partitioned = self.partitioned.get(&agent).copied().unwrap_or(false);
-        if is_broken || is_partitioned {
+        if is_broken || !connection.is_connected(links) {
             self.cut(queue, number);
             return false;
         }
@@ -223,7 +232,12 @@ impl Network {
     }
 
     /// The agent closes its end, or dies; the manager notices after what is under way.
-    pub(crate) fn close_agent(&mut self, queue: &mut Queue, number: ConnectionNumber) {
+    pub(crate) fn close_agent(
+        &mut self,
+        queue: &mut Queue,
+        links: &Links,
+        number: ConnectionNumber,
+    ) {
         let delay = span(&mut self.rng, self.delay_max);
         let Some(connection) = self.connections.get_mut(&number) else {
             return;
@@ -239,12 +253,11 @@ impl Network {
         if connection.is_cut {
             return;
         }
-        let agent = connection.side.agent;
-        if self.partitioned.get(&agent).copied().unwrap_or(false) {
-            self.cut(queue, number);
-        } else {
+        if connection.is_connected(links) {
             connection.up_at = connection.up_at.max(queue.now() + delay);
             queue.at(connection.up_at, Event::Gone { connection: number });
+        } else {
+            self.cut(queue, number);
         }
     }
 
@@ -252,17 +265,33 @@ impl Network {
     pub(crate) fn close_manager(
         &mut self,
         queue: &mut Queue,
+        links: &Links,
         number: ConnectionNumber,
         error: DispatchError,
     ) {
-        self.down(queue, number, Down::Ended(error));
+        self.down(queue, links, number, Down::Ended(error));
         if let Some(connection) = self.connections.get_mut(&number) {
             connection.is_manager_open = false;
         }
     }
 
     /// A manager died: its connections are reset, as far as the network lets agents know.
-    pub(crate) fn manager_died(&mut self, queue: &mut Queue, manager: ManagerIndex) {
+    pub(crate) fn manager_died(
+        &mut self,
+        queue: &mut Queue,
+        links: &Links,
+        manager: ManagerIndex,
+    ) {
+        let relayed = |(_, c): &(&u64, &Connection)| c.via == Some(manager) && c.is_manager_open;
+        let numbers: Vec<u64> = self
+            .connections
+            .iter()
+            .filter(relayed)
+            .map(|(n, _)| *n)
+            .collect();
+        for number in numbers {
+            self.cut(queue, number);
+        }
         let open = |(_, c): &(&u64, &Connection)| c.manager == manager && c.is_manager_open;
         let numbers: Vec<u64> = self
             .connections
@@ -272,7 +301,7 @@ impl Network {
             .collect();
         for number in numbers {
             let error = DispatchError::Unavailable("connection reset".to_owned());
-            self.close_manager(queue, number, error);
+            self.close_manager(queue, links, number, error);
         }
         self.forget_closed();
     }
@@ -291,5 +320,15 @@ impl Network {
     fn forget_closed(&mut self) {
         self.connections
             .retain(|_, connection| connection.is_agent_open || connection.is_manager_open);
+    }
+}
+
+impl Connection {
+    fn is_connected(&self, links: &Links) -> bool {
+        let agent = self.side.agent;
+        match self.via {
+            None => links.is_connected(agent, self.manager),
+            Some(via) => links.is_connected(agent, via) && links.is_connected(via, self.manager),
+        }
     }
 }

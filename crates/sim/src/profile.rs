@@ -14,8 +14,12 @@ pub(crate) enum Fault {
     AgentCrash,
     /// A machine reboots: its containers end, too.
     NodeReboot,
-    /// A node and the manager cannot reach each other for a while.
+    /// A machine and all others cannot reach each other for a while.
     Partition,
+    /// A machine does not reach another for a while; the other way is open.
+    OneWay,
+    /// A manager is restarted in good order.
+    ManagerStop,
     /// An agent's connection breaks.
     ConnectionBreak,
     /// A manager's process dies.
@@ -35,10 +39,12 @@ pub(crate) enum Fault {
 }
 
 /// All kinds.
-pub(crate) const FAULTS: [Fault; 11] = [
+pub(crate) const FAULTS: [Fault; 13] = [
     Fault::AgentCrash,
     Fault::NodeReboot,
     Fault::Partition,
+    Fault::OneWay,
+    Fault::ManagerStop,
     Fault::ConnectionBreak,
     Fault::ManagerCrash,
     Fault::SlowDisk,
@@ -52,8 +58,18 @@ pub(crate) const FAULTS: [Fault; 11] = [
 /// See the module's documentation.
 #[derive(Debug, Clone)]
 pub(crate) struct Profile {
-    /// Nodes; with one, the manager's own core makes the cluster.
+    /// Nodes at first; when there is one, its manager's own core makes the cluster.
     pub(crate) node_count: usize,
+    /// How many of them are managers.
+    pub(crate) manager_count: usize,
+    /// Machines that may join later.
+    pub(crate) spare_count: usize,
+    /// Commands of clients in a hundred that change who is a member.
+    pub(crate) membership: u64,
+    /// Longest delay of a message between managers.
+    pub(crate) peer_delay_max: Duration,
+    /// Messages between machines in a thousand that are lost.
+    pub(crate) drops: u64,
     /// How long faults and clients are at work.
     pub(crate) storm: Duration,
     /// Mean time between commands of clients.
@@ -104,8 +120,15 @@ impl Profile {
             }
         }
         let ms = Duration::from_millis;
+        let manager_count = [1, 1, 3, 3, 3, 3, 5, 5][pick(rng, 8)];
+        let worker_count = usize::try_from(rng.below(5)).expect("a small number fits");
         Self {
-            node_count: usize::try_from(1 + rng.below(6)).expect("a small number fits"),
+            node_count: manager_count + worker_count,
+            manager_count,
+            spare_count: [0, 0, 1, 3][pick(rng, 4)],
+            membership: [0, 0, 5, 25][pick(rng, 4)],
+            peer_delay_max: ms([1, 10, 50, 250][pick(rng, 4)]),
+            drops: [0, 0, 10, 150][pick(rng, 4)],
             storm: Duration::from_secs(40 + rng.below(100)),
             client_period: ms(300 + rng.below(6000)),
             services_max: usize::try_from(1 + rng.below(6)).expect("a small number fits"),
@@ -133,6 +156,11 @@ impl Profile {
         let ms = Duration::from_millis;
         Self {
             node_count,
+            manager_count: 1,
+            spare_count: 0,
+            membership: 0,
+            peer_delay_max: ms(1),
+            drops: 0,
             storm: Duration::ZERO,
             client_period: ms(1000),
             services_max: 0,

@@ -30,6 +30,7 @@ pub(crate) fn run(nodes: usize, tasks: u64, out: &mut dyn Write) -> Result<bool>
             manager: 0,
             request: index + 1,
             command,
+            is_relayed: false,
         };
         world
             .ctx

@@ -1,37 +1,32 @@
 //! The world: managers, agents, network and clients, stepped event by event in virtual time.
 //!
-//! Above 400 lines because how the world is made, stepped, hurt and judged share all of its state.
+//! How it is hurt is in `faults`, how machines become members in `enrol`.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use skep_manager::{bootstrap::NewCluster, core, event::Bootstrap};
-use skep_model::{
-    Annotations, Availability, Cluster, ClusterId, ClusterSpec, Membership, Meta, Node,
-    NodeDescription, NodeId, NodeSpec, NodeStatus, Platform, RaftSettings, Resources, Rng, Role,
-    Timestamp,
-};
-use skep_raft::{Entry, EntryKind, MemoryDisk, Restored, Storage as _};
-use skep_store::{Action, ActionKind, Object};
-use skep_wire::{
-    log,
-    member::{Member, encode_member},
-};
+use skep_model::{NodeId, Rng, Role, Timestamp};
+use skep_raft::{MemoryDisk, Storage as _};
 
 use crate::{
     agent::Agent,
     bug::Bug,
-    client::{Clients, ZONE, ZONES},
+    client::Clients,
     context::{Context, Violation},
     disk::Disk,
+    enrol::{Enrolment, REQUESTS_FROM},
     event::Event,
     executor::Executor,
     facts::{Facts, Observation},
-    invariants, liveness,
-    manager::{Manager, TICK},
+    invariants,
+    links::Links,
+    liveness,
+    manager::{Identity, Manager, TICK},
     network::Network,
-    profile::{Fault, Profile, pick, span},
+    profile::{Profile, pick, span},
     queue::Queue,
+    setup::{description, first_log},
     trace::Trace,
+    vault::Leak,
 };
 
 /// 2026-01-01, in nanoseconds since 1970.
@@ -60,10 +55,14 @@ pub(crate) struct World {
     pub(crate) ctx: Context,
     pub(crate) managers: Vec<Manager>,
     pub(crate) agents: Vec<Agent>,
+    /// One for each machine, like managers and agents.
+    pub(crate) enrolments: Vec<Enrolment>,
     pub(crate) clients: Clients,
     pub(crate) profile: Profile,
-    rng: Rng,
-    calm_since: Option<Timestamp>,
+    pub(crate) rng: Rng,
+    /// Requests of machines so far.
+    pub(crate) requests: u64,
+    pub(crate) calm_since: Option<Timestamp>,
     /// How long after the last fault all was as wished.
     pub(crate) converged_after: Option<Duration>,
     pub(crate) event_count: u64,
@@ -73,55 +72,77 @@ pub(crate) struct World {
 impl World {
     /// A world of `profile`, at its first moment.
     pub(crate) fn new(mut rng: Rng, profile: Profile, options: &Options) -> Self {
-        let node_ids: Vec<NodeId> = (0..profile.node_count)
+        let machine_count = profile.node_count + profile.spare_count;
+        let node_ids: Vec<NodeId> = (0..machine_count)
             .map(|_| NodeId::random(&mut rng))
             .collect();
-        let (restored, bootstrap) = first_log(&mut rng, &profile, &node_ids);
-        let mut storage = MemoryDisk::new();
-        storage
-            .bootstrap(&restored)
-            .expect("an empty disk takes a group");
+        let (restored, bootstrap) = first_log(&mut rng, &profile, &node_ids[..profile.node_count]);
         let network = Network::new(rng.split(), &profile);
+        let links = Links::new(rng.split(), &profile);
         let mut ctx = Context {
             queue: Queue::new(START),
             trace: Trace::new(START, options.is_traced),
             network,
-            facts: Facts::new(&[restored]),
+            links,
+            facts: Facts::default(),
             invariants: invariants::all(),
             bug: options.bug,
             nodes: node_ids.clone(),
-            managers_up: vec![None],
-            leader: None,
+            managers_up: vec![None; machine_count],
+            leaders_known: vec![None; machine_count],
+            leak: Leak::default(),
+            enrolments: BTreeMap::new(),
             start: START,
             violation: None,
         };
-        let config = core::Config {
-            node_id: node_ids[0],
-            seed: 0,
-            request_prefix: 1,
-            bootstrap,
-        };
-        let disk = Disk::new(storage, rng.split(), profile.write_max);
-        let manager = Manager::new(0, config, disk, rng.split());
+        let mut managers = Vec::new();
         let mut agents = Vec::new();
+        let mut enrolments = Vec::new();
+        let mut first = Some((restored, bootstrap));
         for (index, node_id) in node_ids.iter().enumerate() {
             let description = description(&mut rng, index);
-            ctx.observe(&Observation::Described {
-                node: *node_id,
-                description: &description,
-            });
+            let is_node = index < profile.node_count;
+            if is_node {
+                ctx.observe(&Observation::Described {
+                    node: *node_id,
+                    description: &description,
+                });
+            }
             let executor = Executor::new(rng.split(), &profile);
-            let seed = rng.split();
-            agents.push(Agent::new(index, *node_id, description, executor, seed));
+            let mut agent = Agent::new(index, *node_id, description, executor, rng.split());
+            agent.is_enrolled = is_node;
+            agents.push(agent);
+            enrolments.push(match index {
+                _ if !is_node => Enrolment::spare(),
+                _ if index < profile.manager_count => Enrolment::node(Role::Manager),
+                _ => Enrolment::node(Role::Worker),
+            });
+            let mut storage = MemoryDisk::new();
+            let (mut identity, mut bootstrap) = (None, None);
+            if let Some((restored, first_bootstrap)) = first.take() {
+                storage
+                    .bootstrap(&restored)
+                    .expect("an empty disk takes a group");
+                bootstrap = first_bootstrap;
+                identity = Some(Identity {
+                    raft_id: 1,
+                    members: Vec::new(),
+                    joined_at: 0,
+                });
+            }
+            let disk = Disk::new(storage, 1, rng.split(), profile.write_max);
+            managers.push(Manager::new(index, identity, bootstrap, disk, rng.split()));
         }
         let clients = Clients::new(rng.split(), &profile);
         let mut world = Self {
             ctx,
-            managers: vec![manager],
+            managers,
             agents,
+            enrolments,
             clients,
             profile,
             rng,
+            requests: 0,
             calm_since: None,
             converged_after: None,
             event_count: 0,
@@ -141,6 +162,8 @@ impl World {
         for index in 0..self.agents.len() {
             let delay = span(&mut self.rng, Duration::from_secs(2));
             self.ctx.queue.after(delay, Event::AgentRestart(index));
+            let delay = span(&mut self.rng, Duration::from_secs(2));
+            self.ctx.queue.after(delay, Event::Enrol(index));
         }
         for index in 0..self.profile.faults.len() {
             self.schedule_fault(index);
@@ -166,6 +189,20 @@ impl World {
             self.event_count += 1;
             self.note_moment();
             self.step(event);
+            self.give_out_early();
+        }
+    }
+
+    /// With a certain bug certificates leave as soon as they are made.
+    fn give_out_early(&mut self) {
+        let mut leak = self.ctx.leak.lock().expect("one thread");
+        let made = std::mem::take(&mut *leak);
+        drop(leak);
+        if self.ctx.bug == Some(Bug::EarlyCertificate) {
+            for (node, chain) in made {
+                let chain = &chain;
+                self.ctx.observe(&Observation::Certificate { node, chain });
+            }
         }
     }
 
@@ -203,12 +240,27 @@ impl World {
             Event::ManagerWake { manager, life } => self.managers[manager].wake(ctx, life),
             Event::ManagerRestart(index) => self.managers[index].start(ctx),
             Event::DiskDone { manager, life } => self.managers[manager].disk_done(ctx, life),
-            Event::RetryFault { manager, life } => self.managers[manager].retry_fault(ctx, life),
-            Event::Raft { to, message } => {
-                if let Some(manager) = self.managers.get_mut(to) {
-                    manager.raft_message(ctx, *message);
-                }
-            }
+            Event::Raft { from, to, message } => self.raft(from, to, *message),
+            Event::PeerNews {
+                manager,
+                raft_id,
+                news,
+            } => self.managers[manager].peer_news(ctx, raft_id, news),
+            Event::Expelled { manager, raft_id } => self.managers[manager].expelled(ctx, raft_id),
+            Event::Stop { manager, life } => self.managers[manager].stop_now(ctx, life),
+            Event::Enrol(machine) => self.enrol(machine),
+            Event::RoleSeen(machine, role) => self.role_seen(machine, role),
+            Event::Join {
+                manager,
+                machine,
+                request,
+                is_relayed,
+            } => self.join(manager, machine, request, is_relayed),
+            Event::Joined {
+                machine,
+                request,
+                result,
+            } => self.joined(machine, request, result),
             Event::Up {
                 connection,
                 message,
@@ -243,15 +295,38 @@ impl World {
                 manager,
                 request,
                 command,
-            } => self.managers[manager].command(ctx, request, *command),
-            Event::Answer { request, result } => {
+                is_relayed,
+            } => self.command(manager, request, command, is_relayed),
+            Event::Answer {
+                request,
+                result,
+                certificate,
+            } => {
                 ctx.trace(format_args!("request {request} answered: {result:?}"));
-                self.clients.answered(&result);
+                if request < REQUESTS_FROM {
+                    self.clients.answered(&result);
+                } else {
+                    self.certified(request, &result, certificate.as_deref());
+                }
             }
+            Event::Unblock(pair) => ctx.links.block(pair, false),
             Event::Fault(index) => self.fault(index),
             Event::Heal(fault, index) => self.heal(fault, index),
             Event::Calm => self.calm(),
             Event::Look => self.look(),
+        }
+    }
+
+    fn raft(&mut self, from: usize, to: usize, message: skep_raft::Message) {
+        let ctx = &mut self.ctx;
+        if let Err(raft_id) = self.managers[to].raft_message(ctx, message)
+            && let Some(delay) = ctx.links.request(to, from)
+        {
+            let event = Event::Expelled {
+                manager: from,
+                raft_id,
+            };
+            ctx.queue.after(delay, event);
         }
     }
 
@@ -274,8 +349,17 @@ impl World {
         }
         let delay = span(&mut self.rng, self.profile.client_period * 2);
         self.ctx.queue.after(delay, Event::Client);
-        let leader = self.managers.iter().position(Manager::is_leading);
-        let Some(manager) = leader else { return };
+        if self.rng.percent(self.profile.membership / 3) {
+            self.enrol_a_spare();
+        }
+        // A client asks any manager, by what that one has to show.
+        let up: Vec<usize> = (0..self.managers.len())
+            .filter(|index| self.managers[*index].replica().is_some())
+            .collect();
+        if up.is_empty() {
+            return;
+        }
+        let manager = up[pick(&mut self.rng, up.len() as u64)];
         let Some(store) = self.managers[manager].store() else {
             return;
         };
@@ -284,89 +368,38 @@ impl World {
             return;
         };
         self.ctx
-            .trace(format_args!("request {request}: {command:?}"));
+            .trace(format_args!("request {request} to {manager}: {command:?}"));
         self.ctx.observe(&Observation::Issued {
             request,
             command: &command,
         });
         let delay = span(&mut self.rng, Duration::from_millis(20));
-        let command = Box::new(command);
         let event = Event::Command {
             manager,
             request,
-            command,
+            command: Box::new(command),
+            is_relayed: false,
         };
         self.ctx.queue.after(delay, event);
     }
 
-    /// Nodes that may be removed: no managers, and two always stay.
+    /// Somebody wants one more machine in the cluster.
+    fn enrol_a_spare(&mut self) {
+        let role = [Role::Worker, Role::Manager][pick(&mut self.rng, 2)];
+        let mut enrolments = self.enrolments.iter_mut();
+        if let Some(spare) = enrolments.find(|e| !e.is_node && e.joins_as.is_none()) {
+            spare.joins_as = Some(role);
+        }
+    }
+
+    /// Nodes that may be removed: those that began as managers always stay.
     fn movable(&self) -> Vec<NodeId> {
-        let ids = self.agents.iter().skip(2).map(|agent| agent.node_id);
-        ids.collect()
-    }
-
-    fn schedule_fault(&mut self, index: usize) {
-        let (_, mean) = self.profile.faults[index];
-        let delay = span(&mut self.rng, mean * 2);
-        self.ctx.queue.after(delay, Event::Fault(index));
-    }
-
-    fn fault(&mut self, index: usize) {
-        if self.calm_since.is_some() {
-            return;
-        }
-        self.schedule_fault(index);
-        let (fault, _) = self.profile.faults[index];
-        let agent = pick(&mut self.rng, self.agents.len() as u64);
-        let manager = pick(&mut self.rng, self.managers.len() as u64);
-        let ctx = &mut self.ctx;
-        ctx.trace(format_args!("fault {fault:?} ({agent}, {manager})"));
-        match fault {
-            Fault::AgentCrash if self.rng.percent(50) => self.agents[agent].doom(),
-            Fault::AgentCrash => self.agents[agent].crash(ctx),
-            Fault::NodeReboot => self.agents[agent].reboot(ctx),
-            Fault::Partition => ctx.network.partition(agent, true),
-            Fault::ConnectionBreak => ctx.network.cut_one_of(&mut ctx.queue, agent),
-            Fault::ManagerCrash if self.rng.percent(60) => self.managers[manager].doom(),
-            Fault::ManagerCrash => self.managers[manager].crash(ctx),
-            Fault::SlowDisk => self.managers[manager].disk.set_slow(true),
-            Fault::FullDisk => self.managers[manager].disk.set_full(true),
-            Fault::WriteError => self.managers[manager].disk.fail_next(),
-            Fault::ManagerClock => {
-                let nanos = jump(&mut self.rng);
-                self.managers[manager].jump(ctx, nanos);
-            }
-            Fault::AgentClock => {
-                let nanos = jump(&mut self.rng);
-                self.agents[agent].jump(ctx, nanos);
-            }
-            Fault::Redescribe => {
-                self.agents[agent].description = description(&mut self.rng, agent);
-                let seen = Observation::Described {
-                    node: self.agents[agent].node_id,
-                    description: &self.agents[agent].description,
-                };
-                ctx.observe(&seen);
-            }
-        }
-        let lasts = span(&mut self.rng, Duration::from_secs(30));
-        let heal = match fault {
-            Fault::Partition => Some(agent),
-            Fault::SlowDisk | Fault::FullDisk => Some(manager),
-            _ => None,
-        };
-        if let Some(target) = heal {
-            self.ctx.queue.after(lasts, Event::Heal(fault, target));
-        }
-    }
-
-    fn heal(&mut self, fault: Fault, index: usize) {
-        match fault {
-            Fault::Partition => self.ctx.network.partition(index, false),
-            Fault::SlowDisk => self.managers[index].disk.set_slow(false),
-            Fault::FullDisk => self.managers[index].disk.set_full(false),
-            _ => {}
-        }
+        let stay = self.profile.manager_count.max(2);
+        let machines = self.agents.iter().zip(&self.enrolments).skip(stay);
+        machines
+            .filter(|(_, enrolment)| enrolment.is_node)
+            .map(|(agent, _)| agent.node_id)
+            .collect()
     }
 
     /// The storm is over: whoever is down comes back, and nothing fails any more.
@@ -374,6 +407,7 @@ impl World {
         self.ctx.trace(format_args!("calm"));
         self.calm_since.get_or_insert(self.ctx.now());
         self.ctx.network.calm();
+        self.ctx.links.calm();
         for manager in &mut self.managers {
             manager.disk.calm();
             manager.start(&mut self.ctx);
@@ -391,6 +425,12 @@ impl World {
         let unmet = liveness::unmet(self);
         if unmet.is_empty() {
             self.ctx.trace(format_args!("all is as wished"));
+            let managers = self.managers.iter().filter_map(|manager| {
+                let core = manager.replica()?.core();
+                Some((manager.raft_id()?, (core.index(), core.store().clone())))
+            });
+            let managers = &managers.collect();
+            self.ctx.observe(&Observation::Converged { managers });
             self.converged_after = Some(waited);
         } else if waited > CONVERGENCE_MAX {
             self.ctx.violate("converges", &unmet.join("; "));
@@ -400,123 +440,3 @@ impl World {
     }
 }
 
-/// Clocks jump forward by much or little, back by little.
-fn jump(rng: &mut Rng) -> i64 {
-    let millis = match rng.below(3) {
-        0 => rng.below(60_000),
-        _ => rng.below(3000),
-    };
-    let millis = i64::try_from(millis).expect("a small number fits");
-    let is_back = millis < 3000 && rng.percent(50);
-    if is_back {
-        -millis * 1_000_000
-    } else {
-        millis * 1_000_000
-    }
-}
-
-fn description(rng: &mut Rng, index: usize) -> NodeDescription {
-    NodeDescription {
-        hostname: format!("node-{index}"),
-        platform: Platform {
-            architecture: "x86_64".to_owned(),
-            os: "linux".to_owned(),
-        },
-        resources: Resources {
-            nano_cpus: [2_000_000_000, 4_000_000_000][pick(rng, 2)],
-            memory_bytes: [512 << 20, 1 << 30][pick(rng, 2)],
-            generic: Vec::new(),
-        },
-        ..NodeDescription::default()
-    }
-}
-
-fn cluster_spec(profile: &Profile) -> ClusterSpec {
-    ClusterSpec {
-        task_history_limit: profile.history_limit,
-        heartbeat_period: profile.heartbeat,
-        raft: RaftSettings {
-            snapshot_interval: profile.snapshot_interval,
-            log_entries_for_slow_followers: profile.entries_kept,
-            ..RaftSettings::default()
-        },
-        ..ClusterSpec::default()
-    }
-}
-
-/// What is on disk at first: a new group, and unless the manager's core makes the cluster itself
-/// (`docker swarm init` on one node), an entry with the cluster and its nodes.
-fn first_log(
-    rng: &mut Rng,
-    profile: &Profile,
-    node_ids: &[NodeId],
-) -> (Restored, Option<Bootstrap>) {
-    let member = Member {
-        raft_id: 1,
-        node_id: node_ids[0],
-        addr: "192.0.2.1:2377".to_owned(),
-    };
-    let mut restored = Restored::new_group(1, encode_member(&member));
-    let bootstrap: Bootstrap = NewCluster {
-        cluster_id: ClusterId::random(rng),
-        node_id: node_ids[0],
-        spec: cluster_spec(profile),
-        root_ca: skep_model::RootCa::default(),
-        certificate: Vec::new(),
-        availability: Availability::Active,
-        raft_id: 1,
-        addr: member.addr,
-        data_path_port: 0,
-        default_address_pool: Vec::new(),
-        subnet_size: 0,
-    }
-    .into();
-    if node_ids.len() == 1 {
-        return (restored, Some(bootstrap));
-    }
-    let create = |object| Action {
-        kind: ActionKind::Create,
-        object,
-    };
-    let cluster: Cluster = (*bootstrap.cluster).clone();
-    let mut actions = vec![create(Object::Cluster(Arc::new(cluster)))];
-    for (index, id) in node_ids.iter().enumerate() {
-        let mut node = (*bootstrap.node).clone();
-        if index > 0 {
-            node = worker(*id, rng);
-        }
-        actions.push(create(Object::Node(Arc::new(node))));
-    }
-    restored.entries.push(Entry {
-        kind: EntryKind::Normal as i32,
-        term: 1,
-        index: 2,
-        data: log::encode_actions(0, &actions).into(),
-    });
-    restored.hard_state.commit = 2;
-    (restored, None)
-}
-
-fn worker(id: NodeId, rng: &mut Rng) -> Node {
-    let zone = ZONES[pick(rng, 3)].to_owned();
-    let labels = [(ZONE.to_owned(), zone)].into();
-    Node {
-        id,
-        meta: Meta::default(),
-        spec: NodeSpec {
-            annotations: Annotations {
-                name: String::new(),
-                labels,
-            },
-            desired_role: Role::Worker,
-            membership: Membership::Accepted,
-            availability: Availability::Active,
-        },
-        description: None,
-        status: NodeStatus::default(),
-        manager_status: None,
-        certificate: skep_model::Certificate::default(),
-        role: Role::Worker,
-        vxlan_udp_port: 0,
-    }
-}

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use skep_manager::command::{Answer, Command, ServiceChange};
-use skep_model::{Annotations, Node, Service, UpdateState};
+use skep_model::{Annotations, Node, Service, UpdateState, reserved};
 use skep_store::{Change, Object, ObjectId, Store};
 
 use crate::{
@@ -29,6 +29,7 @@ enum Wish {
     Create(u64),
     Show(ObjectId, u64),
     Remove(ObjectId),
+    Certificate,
     Other,
 }
 
@@ -37,6 +38,8 @@ enum Wish {
 pub(super) struct Acknowledged {
     issued: BTreeMap<u64, Wish>,
     removals: BTreeSet<ObjectId>,
+    /// Nodes were to be removed after a while, at some time.
+    has_ttl: bool,
     shown: BTreeMap<ObjectId, u64>,
 }
 
@@ -51,6 +54,10 @@ impl Invariant for Acknowledged {
                 let wish = wish_of(command);
                 if let Wish::Remove(id) = &wish {
                     self.removals.insert(*id);
+                }
+                if let Command::UpdateCluster { spec, .. } = command {
+                    let labels = &spec.annotations.labels;
+                    self.has_ttl |= labels.contains_key(reserved::NODE_TTL);
                 }
                 self.issued.insert(*request, wish);
                 Ok(())
@@ -88,6 +95,9 @@ impl Acknowledged {
                 Err(format!("{id:?} is said to be removed and is there"))
             }
             (Some(Wish::Remove(_) | Wish::Other), Answer::Done) => Ok(()),
+            (Some(Wish::Certificate), Answer::Certificate { node_id, .. }) => {
+                self.show(store, ObjectId::Node(node_id), 0)
+            }
             (Some(wish), answer) => Err(format!("{wish:?} was answered by {answer:?}")),
         }
     }
@@ -120,6 +130,8 @@ impl Acknowledged {
         };
         let stored = match store.object(id) {
             None if self.removals.contains(&id) => return Ok(()),
+            // Removed because it was down for too long.
+            None if matches!(id, ObjectId::Node(_)) && self.has_ttl => return Ok(()),
             None => return Err(format!("{id:?} was acknowledged and is gone")),
             Some(Object::Service(service)) => service_marker(&service),
             Some(Object::Node(node)) => node_marker(&node),
@@ -158,6 +170,7 @@ fn wish_of(command: &Command) -> Wish {
             Wish::Show(ObjectId::Node(*id), marker(&spec.annotations))
         }
         Command::RemoveNode { id, .. } => Wish::Remove(ObjectId::Node(*id)),
-        Command::UpdateCluster { .. } => Wish::Other,
+        Command::IssueCertificate { .. } => Wish::Certificate,
+        Command::UpdateCluster { .. } | Command::LeaveGroup { .. } => Wish::Other,
     }
 }

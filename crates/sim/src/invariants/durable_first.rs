@@ -31,6 +31,7 @@ impl Invariant for DurableFirst {
                 node,
                 message: ToAgent::Assignments(message),
                 index,
+                next,
             } => {
                 let mut last: BTreeMap<TaskId, Option<&Task>> = BTreeMap::new();
                 for change in &message.changes {
@@ -39,10 +40,12 @@ impl Invariant for DurableFirst {
                         AssignmentChange::RemoveTask(id) => last.insert(*id, None),
                     };
                 }
-                for (id, sent) in last {
-                    check_task(facts, *index, *node, (id, sent))?;
-                }
-                Ok(())
+                // What is sent is as of the store published last or of the one published next.
+                let check = |index| {
+                    let mut tasks = last.iter();
+                    tasks.try_for_each(|(id, sent)| check_task(facts, index, *node, (*id, *sent)))
+                };
+                check(*index).or_else(|_| check(*next))
             }
             _ => Ok(()),
         }

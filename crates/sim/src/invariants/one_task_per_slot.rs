@@ -1,9 +1,10 @@
 //! One task of a slot shall run, or one each of two revisions: a start-first update, or what one
-//! that was replaced by another left for a while.
+//! that was replaced by another left for a while. A task that leaves a drained node has its replacement
+//! beside it.
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use skep_model::{ServiceId, Slot, Task, TaskState};
+use skep_model::{Availability, ServiceId, Slot, Task, TaskState};
 use skep_store::{Object, Store};
 
 use crate::{
@@ -37,6 +38,12 @@ impl Invariant for OneTaskPerSlot {
     }
 }
 
+/// A task on a drained node stays until its replacement is there.
+fn leaves(store: &Store, task: &Task) -> bool {
+    let node = task.node_id.and_then(|id| store.node(id));
+    node.is_some_and(|node| node.spec.availability == Availability::Drain)
+}
+
 fn check_slot(store: &Store, service: ServiceId, slot: Slot) -> Result<(), String> {
     let tasks = store.tasks_in_slot(service, slot);
     let live: Vec<&Arc<Task>> = tasks
@@ -46,7 +53,11 @@ fn check_slot(store: &Store, service: ServiceId, slot: Slot) -> Result<(), Strin
         .collect();
     let is_right = match live.as_slice() {
         [] | [_] => true,
-        [old, new] => old.spec_version != new.spec_version,
+        [one, other] => {
+            one.spec_version != other.spec_version
+                || leaves(store, one)
+                || leaves(store, other)
+        }
         _ => false,
     };
     if is_right {

@@ -25,18 +25,13 @@ impl Invariant for SameStore {
             Observation::Published { index, store } if index % COMPARE_EVERY == 0 => {
                 compare(facts, *index, store)
             }
-            Observation::Restored {
-                last_index,
-                store,
-                index,
-            } => {
-                if *last_index < facts.index() {
-                    let committed = facts.index();
-                    return Err(format!(
-                        "log ends at {last_index}, {committed} was committed"
-                    ));
-                }
-                if *index > 0 {
+            Observation::Restored { store, index } if *index > 0 => compare(facts, *index, store),
+            Observation::Converged { managers } => {
+                for (index, store) in managers.values() {
+                    if *index != facts.index() {
+                        let committed = facts.index();
+                        return Err(format!("a manager is at {index}, committed is {committed}"));
+                    }
                     compare(facts, *index, store)?;
                 }
                 Ok(())

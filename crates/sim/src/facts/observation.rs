@@ -1,0 +1,75 @@
+//! What invariants get to see.
+
+use std::collections::BTreeMap;
+
+use skep_manager::{
+    command::{Answer, Command, CommandError},
+    event::ToAgent,
+    group::Group,
+};
+use skep_model::{NodeDescription, NodeId, Task, TaskId, TaskStatus};
+use skep_store::{Change, Store};
+
+use crate::{event::AgentIndex, executor::State};
+
+/// Something that happened and that an invariant may have an opinion on.
+#[derive(Debug)]
+pub(crate) enum Observation<'a> {
+    /// An entry was committed for the first time.
+    Committed {
+        index: u64,
+        changes: &'a [Change],
+        before: &'a Store,
+        after: &'a Store,
+    },
+    /// A manager gave its store to readers.
+    Published { index: u64, store: &'a Store },
+    /// A manager started from its disk.
+    Restored { store: &'a Store, index: u64 },
+    /// A member leads a term, by raft's account.
+    Leads { raft_id: u64, term: u64 },
+    /// A member has applied everything up to `index` and has this group.
+    Group {
+        raft_id: u64,
+        index: u64,
+        group: &'a Group,
+    },
+    /// A manager that has applied `index`, or one of those up to `next`, sent to an agent.
+    Sent {
+        node: NodeId,
+        message: &'a ToAgent,
+        index: u64,
+        next: u64,
+    },
+    /// A node was given a certificate.
+    Certificate { node: NodeId, chain: &'a [u8] },
+    /// A client asked for something.
+    Issued { request: u64, command: &'a Command },
+    /// A manager that has applied `index` answered a client.
+    Replied {
+        request: u64,
+        result: &'a Result<Answer, CommandError>,
+        index: u64,
+    },
+    /// A node is described like this from now on.
+    Described {
+        node: NodeId,
+        description: &'a NodeDescription,
+    },
+    /// An agent reports a task's status.
+    Reported {
+        agent: AgentIndex,
+        task: TaskId,
+        status: &'a TaskStatus,
+    },
+    /// A container came into being or started.
+    Container {
+        node: NodeId,
+        task: &'a Task,
+        state: State,
+    },
+    /// All is calm and as wished: stores of the managers that run, by raft id.
+    Converged {
+        managers: &'a BTreeMap<u64, (u64, Store)>,
+    },
+}
