@@ -205,6 +205,18 @@ mod tests {
         }
 
         #[test]
+        fn damaged_tokens_are_other_tokens_or_none(at in 0..TOKEN.len(), replacement in any::<char>()) {
+            let mut characters: Vec<char> = TOKEN.chars().collect();
+            characters[at] = replacement;
+            let damaged: String = characters.into_iter().collect();
+            if let Ok(token) = damaged.parse::<JoinToken>() {
+                prop_assert_eq!(token.as_str(), &damaged);
+                let is_digest = (9..59).contains(&at) && damaged != TOKEN;
+                prop_assert_eq!(token.matches_bundle(BUNDLE), !is_digest);
+            }
+        }
+
+        #[test]
         fn comparison_is_equality(left in "[ab]{0,4}", right in "[ab]{0,4}") {
             prop_assert_eq!(is_same_secret(&left, &right), left == right);
         }

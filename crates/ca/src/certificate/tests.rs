@@ -294,6 +294,30 @@ fn request_is_bare_and_must_be_signed_by_its_key() {
     ));
 }
 
+#[test]
+fn no_damaged_request_brings_another_key() {
+    use rcgen::PublicKeyData as _;
+    use rustls_pki_types::{CertificateSigningRequestDer, pem::PemObject as _};
+    let request = KeyRequest::generate().unwrap();
+    let der = CertificateSigningRequestDer::from_pem_slice(request.csr_pem.as_bytes()).unwrap();
+    let expected = PublicKey::from_csr_pem(request.csr_pem.as_bytes()).unwrap();
+    let expected = expected.0.subject_public_key_info();
+    for position in 0..der.len() {
+        for bit in 0..8 {
+            let mut damaged = der.to_vec();
+            damaged[position] ^= 1 << bit;
+            let pem = to_pem("CERTIFICATE REQUEST", &damaged);
+            // A few bits around what is signed are read leniently.
+            if let Ok(key) = PublicKey::from_csr_pem(pem.as_bytes()) {
+                let key = key.0.subject_public_key_info();
+                assert_eq!(key, expected, "byte {position}, bit {bit}");
+            }
+        }
+        let cut = to_pem("CERTIFICATE REQUEST", &der[..position]);
+        PublicKey::from_csr_pem(cut.as_bytes()).unwrap_err();
+    }
+}
+
 /// PEM in one long line, which parsers accept.
 fn to_pem(label: &str, der: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

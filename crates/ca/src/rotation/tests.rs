@@ -515,6 +515,29 @@ fn text_around_a_given_root_is_dropped() {
 }
 
 #[test]
+fn no_damaged_chain_speaks_of_anything_else() {
+    let old = generated();
+    let during = rotating(&old, &CaConfig::default());
+    let node = Node::new(&during, Role::Worker);
+    let ders = read_pem(node.chain.as_bytes()).unwrap();
+    let expected = verify_chain(node.chain.as_bytes(), &old.ca_cert, now()).unwrap();
+    for (index, der) in ders.iter().enumerate() {
+        for position in 0..der.len() {
+            let mut damaged = der.to_vec();
+            damaged[position] ^= 1 << (position % 8);
+            let mut all: Vec<_> = ders.iter().map(|der| pem_text::certificate(der)).collect();
+            all[index] = pem_text::certificate(&damaged);
+            let chain = all.concat();
+            // A few bits around what is signed are read leniently; TLS is stricter.
+            if let Ok(node) = verify_chain(chain.as_bytes(), &old.ca_cert, now()) {
+                assert_eq!(node, expected, "certificate {index}, byte {position}");
+            }
+            let _ = tls_info(chain.as_bytes(), &old.ca_cert);
+        }
+    }
+}
+
+#[test]
 fn signer_wants_a_cross_signed_certificate_of_its_root() {
     let old = generated();
     let mut first = rotating(&old, &CaConfig::default());
