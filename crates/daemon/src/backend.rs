@@ -9,7 +9,7 @@ pub(crate) mod images;
 mod service_logs;
 pub(crate) mod swarm_events;
 pub(crate) mod system;
-mod view;
+pub(crate) mod view;
 pub(crate) mod volumes;
 
 pub(crate) use self::execs::Execs;

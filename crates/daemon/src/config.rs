@@ -32,6 +32,8 @@ pub struct Config {
     pub log_level: String,
     /// Log format.
     pub log_format: LogFormat,
+    /// Raft ticks as Docker's managers, which then may be in the group.
+    pub raft_compat: bool,
     /// OCI runtime.
     pub oci_runtime: OciRuntime,
     /// Bridge of the node network.
@@ -100,6 +102,7 @@ struct File {
     group: Option<String>,
     log_level: Option<String>,
     log_format: Option<String>,
+    raft_compat: bool,
     oci_runtime: Option<String>,
     bridge: Option<String>,
     bridge_subnet: Option<String>,
@@ -199,6 +202,7 @@ fn merge(args: &Args, file: File, mistakes: &mut Vec<Mistake>) -> Config {
             .or(file.log_level)
             .unwrap_or("info".to_owned()),
         log_format: keep(parse_log_format(&format), mistakes).unwrap_or(LogFormat::Text),
+        raft_compat: args.raft_compat || file.raft_compat,
         oci_runtime: match runtime.as_str() {
             "auto" => OciRuntime::Auto,
             _ => OciRuntime::Named(runtime),

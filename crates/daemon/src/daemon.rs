@@ -94,11 +94,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let subnet =
         subnet.context("no subnet is free for the node network: name one with --bridge-subnet")?;
     let engine = engine(&config, subnet).await?;
-    let swarm = Arc::new(
-        Swarm::open(&config.data_dir, Arc::clone(&engine))
-            .await
-            .context("failed to open cluster state")?,
-    );
+    let swarm = Swarm::open(&config.data_dir, Arc::clone(&engine), config.raft_compat)
+        .await
+        .context("failed to open cluster state")?;
     let hub = Arc::new(EventHub::default());
     let backends = backends((&config, subnet), &engine, &swarm, &hub).await?;
     let shutdown = CancellationToken::new();

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use skep_docker_api::event::{Event, EventHub, EventScope};
 use skep_executor::engine::{Engine, EngineEvent, EventSubject};
-use skep_manager::{Feed, Handle};
+use skep_manager::{Feed, Handle, group::Group};
 use tokio::sync::{
     broadcast::{self, error::RecvError},
     watch,
@@ -22,6 +22,7 @@ pub(crate) async fn run(
 ) {
     let mut local = engine.events();
     let mut feed = subscribe(&mut current);
+    let mut group = follow_group(&current);
     loop {
         tokio::select! {
             event = local.recv() => match event {
@@ -37,8 +38,15 @@ pub(crate) async fn run(
                 }
                 None => feed = None,
             },
+            events = group_events(&mut group) => match events {
+                Some(events) => events.into_iter().for_each(|event| hub.publish(event)),
+                None => group = None,
+            },
             changed = current.changed() => match changed {
-                Ok(()) => feed = subscribe(&mut current),
+                Ok(()) => {
+                    feed = subscribe(&mut current);
+                    group = follow_group(&current);
+                }
                 Err(_) => return,
             },
             () = shutdown.cancelled() => return,
@@ -48,6 +56,37 @@ pub(crate) async fn run(
 
 fn subscribe(current: &mut watch::Receiver<Option<Handle>>) -> Option<broadcast::Receiver<Feed>> {
     current.borrow_and_update().as_ref().map(Handle::changes)
+}
+
+/// Follows a manager's raft group, beginning with what it is now.
+struct GroupFeed {
+    handle: Handle,
+    group: watch::Receiver<Arc<Group>>,
+    known: Arc<Group>,
+}
+
+fn follow_group(current: &watch::Receiver<Option<Handle>>) -> Option<GroupFeed> {
+    let handle = current.borrow().clone()?;
+    let mut group = handle.group();
+    let known = Arc::clone(&group.borrow_and_update());
+    Some(GroupFeed {
+        handle,
+        group,
+        known,
+    })
+}
+
+/// The events of the group's next change; `None` when the manager has stopped. Waits for ever without
+/// one.
+async fn group_events(feed: &mut Option<GroupFeed>) -> Option<Vec<Event>> {
+    let Some(feed) = feed else {
+        return std::future::pending().await;
+    };
+    feed.group.changed().await.ok()?;
+    let new = Arc::clone(&feed.group.borrow_and_update());
+    let old = std::mem::replace(&mut feed.known, Arc::clone(&new));
+    let store = &feed.handle.view().store;
+    Some(swarm_events::group_events(&old, &new, store))
 }
 
 /// The next changes; `None` when the manager has stopped. Waits for ever without one.

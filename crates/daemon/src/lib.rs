@@ -7,6 +7,7 @@ mod args;
 mod backend;
 mod config;
 mod daemon;
+mod error_chain;
 mod events;
 mod logging;
 mod sockets;

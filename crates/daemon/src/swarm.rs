@@ -1,24 +1,38 @@
-//! This node's membership in a cluster: none, or manager and worker of its own.
-//!
-//! Owns the manager's and the agent's tasks and starts and stops them as `swarm init` and
-//! `swarm leave` ask. Files below `<data>/swarm`; `identity.json` is written last, so a directory
-//! without it is debris of an `init` that was never acknowledged.
+//! This node's membership in a cluster: none, worker or manager. What `init`, `join`, `leave` and
+//! the like ask for happens here; what runs meanwhile is [`life`]. Design: `docs/design/node.md`.
 
 mod address;
+mod alone;
+mod backup;
+mod found;
+mod home;
 mod identity;
+mod join;
+mod leave;
+mod life;
 mod link;
+mod manager;
+mod member;
+mod renewal;
+mod restore;
+mod switch;
 mod worker;
 
-use std::{fs, io, path::PathBuf, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
+use skep_ca::{JoinToken, Lock, UnlockKey};
 use skep_docker_api::{
-    backend::InitRequest,
+    backend::{InitRequest, JoinRequest},
     error::{ApiError, ErrorKind, Result},
 };
 use skep_executor::engine::Engine;
-use skep_manager::{Handle, Manager, StartError, bootstrap::NewCluster, event::Bootstrap};
-use skep_model::{NodeId, NodeTlsInfo, Redacted};
+use skep_manager::{
+    Handle,
+    command::{Answer, Command, CommandError},
+};
+use skep_model::{NodeId, Role};
+use skep_rpc::{Remotes, Security};
 use tokio::{
     sync::{Mutex, watch},
     task::JoinHandle,
@@ -26,97 +40,113 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-pub(crate) use self::identity::Identity;
-use self::worker::Worker;
+use self::{
+    address::Asked,
+    home::{Home, HomeError},
+    life::{Life, Parts},
+    manager::Origin,
+};
+pub(crate) use self::{
+    identity::Identity,
+    life::lock_of,
+    member::{Active, Member},
+    restore::back_up,
+};
+use crate::error_chain::chain;
 
 /// Docker's text for `swarm init` on a member.
 const ALREADY_PART: &str = "This node is already part of a swarm. Use \"docker swarm leave\" to \
      leave this swarm and join another one.";
 const NOT_PART: &str = "This node is not part of a swarm";
-const LAST_MANAGER: &str = "You are attempting to leave the swarm on a node that is participating \
-     as a manager. Removing the last manager erases all current state of the swarm. Use `--force` \
-     to ignore this message. ";
+const NOT_A_MANAGER: &str = "This node is not a swarm manager. Worker nodes can't be used to view or modify \
+     cluster state. Please run this command on a manager node or promote the current node to a \
+     manager.";
+const STILL_JOINING: &str = "Timeout was reached before node joined. The attempt to join the swarm \
+     will continue in the background. Use the \"docker info\" command to see the current swarm \
+     status of your node.";
+const EXPIRED: &str = "Swarm certificates have expired. To replace them, leave the swarm and join \
+     again.";
+const WRONG_KEY: &str = "swarm could not be unlocked: invalid key provided";
+/// Docker's limit for starting a node.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a starting daemon waits for its cluster before it serves clients without it.
+const RESUME_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a leaving manager tries to tell the others.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where this node stands.
 pub(crate) enum Membership {
     /// Not part of a cluster.
     Inactive,
+    /// Asks for a certificate; with the managers asked.
+    Joining,
     /// Part of one.
-    Active(Arc<Active>),
+    Member(Arc<Member>),
+    /// Waits for the unlock key.
+    Locked(Identity),
     /// Part of one that could not be started.
     Failed(String),
 }
 
-/// A running membership as others see it.
-pub(crate) struct Active {
-    pub(crate) identity: Identity,
-    pub(crate) handle: Handle,
-    pub(crate) tls_info: NodeTlsInfo,
-}
-
-impl Active {
-    /// A new join token for this cluster's root.
-    pub(crate) fn identity_token(&self) -> Result<Redacted<String>> {
-        let view = self.handle.view();
-        let cluster = view
-            .store
-            .cluster()
-            .ok_or_else(|| ApiError::not_found(NOT_PART))?;
-        Ok(Redacted(identity::join_token(&cluster.root_ca.ca_cert)))
-    }
-}
-
 /// See the module's documentation.
 pub(crate) struct Swarm {
-    dir: PathBuf,
+    home: Home,
     engine: Arc<Engine>,
+    is_compat: bool,
     membership: ArcSwap<Membership>,
     running: Mutex<Option<Running>>,
     /// Held by whoever joins or leaves: these take long and exclude each other.
     changing: Mutex<()>,
-    /// The newest membership's handle, for whoever follows its changes.
+    /// The newest manager's handle, for whoever follows its changes.
     current: watch::Sender<Option<Handle>>,
 }
 
-/// The tasks of a running membership.
+/// The task of a membership, or of an attempt to get one.
 struct Running {
-    stop_agent: CancellationToken,
-    stop_manager: watch::Sender<bool>,
-    agent: JoinHandle<()>,
-    manager: JoinHandle<()>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
 }
 
 impl Swarm {
     /// Continues the membership found in `<data_dir>/swarm`, if there is one.
-    pub(crate) async fn open(data_dir: &std::path::Path, engine: Arc<Engine>) -> io::Result<Self> {
-        let swarm = Self {
-            dir: data_dir.join("swarm"),
+    ///
+    /// # Errors
+    /// The directory cannot be used at all.
+    pub(crate) async fn open(
+        data_dir: &Path,
+        engine: Arc<Engine>,
+        is_compat: bool,
+    ) -> anyhow::Result<Arc<Self>> {
+        let swarm = Arc::new(Self {
+            home: Home::new(data_dir.join("swarm")),
             engine,
+            is_compat,
             membership: ArcSwap::from_pointee(Membership::Inactive),
             running: Mutex::new(None),
             changing: Mutex::new(()),
             current: watch::Sender::new(None),
-        };
-        match Identity::read(&swarm.dir) {
-            Ok(Some(identity)) => {
-                if let Err(error) = swarm.start(identity, None).await {
-                    error!(error = %error, "Failed to continue as part of the cluster");
-                    let failed = Membership::Failed(error.message);
-                    swarm.membership.store(Arc::new(failed));
-                }
-            }
-            Ok(None) => swarm.set_aside()?,
-            Err(error) => {
-                error!(error = %error, "Failed to read this node's identity");
-                let failed = Membership::Failed(format!("failed to read identity: {error}"));
-                swarm.membership.store(Arc::new(failed));
-            }
+        });
+        match swarm.home.identity() {
+            Ok(Some(identity)) => swarm.resume(identity).await,
+            Ok(None) => swarm.home.set_aside()?,
+            Err(error) => swarm.fail(&error, "failed to read identity"),
         }
         Ok(swarm)
     }
 
     pub(crate) fn membership(&self) -> Arc<Membership> {
         self.membership.load_full()
+    }
+
+    /// The running membership.
+    pub(crate) fn member(&self) -> Option<Arc<Member>> {
+        match &*self.membership() {
+            Membership::Member(member) => Some(Arc::clone(member)),
+            Membership::Inactive
+            | Membership::Joining
+            | Membership::Locked(_)
+            | Membership::Failed(_) => None,
+        }
     }
 
     pub(crate) fn engine(&self) -> &Arc<Engine> {
@@ -130,48 +160,161 @@ impl Swarm {
 
     /// Makes this node the only manager of a new cluster; returns once that is committed.
     pub(crate) async fn init(&self, request: InitRequest) -> Result<NodeId> {
-        if request.auto_lock_managers || request.spec.auto_lock_managers {
-            let message = "autolock is not supported yet: managers cannot be locked";
-            return Err(ApiError::not_implemented(message));
-        }
-        if request.force_new_cluster {
-            let message = "force-new-cluster is not supported yet";
-            return Err(ApiError::not_implemented(message));
-        }
         let _changing = self.changing.lock().await;
-        if !matches!(*self.membership(), Membership::Inactive) {
-            return Err(ApiError::unavailable(ALREADY_PART));
+        if request.force_new_cluster
+            && let Some(member) = self.member()
+        {
+            return self.force_new_cluster(&member, &request).await;
         }
-        let addr = address::advertised(&request)?;
-        let files = || self.remove_files();
-        files().map_err(|error| ApiError::system("failed to clear swarm state", error))?;
-        let (identity, new) = identity::found(&self.dir, &request, addr)?;
+        self.check_inactive()?;
+        let addresses = asked(&request).on_init()?;
+        let (identity, bootstrap) = found::found(&self.home, &request, addresses)?;
         let node_id = identity.node_id;
-        let result = self.start(identity, Some(new)).await;
-        if let Err(error) = result {
-            self.stop().await;
-            self.membership.store(Arc::new(Membership::Inactive));
-            let _ = self.remove_files();
+        let lock = Lock::default();
+        let started = async {
+            let member = self.open_member(identity.clone(), &lock)?;
+            self.live(member, lock, Some(Origin::Found(bootstrap)))
+                .await
+        };
+        let result = match started.await {
+            Ok(member) => wait_until_ready(&member, START_TIMEOUT).await,
+            Err(error) => Err(error),
+        };
+        let stored = result.and_then(|()| self.home.store_identity(&identity).map_err(system));
+        if let Err(error) = stored {
+            self.end().await;
+            let _ = self.home.clear();
             return Err(error);
         }
         info!(node.id = %node_id, "Started a new cluster");
         Ok(node_id)
     }
 
+    /// Makes this node part of the cluster of the managers named. Returns when it is, or after
+    /// Docker's limit, while the attempt goes on.
+    pub(crate) async fn join(self: &Arc<Self>, request: JoinRequest) -> Result<()> {
+        let changing = self.changing.lock().await;
+        self.check_inactive()?;
+        let token: JoinToken = request
+            .join_token
+            .parse()
+            .map_err(|error: skep_ca::InvalidJoinToken| ApiError::invalid(error.to_string()))?;
+        let asked = Asked {
+            listen: &request.listen_addr,
+            advertise: &request.advertise_addr,
+            data_path: &request.data_path_addr,
+        };
+        let remote = request.remote_addrs.first().map_or("", String::as_str);
+        let addresses = asked.on_join(remote).await?;
+        self.membership.store(Arc::new(Membership::Joining));
+        let stop = CancellationToken::new();
+        let (swarm, stopped) = (Arc::clone(self), stop.clone());
+        let (answer_tx, answer) = tokio::sync::oneshot::channel();
+        let task = tokio::spawn(async move {
+            let joining = swarm.enter(&request, &token, addresses);
+            let Some(entered) = stopped.run_until_cancelled(joining).await else {
+                return;
+            };
+            match entered {
+                Ok((member, life)) => {
+                    let ready = wait_until_ready(&member, START_TIMEOUT);
+                    let life = life.run(stopped.clone());
+                    let told = async {
+                        let _ = answer_tx.send(ready.await);
+                    };
+                    tokio::join!(life, told);
+                }
+                Err(error) => {
+                    swarm.give_up(&error, answer_tx.is_closed());
+                    let _ = answer_tx.send(Err(error));
+                }
+            }
+        });
+        *self.running.lock().await = Some(Running { stop, task });
+        let answer = tokio::time::timeout(START_TIMEOUT, answer).await;
+        drop(changing);
+        match answer {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(ApiError::unavailable(NOT_PART)),
+            Err(_) => Err(ApiError::unavailable(STILL_JOINING)),
+        }
+    }
+
+    /// Gets a certificate and starts living by it.
+    async fn enter(
+        &self,
+        request: &JoinRequest,
+        token: &JoinToken,
+        addresses: address::Addresses,
+    ) -> Result<(Arc<Member>, Life)> {
+        let admitted = join::join(&self.home, request, token, addresses).await;
+        let admitted = admitted.map_err(|error| {
+            ApiError::unavailable(format!("failed to join the swarm: {}", chain(&error)))
+        })?;
+        let member = admitted.member;
+        let parts = self.parts(&member, admitted.lock);
+        let life = Life::start(parts, None).await?;
+        let membership = Membership::Member(Arc::clone(&member));
+        self.membership.store(Arc::new(membership));
+        Ok((member, life))
+    }
+
+    /// An attempt to join failed. Who still waits for it is told; else the state tells.
+    fn give_up(&self, error: &ApiError, is_unheard: bool) {
+        warn!(error = %error, "Failed to join");
+        let _ = self.home.clear();
+        let membership = if is_unheard {
+            Membership::Failed(error.message.clone())
+        } else {
+            Membership::Inactive
+        };
+        self.membership.store(Arc::new(membership));
+    }
+
+    /// Opens the keys of a locked manager and starts it.
+    pub(crate) async fn unlock(&self, key: &str) -> Result<()> {
+        let _changing = self.changing.lock().await;
+        let Membership::Locked(identity) = &*self.membership() else {
+            return Err(ApiError::conflict("swarm is not locked"));
+        };
+        let key: UnlockKey = key
+            .parse()
+            .map_err(|_| ApiError::invalid("invalid key string"))?;
+        let lock = Lock {
+            key: Some(key),
+            version: 0,
+        };
+        if !self.home.opens(&lock).map_err(system)? {
+            return Err(ApiError::new(ErrorKind::Unauthorized, WRONG_KEY));
+        }
+        let member = self.open_member(identity.clone(), &lock)?;
+        let member = self.live(member, lock, None).await?;
+        // Others may still be locked, and without them there is no quorum: that is no failure.
+        let _ = wait_until_ready(&member, RESUME_TIMEOUT).await;
+        Ok(())
+    }
+
     /// Gives up the membership, its state and its tasks' containers.
     pub(crate) async fn leave(&self, is_forced: bool) -> Result<()> {
         let _changing = self.changing.lock().await;
-        match *self.membership() {
+        match &*self.membership() {
             Membership::Inactive => return Err(ApiError::unavailable(NOT_PART)),
-            Membership::Active(_) if !is_forced => {
-                return Err(ApiError::unavailable(LAST_MANAGER));
+            Membership::Locked(_) if !is_forced => {
+                return Err(ApiError::unavailable(leave::LOCKED));
             }
-            Membership::Active(_) | Membership::Failed(_) => {}
+            Membership::Member(member) if member.role() == Role::Manager => {
+                if !is_forced {
+                    return Err(ApiError::unavailable(refusal(member).await));
+                }
+                say_farewell(member).await;
+            }
+            Membership::Member(_)
+            | Membership::Joining
+            | Membership::Locked(_)
+            | Membership::Failed(_) => {}
         }
-        self.stop().await;
-        self.membership.store(Arc::new(Membership::Inactive));
-        let system = |error| ApiError::system("failed to remove swarm state", error);
-        self.remove_files().map_err(system)?;
+        self.end().await;
+        self.home.clear().map_err(system)?;
         self.engine.remove_task_containers().await;
         info!("Left the cluster");
         Ok(())
@@ -182,126 +325,169 @@ impl Swarm {
         let Some(running) = self.running.lock().await.take() else {
             return;
         };
-        self.current.send_replace(None);
-        running.stop_agent.cancel();
-        let _ = running.agent.await;
-        let _ = running.stop_manager.send(true);
-        let _ = running.manager.await;
+        running.stop.cancel();
+        let _ = running.task.await;
     }
 
-    async fn start(&self, identity: Identity, new: Option<NewCluster>) -> Result<()> {
-        let is_new = new.is_some();
-        let (manager, handle) =
-            open_manager(&self.dir, &identity, new.map(Into::into)).map_err(|error| {
-                ApiError::system(format!("failed to start manager: {error}"), error)
-            })?;
-        let (stop_manager, manager_stopped) = watch::channel(false);
-        let manager = tokio::spawn(manager.run(manager_stopped));
-        wait_for_cluster(&handle).await?;
-        if is_new {
-            let system = |error| ApiError::system("failed to store this node's identity", error);
-            identity.write(&self.dir).map_err(system)?;
+    async fn end(&self) {
+        self.stop().await;
+        self.membership.store(Arc::new(Membership::Inactive));
+    }
+
+    fn check_inactive(&self) -> Result<()> {
+        match *self.membership() {
+            Membership::Inactive => Ok(()),
+            Membership::Joining
+            | Membership::Member(_)
+            | Membership::Locked(_)
+            | Membership::Failed(_) => Err(ApiError::unavailable(ALREADY_PART)),
         }
-        let view = handle.view();
-        let cluster = view.store.cluster();
-        let ca_cert = cluster
-            .map(|cluster| cluster.root_ca.ca_cert.clone())
-            .unwrap_or_default();
-        let tls_info = identity::tls_info(&self.dir, &ca_cert);
-        let stop_agent = CancellationToken::new();
-        let worker = Worker::new(
-            Arc::clone(&self.engine),
-            self.dir.join("worker"),
-            &identity,
-            handle.clone(),
-            tls_info.clone(),
-        );
-        let agent = worker.open()?;
-        let agent = tokio::spawn(worker.run(agent, stop_agent.clone()));
-        let running = Running {
-            stop_agent,
-            stop_manager,
-            agent,
-            manager,
+    }
+
+    /// Continues a stored membership, at the start of the daemon.
+    async fn resume(&self, identity: Identity) {
+        match self.home.is_locked() {
+            Ok(false) => {}
+            Ok(true) => {
+                info!("This node's keys are locked; it waits for `docker swarm unlock`");
+                return self
+                    .membership
+                    .store(Arc::new(Membership::Locked(identity)));
+            }
+            Err(error) => return self.fail(&error, "failed to read this node's keys"),
+        }
+        let started = async {
+            let member = self.open_member(identity.readdressed(), &Lock::default())?;
+            self.live(member, Lock::default(), None).await
         };
-        *self.running.lock().await = Some(running);
-        self.current.send_replace(Some(handle.clone()));
-        let active = Arc::new(Active {
-            identity,
-            handle,
-            tls_info,
-        });
-        self.membership.store(Arc::new(Membership::Active(active)));
-        Ok(())
-    }
-
-    /// A directory without identity is an `init` that was never acknowledged, or a membership whose
-    /// identity was lost; it is kept beside for whoever wants to look.
-    fn set_aside(&self) -> io::Result<()> {
-        if !self.dir.exists() {
-            return Ok(());
+        match started.await {
+            Ok(member) => {
+                if wait_until_ready(&member, RESUME_TIMEOUT).await.is_err() {
+                    warn!("The cluster does not answer yet; serving clients without it");
+                }
+            }
+            Err(error) => self.fail(&error, "failed to continue as part of the cluster"),
         }
-        let aside = self.dir.with_extension("incomplete");
-        warn!(path = %aside.display(), "Cluster state without identity is set aside");
-        remove_dir(&aside)?;
-        fs::rename(&self.dir, aside)
     }
 
-    fn remove_files(&self) -> io::Result<()> {
-        remove_dir(&self.dir)
+    fn fail(&self, error: &(dyn std::error::Error + 'static), what: &str) {
+        error!(error = %chain(error), "Membership cannot be continued: {what}");
+        let text = match chain(error) {
+            text if text == EXPIRED => text,
+            text => format!("{what}: {text}"),
+        };
+        self.membership.store(Arc::new(Membership::Failed(text)));
+    }
+
+    /// A member from the files.
+    fn open_member(&self, identity: Identity, lock: &Lock) -> Result<Arc<Member>> {
+        let credentials = self.home.credentials(lock).map_err(system)?;
+        let is_expired = skep_ca::verify_chain(
+            credentials.chain_pem.as_bytes(),
+            credentials.roots_pem.as_bytes(),
+            identity::now(),
+        );
+        if let Err(skep_ca::CertificateError::Expired(_)) = is_expired {
+            return Err(ApiError::unavailable(EXPIRED));
+        }
+        let security = Security::new(credentials).map_err(|error| {
+            let text = format!("this node's certificate cannot be used: {}", chain(&error));
+            ApiError::system(text, error)
+        })?;
+        let mut managers = self.home.managers();
+        if identity.raft_id.is_some() {
+            let own = skep_model::dispatch::WeightedPeer {
+                node_id: identity.node_id,
+                addr: identity.manager_addr(),
+                weight: 10,
+            };
+            managers.retain(|peer| peer.node_id != own.node_id);
+            managers.push(own);
+        }
+        let remotes = Remotes::new(managers);
+        Ok(Arc::new(Member::new(identity, security, remotes)))
+    }
+
+    fn parts(&self, member: &Arc<Member>, lock: Lock) -> Parts {
+        Parts {
+            home: self.home.clone(),
+            engine: Arc::clone(&self.engine),
+            member: Arc::clone(member),
+            current: self.current.clone(),
+            lock,
+            is_compat: self.is_compat,
+        }
+    }
+
+    /// Starts the life of a member.
+    async fn live(
+        &self,
+        member: Arc<Member>,
+        lock: Lock,
+        origin: Option<Origin>,
+    ) -> Result<Arc<Member>> {
+        let life = Life::start(self.parts(&member, lock), origin).await?;
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(life.run(stop.clone()));
+        *self.running.lock().await = Some(Running { stop, task });
+        let membership = Membership::Member(Arc::clone(&member));
+        self.membership.store(Arc::new(membership));
+        Ok(member)
     }
 }
 
-fn remove_dir(dir: &std::path::Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
+fn asked(request: &InitRequest) -> Asked<'_> {
+    Asked {
+        listen: &request.listen_addr,
+        advertise: &request.advertise_addr,
+        data_path: &request.data_path_addr,
     }
 }
 
-fn open_manager(
-    dir: &std::path::Path,
-    identity: &Identity,
-    bootstrap: Option<Bootstrap>,
-) -> Result<(Manager, Handle), StartError> {
-    let storage = identity::open_log(dir)?;
-    let config = skep_manager::Config {
-        core: skep_manager::core::Config {
-            node_id: identity.node_id,
-            seed: identity::entropy(),
-            request_prefix: identity.request_prefix(),
-            bootstrap,
-        },
-        raft_id: identity.raft_id,
-        addr: identity.manager_addr(),
+fn system(error: HomeError) -> ApiError {
+    ApiError::system(
+        format!("failed to access swarm state: {}", chain(&error)),
+        error,
+    )
+}
+
+/// Waits until the cluster has taken the node in.
+async fn wait_until_ready(member: &Member, limit: Duration) -> Result<()> {
+    let mut state = member.state();
+    let ready = state.wait_for(|state| state.is_ready);
+    match tokio::time::timeout(limit, ready).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(ApiError::unavailable(STILL_JOINING)),
+    }
+}
+
+/// Why a manager does not leave unless it is forced.
+async fn refusal(member: &Member) -> String {
+    let active = member.manager();
+    let view = match &active {
+        Some(active) => tokio::time::timeout(FAREWELL_TIMEOUT, active.cluster.view()).await,
+        None => return leave::refusal(None, false, member.identity().node_id),
     };
-    Manager::open(config, Box::new(storage))
+    let view = view
+        .ok()
+        .and_then(|view: Result<_, CommandError>| view.ok());
+    let group = view.map(|view| Arc::clone(&view.group));
+    leave::refusal(group.as_deref(), true, member.identity().node_id)
 }
 
-/// Waits until this manager leads and the cluster object is committed.
-async fn wait_for_cluster(handle: &Handle) -> Result<()> {
-    let mut changes = handle.changes();
-    let deadline = tokio::time::Instant::now() + START_TIMEOUT;
-    loop {
-        let view = handle.view();
-        if view.is_leader && view.store.cluster().is_some() {
-            return Ok(());
-        }
-        if let Some(fault) = &view.fault {
-            return Err(ApiError::new(ErrorKind::System, fault.clone()));
-        }
-        let poll = tokio::time::timeout(POLL, changes.recv());
-        let _ = poll.await;
-        if tokio::time::Instant::now() > deadline {
-            let message = "Timeout was reached before node joined. The attempt to join the swarm \
-                 will continue in the background. Use the \"docker info\" command to see the \
-                 current swarm status of your node.";
-            return Err(ApiError::new(ErrorKind::System, message));
-        }
+/// A manager that leaves takes itself out of the group, so that no dead member stays behind.
+async fn say_farewell(member: &Member) {
+    let Some(active) = member.manager() else {
+        return;
+    };
+    if active.handle.view().group.members.len() < 2 {
+        return;
+    }
+    let node_id = active.node_id;
+    let said = active.cluster.command(Command::LeaveGroup { node_id });
+    match tokio::time::timeout(FAREWELL_TIMEOUT, said).await {
+        Ok(Ok(Answer::Done | Answer::Service(_) | Answer::Certificate { .. })) => {}
+        Ok(Err(error)) => warn!(error = %error, "Leaves without the other managers' consent"),
+        Err(_) => warn!("Leaves without an answer of the other managers"),
     }
 }
-
-/// Docker's limit for starting a node.
-const START_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(20);
-/// Leadership is not in the change feed, so it is looked for this often.
-const POLL: std::time::Duration = std::time::Duration::from_millis(5);

@@ -1,8 +1,10 @@
-//! The cluster side of the Engine API, over the manager's handle.
+//! The cluster side of the Engine API, over this node's membership.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream;
 use skep_docker_api::{
     backend::{
         BoxStream, ByteStream, ClusterBackend, ClusterStatus, ClusterView, CreatedService,
@@ -12,19 +14,21 @@ use skep_docker_api::{
     error::{ApiError, Result},
 };
 use skep_manager::{
-    Handle,
-    command::{Answer, Command, ServiceChange},
+    Published,
+    command::{Answer, Command, Rotate, ServiceChange},
 };
-use skep_model::{ClusterSpec, NodeId, NodeSpec, ServiceId, ServiceSpec, Version};
+use skep_model::{ClusterSpec, NodeId, NodeSpec, Role, ServiceId, ServiceSpec, Version};
 
 use crate::{
     backend::{errors::from_command, service_logs, view::View},
-    swarm::{Active, Membership, Swarm},
+    swarm::{self, Active, Member, Membership, Swarm},
 };
 
-/// Docker's text for a node without manager.
-const NOT_A_MANAGER: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \
-     \"docker swarm join\" to connect this node to swarm and try again.";
+/// Docker's text for a node whose manager does not run (yet).
+const NOT_READY: &str = "This node is not a swarm manager. Manager is being prepared or has trouble \
+     connecting to the cluster.";
+/// Bytes of a backup that are sent at once.
+const BACKUP_PIECE_BYTES: usize = 1 << 20;
 
 /// See the module's documentation.
 pub(crate) struct Cluster {
@@ -32,84 +36,65 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
+    /// The manager. The API asks only while [`status`](ClusterBackend::status) says that there is one,
+    /// but it may have gone since.
     fn active(&self) -> Result<Arc<Active>> {
-        match &*self.swarm.membership() {
-            Membership::Active(active) => Ok(Arc::clone(active)),
-            Membership::Inactive | Membership::Failed(_) => {
-                Err(ApiError::unavailable(NOT_A_MANAGER))
-            }
-        }
+        let manager = self.swarm.member().and_then(|member| member.manager());
+        manager.ok_or_else(|| ApiError::unavailable(NOT_READY))
     }
 
     async fn command(&self, command: Command) -> Result<Answer> {
-        let handle: Handle = self.active()?.handle.clone();
-        handle
-            .command(command)
-            .await
-            .map_err(|error| from_command(&error))
+        let active = self.active()?;
+        let result = active.cluster.command(command).await;
+        result.map_err(|error| from_command(&error))
+    }
+
+    async fn published(&self, active: &Active) -> Result<Arc<Published>> {
+        let view = active.cluster.view().await;
+        view.map_err(|error| from_command(&error))
     }
 }
 
 #[async_trait]
 impl ClusterBackend for Cluster {
     fn status(&self) -> ClusterStatus {
-        let membership = self.swarm.membership();
-        match &*membership {
+        match &*self.swarm.membership() {
             Membership::Inactive => ClusterStatus::default(),
+            Membership::Joining => ClusterStatus {
+                state: LocalNodeState::Pending,
+                ..ClusterStatus::default()
+            },
             Membership::Failed(error) => ClusterStatus {
                 state: LocalNodeState::Error,
                 error: error.clone(),
                 ..ClusterStatus::default()
             },
-            Membership::Active(active) => {
-                let identity = &active.identity;
-                let peer = Peer {
-                    node_id: identity.node_id,
-                    addr: identity.manager_addr(),
-                };
-                let fault = active.handle.view().fault.clone();
-                ClusterStatus {
-                    state: LocalNodeState::Active,
-                    node_id: Some(identity.node_id),
-                    node_addr: identity.addr.to_string(),
-                    manager: ManagerState::Active,
-                    error: String::new(),
-                    remote_managers: vec![peer],
-                    warnings: fault.into_iter().collect(),
-                }
-            }
+            Membership::Locked(identity) => ClusterStatus {
+                state: LocalNodeState::Locked,
+                node_id: Some(identity.node_id),
+                node_addr: identity.addr().to_string(),
+                ..ClusterStatus::default()
+            },
+            Membership::Member(member) => member_status(member),
         }
     }
 
     async fn view(&self) -> Result<Arc<dyn ClusterView>> {
         let active = self.active()?;
-        let (published, tls_info) = (active.handle.view(), active.tls_info.clone());
-        Ok(Arc::new(View {
-            published,
-            tls_info,
-        }))
+        let published = self.published(&active).await?;
+        Ok(Arc::new(View { published }))
     }
 
     async fn init(&self, request: InitRequest) -> Result<NodeId> {
         self.swarm.init(request).await
     }
 
-    async fn join(&self, _: JoinRequest) -> Result<()> {
-        Err(ApiError::not_implemented(
-            "not supported yet: joining a swarm",
-        ))
+    async fn join(&self, request: JoinRequest) -> Result<()> {
+        self.swarm.join(request).await
     }
 
-    async fn unlock(&self, _: &str) -> Result<()> {
-        Err(ApiError::conflict("swarm is not locked"))
-    }
-
-    async fn backup(&self) -> Result<ByteStream> {
-        Err(ApiError::not_implemented("not supported yet: backups"))
-    }
-
-    async fn restore(&self, _: RestoreRequest) -> Result<NodeId> {
-        Err(ApiError::not_implemented("not supported yet: backups"))
+    async fn unlock(&self, key: &str) -> Result<()> {
+        self.swarm.unlock(key).await
     }
 
     async fn leave(&self, force: bool) -> Result<()> {
@@ -122,23 +107,25 @@ impl ClusterBackend for Cluster {
         spec: ClusterSpec,
         rotate: RotateFlags,
     ) -> Result<()> {
-        if spec.auto_lock_managers || rotate.manager_unlock_key {
-            let message = "autolock is not supported yet: managers cannot be locked";
-            return Err(ApiError::not_implemented(message));
-        }
-        let active = self.active()?;
-        let new_token = |is_wanted: bool| is_wanted.then(|| active.identity_token()).transpose();
+        let rotate = Rotate {
+            worker_token: rotate.worker_token,
+            manager_token: rotate.manager_token,
+            unlock_key: rotate.manager_unlock_key,
+        };
         let command = Command::UpdateCluster {
             version,
             spec: Box::new(spec),
-            worker_token: new_token(rotate.worker_token)?,
-            manager_token: new_token(rotate.manager_token)?,
+            rotate,
         };
         self.command(command).await.map(drop)
     }
 
     async fn unlock_key(&self) -> Result<String> {
-        Ok(String::new())
+        let active = self.active()?;
+        let published = self.published(&active).await?;
+        let cluster = published.store.cluster();
+        let key = cluster.and_then(|cluster| swarm::lock_of(cluster).key);
+        Ok(key.map(|key| key.to_string()).unwrap_or_default())
     }
 
     async fn create_service(&self, spec: ServiceSpec) -> Result<CreatedService> {
@@ -150,7 +137,7 @@ impl ClusterBackend for Cluster {
                 id,
                 warnings: Vec::new(),
             }),
-            Answer::Done => Err(ApiError::new(
+            Answer::Done | Answer::Certificate { .. } => Err(ApiError::new(
                 skep_docker_api::ErrorKind::System,
                 "the control plane did not name the service",
             )),
@@ -208,5 +195,54 @@ impl ClusterBackend for Cluster {
             selector,
             options,
         ))
+    }
+
+    async fn backup(&self) -> Result<ByteStream> {
+        let active = self.active()?;
+        let published = self.published(&active).await?;
+        // Encoding takes a while for a large cluster.
+        let file = tokio::task::spawn_blocking(move || swarm::back_up(&active, &published))
+            .await
+            .map_err(|error| ApiError::system("failed to make the backup", error))??;
+        let mut file = Bytes::from(file);
+        let pieces = std::iter::from_fn(move || {
+            let length = file.len().min(BACKUP_PIECE_BYTES);
+            (length > 0).then(|| Ok(file.split_to(length)))
+        });
+        Ok(Box::pin(stream::iter(pieces)))
+    }
+
+    async fn restore(&self, request: RestoreRequest) -> Result<NodeId> {
+        self.swarm.restore(request).await
+    }
+}
+
+fn member_status(member: &Member) -> ClusterStatus {
+    let identity = member.identity();
+    let state = member.state().borrow().clone();
+    let manager = member.manager();
+    let fault = manager
+        .as_ref()
+        .and_then(|active| active.handle.view().fault.clone());
+    let peers = member.remotes().list().into_iter().map(|peer| Peer {
+        node_id: peer.node_id,
+        addr: peer.addr,
+    });
+    ClusterStatus {
+        state: match (&state.error, state.is_ready) {
+            (Some(_), _) => LocalNodeState::Error,
+            (None, false) => LocalNodeState::Pending,
+            (None, true) => LocalNodeState::Active,
+        },
+        node_id: Some(identity.node_id),
+        node_addr: identity.addr().to_string(),
+        manager: match (member.role(), manager) {
+            (Role::Manager, Some(_)) => ManagerState::Active,
+            (Role::Manager, None) => ManagerState::Starting,
+            (Role::Worker, _) => ManagerState::Absent,
+        },
+        error: state.error.unwrap_or_default(),
+        remote_managers: peers.collect(),
+        warnings: fault.into_iter().collect(),
     }
 }

@@ -11,7 +11,10 @@ pub(crate) fn from_command(error: &CommandError) -> ApiError {
         Code::AlreadyExists => ErrorKind::Conflict,
         Code::Unimplemented => ErrorKind::NotImplemented,
         Code::Unavailable => ErrorKind::Unavailable,
-        Code::Unknown | Code::ResourceExhausted => ErrorKind::System,
+        Code::PermissionDenied => ErrorKind::Forbidden,
+        Code::Unknown | Code::ResourceExhausted | Code::Aborted | Code::DeadlineExceeded => {
+            ErrorKind::System
+        }
     };
     ApiError::new(kind, error.to_string())
 }

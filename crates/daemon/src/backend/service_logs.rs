@@ -105,7 +105,7 @@ impl Merger {
             if self.readers.len() >= READERS_MAX {
                 return;
             }
-            let is_here = task.node_id == Some(self.active.identity.node_id);
+            let is_here = task.node_id == Some(self.active.node_id);
             if !is_here || task.status.container.is_none() || !self.seen.insert(task.id) {
                 continue;
             }

@@ -1,12 +1,16 @@
 //! Swarm events of `docker events`, made of committed changes. A pure function.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use skep_docker_api::event::{Event, EventScope};
+use skep_manager::group::Group;
 use skep_model::{
-    Availability, Node, NodeState, Reachability, Role, Service, ServiceMode, Timestamp, UpdateState,
+    Availability, ManagerStatus, Node, NodeId, NodeState, Reachability, Role, Service, ServiceMode,
+    Timestamp, UpdateState,
 };
-use skep_store::{Change, Object};
+use skep_store::{Change, Object, Store};
+
+use crate::backend::view::manager_status;
 
 /// The event a change is worth; most changes are worth none. `now` is when a removal is said to
 /// have happened: what was removed knows only when it was last written.
@@ -142,19 +146,38 @@ fn node_differences(old: &Node, new: &Node) -> BTreeMap<String, String> {
         NodeState::Disconnected => "disconnected".to_owned(),
     };
     note(&mut found, "state", state(old), state(new));
-    let manager = |node: &Node| node.manager_status.clone().unwrap_or_default();
-    let leads = |node: &Node| manager(node).is_leader.to_string();
-    note(&mut found, "leader", leads(old), leads(new));
-    let reachability = |node: &Node| match manager(node).reachability {
+    found
+}
+
+/// The events of a change of leader or of who can be reached: about the nodes of the managers.
+pub(crate) fn group_events(old: &Group, new: &Group, store: &Store) -> Vec<Event> {
+    let ids: BTreeSet<NodeId> = [old, new]
+        .into_iter()
+        .flat_map(|group| group.members.values())
+        .map(|status| status.member.node_id)
+        .collect();
+    let events = ids.into_iter().filter_map(|id| {
+        let subject = store.node(id)?;
+        let was = manager_status(old, id).unwrap_or_default();
+        let is = manager_status(new, id).unwrap_or_default();
+        let mut found = BTreeMap::new();
+        let leads = |status: &ManagerStatus| status.is_leader.to_string();
+        note(&mut found, "leader", leads(&was), leads(&is));
+        note(
+            &mut found,
+            "reachability",
+            reachability(&was),
+            reachability(&is),
+        );
+        (!found.is_empty()).then(|| node("update", subject, found))
+    });
+    events.collect()
+}
+
+fn reachability(status: &ManagerStatus) -> String {
+    match status.reachability {
         Reachability::Unknown => "unknown".to_owned(),
         Reachability::Unreachable => "unreachable".to_owned(),
         Reachability::Reachable => "reachable".to_owned(),
-    };
-    note(
-        &mut found,
-        "reachability",
-        reachability(old),
-        reachability(new),
-    );
-    found
+    }
 }

@@ -3,13 +3,39 @@
 use std::sync::Arc;
 
 use skep_docker_api::backend::{ClusterView, Revision};
-use skep_manager::Published;
-use skep_model::{Cluster, Node, NodeId, NodeTlsInfo, Service, ServiceId, Task, TaskId};
+use skep_manager::{Published, group::Group};
+use skep_model::{
+    Cluster, ManagerStatus, Node, NodeId, NodeTlsInfo, Service, ServiceId, Task, TaskId,
+};
 
-/// One published state.
+/// One published state, with the raft group at that time.
 pub(crate) struct View {
     pub(crate) published: Arc<Published>,
-    pub(crate) tls_info: NodeTlsInfo,
+}
+
+impl View {
+    /// A node with what the group knows of its manager; the store holds nothing of that.
+    fn with_manager(&self, node: &Arc<Node>) -> Arc<Node> {
+        let status = manager_status(&self.published.group, node.id);
+        if node.manager_status == status {
+            return Arc::clone(node);
+        }
+        let mut node = Node::clone(node);
+        node.manager_status = status;
+        Arc::new(node)
+    }
+}
+
+/// The manager of a node as its group knows it.
+pub(crate) fn manager_status(group: &Group, node_id: NodeId) -> Option<ManagerStatus> {
+    let status = group.by_node(node_id)?;
+    let raft_id = status.member.raft_id;
+    Some(ManagerStatus {
+        raft_id,
+        addr: status.member.addr.clone(),
+        is_leader: group.leader == Some(raft_id),
+        reachability: status.reachability,
+    })
 }
 
 impl ClusterView for View {
@@ -27,15 +53,31 @@ impl ClusterView for View {
     }
 
     fn tls_info(&self) -> NodeTlsInfo {
-        self.tls_info.clone()
+        let Some(cluster) = self.published.store.cluster() else {
+            return NodeTlsInfo::default();
+        };
+        let trust_root = cluster.root_ca.ca_cert.clone();
+        match skep_ca::issuer(&trust_root) {
+            Ok(issuer) => NodeTlsInfo {
+                trust_root,
+                cert_issuer_subject: issuer.subject,
+                cert_issuer_public_key: issuer.public_key,
+            },
+            Err(_) => NodeTlsInfo {
+                trust_root,
+                ..NodeTlsInfo::default()
+            },
+        }
     }
 
     fn node(&self, id: NodeId) -> Option<Arc<Node>> {
-        self.published.store.node(id).cloned()
+        let node = self.published.store.node(id)?;
+        Some(self.with_manager(node))
     }
 
     fn nodes(&self) -> Vec<Arc<Node>> {
-        self.published.store.nodes().cloned().collect()
+        let nodes = self.published.store.nodes();
+        nodes.map(|node| self.with_manager(node)).collect()
     }
 
     fn service(&self, id: ServiceId) -> Option<Arc<Service>> {

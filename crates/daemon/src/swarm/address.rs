@@ -1,42 +1,139 @@
-//! Which address this node advertises.
+//! Which addresses this node listens on and tells others.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use nix::ifaddrs::getifaddrs;
-use skep_docker_api::{
-    backend::InitRequest,
-    error::{ApiError, Result},
-};
+use skep_docker_api::error::{ApiError, Result};
+use tokio::net::UdpSocket;
 
 /// Swarm's control port.
-const PORT: u16 = 2377;
+pub(super) const PORT: u16 = 2377;
 /// Bridges of container networks: their addresses reach containers, not this node.
 const IGNORED: [&str; 4] = ["lo", "docker0", "docker_gwbridge", "skep"];
 
-/// The address and port others shall use: as asked for, else the only one there is.
-pub(crate) fn advertised(request: &InitRequest) -> Result<SocketAddr> {
-    let listen_port = port_of(&request.listen_addr).unwrap_or(PORT);
-    let asked = [&request.advertise_addr, &request.listen_addr];
-    for text in asked {
-        let (host, port) = split(text);
-        if host.is_empty() {
-            continue;
-        }
-        let port = port.unwrap_or(listen_port);
-        if let Ok(ip) = host.parse::<IpAddr>() {
-            if !ip.is_unspecified() {
-                return Ok(SocketAddr::new(ip, port));
-            }
-            if text == &request.advertise_addr {
-                return Err(ApiError::invalid(
-                    "advertise address must be a non-zero IP address",
-                ));
-            }
-            continue;
-        }
-        return interface_address(host).map(|ip| SocketAddr::new(ip, port));
+const BAD_LISTEN: &str =
+    "listen address must be an IP address or network interface (with optional port number)";
+const BAD_ADVERTISE: &str = "advertise address must be a non-zero IP address or network interface \
+     (with optional port number)";
+const BAD_DATA_PATH: &str = "data path address must be a non-zero IP address or network interface \
+     (without a port number)";
+
+/// What a client asked for; every text may be empty.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) listen: &'a str,
+    pub(super) advertise: &'a str,
+    pub(super) data_path: &'a str,
+}
+
+/// A node's addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Addresses {
+    /// Where others reach it.
+    pub(super) advertised: SocketAddr,
+    /// Where its manager listens.
+    pub(super) listen: SocketAddr,
+    /// The interface that `advertised` was read from, or empty.
+    pub(super) interface: String,
+    /// Where its data path is reached.
+    pub(super) data_path: IpAddr,
+}
+
+impl Asked<'_> {
+    /// Addresses of a first manager: as asked for, else the only address there is.
+    pub(super) fn on_init(self) -> Result<Addresses> {
+        self.resolve(|| only_address(&addresses()))
     }
-    only_address(&addresses()).map(|ip| SocketAddr::new(ip, listen_port))
+
+    /// Addresses of a node that joins the manager at `remote`: as asked for, else the address it
+    /// uses towards that manager.
+    pub(super) async fn on_join(self, remote: &str) -> Result<Addresses> {
+        let towards = address_towards(remote).await;
+        self.resolve(|| towards.map_or_else(|| only_address(&addresses()), Ok))
+    }
+
+    fn resolve(self, default: impl FnOnce() -> Result<IpAddr>) -> Result<Addresses> {
+        let listen = listen_address(self.listen)?;
+        let (host, port) = split(self.advertise);
+        let port = port.unwrap_or(listen.port());
+        let mut interface = String::new();
+        let ip = if host.is_empty() {
+            if listen.ip().is_unspecified() {
+                default()?
+            } else {
+                listen.ip()
+            }
+        } else if let Ok(ip) = host.parse::<IpAddr>() {
+            ip
+        } else {
+            host.clone_into(&mut interface);
+            interface_address(host).ok_or_else(|| ApiError::invalid(BAD_ADVERTISE))?
+        };
+        if ip.is_unspecified() {
+            return Err(ApiError::invalid(BAD_ADVERTISE));
+        }
+        let data_path = match self.data_path {
+            "" => ip,
+            text => host_address(text)
+                .filter(|ip| !ip.is_unspecified())
+                .ok_or_else(|| ApiError::invalid(BAD_DATA_PATH))?,
+        };
+        Ok(Addresses {
+            advertised: SocketAddr::new(ip, port),
+            listen,
+            interface,
+            data_path,
+        })
+    }
+}
+
+/// The address of an interface as it is now; `None` when it has none.
+pub(super) fn interface_address(name: &str) -> Option<IpAddr> {
+    let found = addresses()
+        .into_iter()
+        .find(|(interface, _)| interface == name);
+    found.map(|(_, ip)| ip)
+}
+
+/// Whether an address is this system's.
+pub(super) fn is_own(ip: IpAddr) -> bool {
+    addresses().iter().any(|(_, own)| *own == ip)
+}
+
+/// `addr` with Swarm's port where none is given.
+pub(super) fn with_port(addr: &str) -> String {
+    match split(addr) {
+        (_, Some(_)) => addr.to_owned(),
+        (host, None) if host.contains(':') => format!("[{host}]:{PORT}"),
+        (host, None) => format!("{host}:{PORT}"),
+    }
+}
+
+fn listen_address(text: &str) -> Result<SocketAddr> {
+    let (host, port) = split(text);
+    let port = port.filter(|port| *port != 0).unwrap_or(PORT);
+    let ip = match host {
+        "" => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        host => host_address(host).ok_or_else(|| ApiError::invalid(BAD_LISTEN))?,
+    };
+    Ok(SocketAddr::new(ip, port))
+}
+
+fn host_address(text: &str) -> Option<IpAddr> {
+    text.parse().ok().or_else(|| interface_address(text))
+}
+
+/// The address this system uses towards `remote`; no packet is sent.
+async fn address_towards(remote: &str) -> Option<IpAddr> {
+    for local in ["0.0.0.0:0", "[::]:0"] {
+        let Ok(socket) = UdpSocket::bind(local).await else {
+            continue;
+        };
+        if socket.connect(with_port(remote)).await.is_ok() {
+            return socket.local_addr().ok().map(|addr| addr.ip());
+        }
+    }
+    None
 }
 
 fn split(text: &str) -> (&str, Option<u16>) {
@@ -47,10 +144,6 @@ fn split(text: &str) -> (&str, Option<u16>) {
         Some((host, port)) => (host.trim_matches(['[', ']']), port.parse().ok()),
         None => (text, None),
     }
-}
-
-fn port_of(text: &str) -> Option<u16> {
-    split(text).1.filter(|port| *port != 0)
 }
 
 /// Global addresses of this node with their interfaces, IPv4 first.
@@ -71,17 +164,6 @@ fn addresses() -> Vec<(String, IpAddr)> {
         .collect();
     found.sort_by_key(|(name, ip)| (ip.is_ipv6(), name.clone()));
     found
-}
-
-fn interface_address(name: &str) -> Result<IpAddr> {
-    let found = addresses()
-        .into_iter()
-        .find(|(interface, _)| interface == name);
-    found.map(|(_, ip)| ip).ok_or_else(|| {
-        ApiError::invalid(format!(
-            "advertise address must be a non-zero IP address or network interface (with optional port number): no address on `{name}`"
-        ))
-    })
 }
 
 /// Docker's rule: one address on one interface, or the user has to say.
@@ -160,5 +242,38 @@ mod tests {
         assert_eq!(split("[2001:db8::1]:99"), ("2001:db8::1", Some(99)));
         assert_eq!(split("2001:db8::1"), ("2001:db8::1", None));
         assert_eq!(split("eth0"), ("eth0", None));
+        assert_eq!(with_port("192.0.2.1"), "192.0.2.1:2377");
+        assert_eq!(with_port("host.example:1"), "host.example:1");
+        assert_eq!(with_port("2001:db8::1"), "[2001:db8::1]:2377");
+    }
+
+    #[track_caller]
+    fn check(listen: &str, advertise: &str, expect: Result<(&str, &str), &str>) {
+        let asked = Asked {
+            listen,
+            advertise,
+            data_path: "",
+        };
+        let found = asked.resolve(|| Ok("192.0.2.9".parse().unwrap()));
+        let found = found.map(|found| (found.advertised.to_string(), found.listen.to_string()));
+        match expect {
+            Ok((advertised, listen)) => {
+                assert_eq!(found.unwrap(), (advertised.to_owned(), listen.to_owned()));
+            }
+            Err(text) => assert_eq!(found.unwrap_err().message, text),
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_goes_before_what_is_found() {
+        check("", "", Ok(("192.0.2.9:2377", "0.0.0.0:2377")));
+        check("0.0.0.0:99", "", Ok(("192.0.2.9:99", "0.0.0.0:99")));
+        check("192.0.2.1:99", "", Ok(("192.0.2.1:99", "192.0.2.1:99")));
+        check("", "192.0.2.3", Ok(("192.0.2.3:2377", "0.0.0.0:2377")));
+        check(":99", "192.0.2.3:5", Ok(("192.0.2.3:5", "0.0.0.0:99")));
+        check("lo", "lo:7", Ok(("127.0.0.1:7", "127.0.0.1:2377")));
+        check("", "0.0.0.0", Err(BAD_ADVERTISE));
+        check("", "nosuch0", Err(BAD_ADVERTISE));
+        check("nosuch0:1", "", Err(BAD_LISTEN));
     }
 }

@@ -1,45 +1,37 @@
-//! Who this node is in its cluster, and the files that say so.
-//!
-//! `identity.json` (ids and address), `certificates/` (Swarm's names), `raft/` (log, snapshots),
-//! `raft-key` (the log's key).
+//! Who this node is in its cluster, as stored in `identity.json`.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write},
-    net::{IpAddr, SocketAddr},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::Path,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Serialize};
-use skep_ca::{CertificateDir, JoinToken, KeyRequest, PublicKey, RootCa, Subject};
-use skep_docker_api::{
-    backend::InitRequest,
-    error::{ApiError, Result},
-};
-use skep_manager::{StartError, bootstrap::NewCluster};
-use skep_model::{
-    ClusterId, JoinTokens, NodeId, NodeTlsInfo, Redacted, Rng, Role, RootCa as StoredRootCa,
-    Timestamp,
-};
-use skep_raft::{Dek, Disk, DiskError, KeyFile};
+use skep_model::{ClusterId, NodeId, Rng, Timestamp};
 
-const FILE: &str = "identity.json";
-const KEY_FILE: &str = "raft-key";
-const VERSION: u32 = 1;
+use super::address::{self, Addresses};
+
+/// Version written. 2 added everything about listening, and nodes without manager.
+const VERSION: u32 = 2;
 
 /// Who this node is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) node_id: NodeId,
     pub(crate) cluster_id: ClusterId,
-    /// This manager's raft id.
-    pub(crate) raft_id: u64,
-    /// Address others reach this node at.
-    pub(crate) addr: IpAddr,
-    /// Swarm's control port at that address.
-    pub(crate) port: u16,
+    /// Raft id of this node's manager; `None` when it has not joined the group.
+    pub(crate) raft_id: Option<u64>,
+    pub(super) addresses: Addresses,
+}
+
+/// Why stored identity cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum IdentityError {
+    #[error("identity is malformed")]
+    Malformed(#[from] serde_json::Error),
+    #[error("identity has unknown version {0}")]
+    Version(u32),
+    #[error("identity has a malformed id `{0}`")]
+    Id(String),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -48,173 +40,102 @@ struct Stored {
     version: u32,
     node_id: String,
     cluster_id: String,
+    /// 0: none.
     raft_id: u64,
     addr: IpAddr,
     port: u16,
+    #[serde(default = "listen_everywhere")]
+    listen: SocketAddr,
+    #[serde(default)]
+    interface: String,
+    #[serde(default)]
+    data_path_addr: Option<IpAddr>,
+}
+
+/// What version 1 did, which listened nowhere yet.
+fn listen_everywhere() -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address::PORT)
 }
 
 impl Identity {
-    /// The identity stored in `dir`; `None` when there is none.
-    pub(super) fn read(dir: &Path) -> io::Result<Option<Self>> {
-        let bytes = match fs::read(dir.join(FILE)) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let stored: Stored = serde_json::from_slice(&bytes)?;
-        let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
-        if stored.version != VERSION {
-            let message = format!("identity has unknown version {}", stored.version);
-            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    /// Reads what [`encode`](Self::encode) wrote, now or in an earlier version.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, IdentityError> {
+        let stored: Stored = serde_json::from_slice(bytes)?;
+        if !(1..=VERSION).contains(&stored.version) {
+            return Err(IdentityError::Version(stored.version));
         }
-        Ok(Some(Self {
-            node_id: stored.node_id.parse().map_err(invalid)?,
-            cluster_id: stored.cluster_id.parse().map_err(invalid)?,
-            raft_id: stored.raft_id,
-            addr: stored.addr,
-            port: stored.port,
-        }))
+        let addresses = Addresses {
+            advertised: SocketAddr::new(stored.addr, stored.port),
+            listen: stored.listen,
+            interface: stored.interface,
+            data_path: stored.data_path_addr.unwrap_or(stored.addr),
+        };
+        Ok(Self {
+            node_id: parse(&stored.node_id)?,
+            cluster_id: parse(&stored.cluster_id)?,
+            raft_id: (stored.raft_id != 0).then_some(stored.raft_id),
+            addresses,
+        })
     }
 
-    /// Stores it durably. Until then the membership does not exist.
-    pub(super) fn write(&self, dir: &Path) -> io::Result<()> {
+    /// The file's content.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let Addresses {
+            advertised,
+            listen,
+            interface,
+            data_path,
+        } = &self.addresses;
         let stored = Stored {
             version: VERSION,
             node_id: self.node_id.to_string(),
             cluster_id: self.cluster_id.to_string(),
-            raft_id: self.raft_id,
-            addr: self.addr,
-            port: self.port,
+            raft_id: self.raft_id.unwrap_or(0),
+            addr: advertised.ip(),
+            port: advertised.port(),
+            listen: *listen,
+            interface: interface.clone(),
+            data_path_addr: Some(*data_path),
         };
-        let (path, temporary) = (dir.join(FILE), dir.join("identity.json.new"));
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(&serde_json::to_vec_pretty(&stored)?)?;
-        file.sync_all()?;
-        fs::rename(temporary, path)?;
-        fs::File::open(dir)?.sync_all()
+        serde_json::to_vec_pretty(&stored).expect("plain values are JSON")
+    }
+
+    /// Address others reach this node at.
+    pub(crate) fn addr(&self) -> IpAddr {
+        self.addresses.advertised.ip()
     }
 
     /// `host:port` of this node's control port.
     pub(crate) fn manager_addr(&self) -> String {
-        SocketAddr::new(self.addr, self.port).to_string()
+        self.addresses.advertised.to_string()
     }
 
-    /// Upper bits of this manager's request ids: never zero, which is what Docker's managers use.
-    pub(super) fn request_prefix(&self) -> u16 {
-        u16::try_from(self.raft_id >> 48).unwrap_or(0) | 1
+    /// The same node after its system's addresses changed: an address that was read from an
+    /// interface is read anew, others stay as they were told.
+    pub(super) fn readdressed(mut self) -> Self {
+        let interface = &self.addresses.interface;
+        if let Some(ip) = address::interface_address(interface).filter(|_| !interface.is_empty()) {
+            if self.addresses.data_path == self.addr() {
+                self.addresses.data_path = ip;
+            }
+            self.addresses.advertised.set_ip(ip);
+        }
+        self
     }
 }
 
-/// Makes a new cluster's identity, root and node certificate, and the log's key.
-pub(super) fn found(
-    dir: &Path,
-    request: &InitRequest,
-    addr: SocketAddr,
-) -> Result<(Identity, NewCluster)> {
-    let system = |error: Box<dyn std::error::Error + Send + Sync>| {
-        ApiError::system(format!("failed to found a cluster: {error}"), error)
-    };
-    let mut rng = Rng::from_seed(entropy());
-    let identity = Identity {
-        node_id: NodeId::random(&mut rng),
-        cluster_id: ClusterId::random(&mut rng),
-        // 63 bits and not zero, as SwarmKit chooses them.
-        raft_id: (rng.next_u64() >> 1) + 1,
-        addr: addr.ip(),
-        port: addr.port(),
-    };
-    let (root_ca, certificate) = make_root(dir, request, &identity).map_err(system)?;
-    let pools = request.default_address_pool.iter().map(|(addr, prefix)| {
-        ipnet::IpNet::new(*addr, *prefix)
-            .map_err(|_| ApiError::invalid(format!("invalid address pool {addr}/{prefix}")))
-    });
-    let new = NewCluster {
-        cluster_id: identity.cluster_id,
-        node_id: identity.node_id,
-        spec: request.spec.clone(),
-        root_ca,
-        certificate,
-        availability: request.availability,
-        raft_id: identity.raft_id,
-        addr: identity.manager_addr(),
-        data_path_port: request.data_path_port,
-        default_address_pool: pools.collect::<Result<_>>()?,
-        subnet_size: request.subnet_size,
-    };
-    Ok((identity, new))
+fn parse<T: std::str::FromStr>(text: &str) -> Result<T, IdentityError> {
+    text.parse().map_err(|_| IdentityError::Id(text.to_owned()))
 }
 
-fn make_root(
-    dir: &Path,
-    request: &InitRequest,
-    identity: &Identity,
-) -> Result<(StoredRootCa, Vec<u8>), Box<dyn std::error::Error + Send + Sync>> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)?;
-    let now = now();
-    let root = RootCa::generate(now)?;
-    let key = KeyRequest::generate()?;
-    let subject = Subject {
-        node_id: identity.node_id,
-        role: Role::Manager,
-        cluster_id: identity.cluster_id,
-    };
-    let public_key = PublicKey::from_csr_pem(key.csr_pem.as_bytes())?;
-    let certificate = root.issue(&public_key, &subject, now, request.spec.ca.node_cert_expiry)?;
-    let files = CertificateDir::open(&dir.join("certificates"))?;
-    files.save_root(root.certificates_pem())?;
-    files.save_identity(&certificate, &key.key_pem)?;
-    let key_file = KeyFile {
-        dek: Dek::generate(),
-        kek_version: 0,
-    };
-    key_file.save(&dir.join(KEY_FILE), None)?;
-    let bundle = root.certificates_pem().as_bytes();
-    let stored = StoredRootCa {
-        ca_key: Redacted(root.key_pem().as_bytes().to_vec()),
-        ca_cert: bundle.to_vec(),
-        ca_cert_hash: root.hash(),
-        join_tokens: JoinTokens {
-            worker: Redacted(join_token(bundle)),
-            manager: Redacted(join_token(bundle)),
-        },
-        root_rotation: None,
-        last_forced_rotation: 0,
-    };
-    Ok((stored, certificate.into_bytes()))
+/// A new raft id: 63 bits and not zero, as SwarmKit chooses them.
+pub(super) fn new_raft_id() -> u64 {
+    (Rng::from_seed(entropy()).next_u64() >> 1) + 1
 }
 
-/// A new token for a root certificate bundle.
-pub(super) fn join_token(bundle: &[u8]) -> String {
-    JoinToken::generate(bundle).to_string()
-}
-
-/// What the API tells of the cluster's root; empty parts when it cannot be parsed.
-pub(super) fn tls_info(dir: &Path, ca_cert: &[u8]) -> NodeTlsInfo {
-    let chain = CertificateDir::open(&dir.join("certificates"))
-        .and_then(|files| files.load_identity())
-        .ok()
-        .flatten();
-    let info =
-        chain.and_then(|identity| skep_ca::tls_info(identity.chain_pem.as_bytes(), ca_cert).ok());
-    info.unwrap_or_else(|| NodeTlsInfo {
-        trust_root: ca_cert.to_vec(),
-        ..NodeTlsInfo::default()
-    })
-}
-
-/// Opens the raft log of the membership in `dir`.
-pub(super) fn open_log(dir: &Path) -> Result<Disk, StartError> {
-    let key = KeyFile::load(&dir.join(KEY_FILE), None)
-        .map_err(|error| DiskError::Engine(Box::new(error)))?;
-    Ok(Disk::open(&dir.join("raft"), &key.dek)?)
+/// Upper bits of a manager's request ids: never zero, which is what Docker's managers use.
+pub(super) fn request_prefix(raft_id: u64) -> u16 {
+    u16::try_from(raft_id >> 48).unwrap_or(0) | 1
 }
 
 /// 64 bits of the kernel's randomness.
@@ -224,9 +145,57 @@ pub(super) fn entropy() -> u64 {
     u64::from_ne_bytes(bytes)
 }
 
-fn now() -> Timestamp {
-    Timestamp::ZERO
-        + SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
+/// The wall clock.
+pub(super) fn now() -> Timestamp {
+    let elapsed = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp::ZERO + elapsed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the first version wrote.
+    const GOLDEN_1: &str = r#"{"version":1,"node_id":"8l4db4kgsryvb0q0vah4cr1if",
+        "cluster_id":"epsdoe9d3p4uw2bcs2z53z4ln","raft_id":77,"addr":"192.0.2.1","port":2377}"#;
+    /// What the second writes.
+    const GOLDEN_2: &str = r#"{"version":2,"node_id":"8l4db4kgsryvb0q0vah4cr1if",
+        "cluster_id":"epsdoe9d3p4uw2bcs2z53z4ln","raft_id":0,"addr":"192.0.2.1","port":2377,
+        "listen":"0.0.0.0:99","interface":"lo","data_path_addr":"192.0.2.5"}"#;
+
+    #[test]
+    fn both_versions_are_read() {
+        let first = Identity::decode(GOLDEN_1.as_bytes()).unwrap();
+        assert_eq!(first.raft_id, Some(77));
+        assert_eq!(first.addresses.listen.to_string(), "0.0.0.0:2377");
+        assert_eq!(first.addresses.data_path.to_string(), "192.0.2.1");
+        let second = Identity::decode(GOLDEN_2.as_bytes()).unwrap();
+        assert_eq!(second.raft_id, None);
+        assert_eq!(second.manager_addr(), "192.0.2.1:2377");
+        assert_eq!(second.addresses.listen.to_string(), "0.0.0.0:99");
+        let read: serde_json::Value = serde_json::from_slice(&second.encode()).unwrap();
+        let golden: serde_json::Value = serde_json::from_str(GOLDEN_2).unwrap();
+        assert_eq!(read, golden);
+        for (from, to, text) in [
+            ("\"version\":2", "\"version\":3", "unknown version 3"),
+            ("8l4d", "!l4d", "malformed id"),
+            ("\"port\":2377,", "", "malformed"),
+            ("\"port\"", "\"surprise\":1,\"port\"", "malformed"),
+        ] {
+            let error = Identity::decode(GOLDEN_2.replace(from, to).as_bytes()).unwrap_err();
+            assert!(error.to_string().contains(text), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_interface_is_looked_at_again_and_given_addresses_stay() {
+        let identity = Identity::decode(GOLDEN_2.as_bytes()).unwrap();
+        let moved = identity.clone().readdressed();
+        assert_eq!(moved.manager_addr(), "127.0.0.1:2377");
+        assert_eq!(moved.addresses.data_path.to_string(), "192.0.2.5");
+        let given = Identity::decode(GOLDEN_1.as_bytes()).unwrap();
+        assert_eq!(given.clone().readdressed(), given);
+    }
 }

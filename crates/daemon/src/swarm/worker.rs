@@ -5,15 +5,21 @@
 
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
-use skep_agent::{Agent, AgentConfig, db::Db};
+use async_trait::async_trait;
+use skep_agent::{
+    Agent, AgentConfig,
+    db::Db,
+    exec::{Controller, ControllerError, ExecError, Executor},
+    shell::{Handle, Report},
+};
 use skep_docker_api::error::{ApiError, Result};
 use skep_executor::engine::{Engine, TaskExecutor};
-use skep_manager::Handle;
-use skep_model::{NodeId, NodeTlsInfo};
+use skep_model::{Node, NodeDescription, NodeTlsInfo, Task, TaskId};
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::{Identity, identity, link::LocalDispatcher};
+use super::{identity, member::Member, switch::SwitchDispatcher};
 
 /// Pause before a failed agent is opened again: a full disk stays full for a while.
 const RETRY: Duration = Duration::from_secs(2);
@@ -22,10 +28,23 @@ const RETRY: Duration = Duration::from_secs(2);
 pub(super) struct Worker {
     engine: Arc<Engine>,
     dir: PathBuf,
-    node_id: NodeId,
-    addr: String,
-    handle: Handle,
-    tls: NodeTlsInfo,
+    member: Arc<Member>,
+    report: watch::Sender<Report>,
+    redescribe: Arc<Notify>,
+}
+
+/// Speaks to whichever agent runs.
+#[derive(Clone)]
+pub(super) struct WorkerHandle {
+    pub(super) report: watch::Receiver<Report>,
+    redescribe: Arc<Notify>,
+}
+
+impl WorkerHandle {
+    /// Says that the node's description has changed.
+    pub(super) fn redescribe(&self) {
+        self.redescribe.notify_one();
+    }
 }
 
 impl Worker {
@@ -33,18 +52,22 @@ impl Worker {
     pub(super) fn new(
         engine: Arc<Engine>,
         dir: PathBuf,
-        identity: &Identity,
-        handle: Handle,
-        tls: NodeTlsInfo,
-    ) -> Self {
-        Self {
+        member: Arc<Member>,
+    ) -> (Self, WorkerHandle) {
+        let report = watch::Sender::default();
+        let redescribe = Arc::new(Notify::new());
+        let handle = WorkerHandle {
+            report: report.subscribe(),
+            redescribe: Arc::clone(&redescribe),
+        };
+        let worker = Self {
             engine,
             dir,
-            node_id: identity.node_id,
-            addr: identity.addr.to_string(),
-            handle,
-            tls,
-        }
+            member,
+            report,
+            redescribe,
+        };
+        (worker, handle)
     }
 
     /// Opens the agent's database.
@@ -52,8 +75,11 @@ impl Worker {
         let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
             ApiError::system(format!("failed to start agent: {error}"), error)
         };
-        let link = LocalDispatcher::new(self.handle.clone(), self.node_id, self.addr.clone());
-        let executor = TaskExecutor::new(Arc::clone(&self.engine), self.tls.clone());
+        let dispatcher = SwitchDispatcher::new(Arc::clone(&self.member));
+        let executor = NodeExecutor {
+            tasks: TaskExecutor::new(Arc::clone(&self.engine), NodeTlsInfo::default()),
+            member: Arc::clone(&self.member),
+        };
         fs::create_dir_all(&self.dir).map_err(|error| failed(error.into()))?;
         let db = Db::open(&self.dir.join("tasks.db")).map_err(|error| failed(error.into()))?;
         let config = AgentConfig {
@@ -61,7 +87,12 @@ impl Worker {
             core_count: std::thread::available_parallelism()
                 .map_err(|error| failed(error.into()))?,
         };
-        Ok(Agent::new(config, Arc::new(executor), Box::new(link), db))
+        Ok(Agent::new(
+            config,
+            Arc::new(executor),
+            Box::new(dispatcher),
+            db,
+        ))
     }
 
     /// Runs `agent`, and after a failure others, until `stop`.
@@ -69,10 +100,17 @@ impl Worker {
         let mut opened = Ok(agent);
         loop {
             match opened {
-                Ok(agent) => match agent.run(stop.clone()).await {
-                    Ok(()) => return,
-                    Err(error) => error!(error = %error, "Agent failed"),
-                },
+                Ok(agent) => {
+                    let handle = agent.handle();
+                    let ended = tokio::select! {
+                        ended = agent.run(stop.clone()) => ended,
+                        () = self.pass_on(&handle) => Ok(()),
+                    };
+                    match ended {
+                        Ok(()) => return,
+                        Err(error) => error!(error = %error, "Agent failed"),
+                    }
+                }
                 Err(error) => error!(error = %error, "Agent cannot be opened again"),
             }
             tokio::select! {
@@ -81,5 +119,54 @@ impl Worker {
             }
             opened = self.open();
         }
+    }
+
+    /// Connects [`WorkerHandle`] with the agent that runs. Ends only with it.
+    async fn pass_on(&self, agent: &Handle) {
+        let mut report = agent.report();
+        loop {
+            self.report
+                .send_replace(Report::clone(&report.borrow_and_update()));
+            tokio::select! {
+                changed = report.changed() => if changed.is_err() {
+                    // The agent is ending; its own future says how.
+                    std::future::pending::<()>().await;
+                },
+                () = self.redescribe.notified() => agent.redescribe(),
+            }
+        }
+    }
+}
+
+/// The engine's executor, with what the membership knows of the node.
+struct NodeExecutor {
+    tasks: TaskExecutor,
+    member: Arc<Member>,
+}
+
+#[async_trait]
+impl Executor for NodeExecutor {
+    async fn describe(&self) -> Result<NodeDescription, ExecError> {
+        let description = self.tasks.describe().await?;
+        Ok(NodeDescription {
+            tls_info: Some(self.member.tls_info()),
+            ..description
+        })
+    }
+
+    async fn configure(&self, node: &Node) -> Result<(), ExecError> {
+        self.tasks.configure(node).await
+    }
+
+    fn controller(&self, task: &Task) -> Result<Arc<dyn Controller>, ControllerError> {
+        self.tasks.controller(task)
+    }
+
+    async fn known_tasks(&self) -> Vec<TaskId> {
+        self.tasks.known_tasks().await
+    }
+
+    async fn remove_orphan(&self, task: TaskId) -> Result<(), ControllerError> {
+        self.tasks.remove_orphan(task).await
     }
 }
