@@ -15,7 +15,7 @@ use crate::{
     channels::Channels,
     connection::Connection,
     error::RpcError,
-    join::{self, JoinError, deadline},
+    join::{self, JoinError, deadline, once_led},
     limits::COMMAND_TIMEOUT,
     remotes::Remotes,
     security::Security,
@@ -91,11 +91,13 @@ impl Client {
     /// No manager answers, the leader cannot reach this one, or refuses it.
     pub async fn join_group(&self, own_addr: &str) -> Result<Joined, RpcError> {
         let (addr, connection) = self.connect().await?;
-        let mut client = RaftMembershipClient::new(connection);
-        let request = proto::JoinRequest {
-            addr: own_addr.to_owned(),
-        };
-        let answer = deadline(&addr, Instant::now() + JOIN_TIMEOUT, client.join(request)).await;
+        let client = RaftMembershipClient::new(connection);
+        let answer = once_led(&addr, Instant::now() + JOIN_TIMEOUT, || {
+            let mut client = client.clone();
+            let addr = own_addr.to_owned();
+            async move { client.join(proto::JoinRequest { addr }).await }
+        })
+        .await;
         self.observe(&addr, answer.as_ref().err());
         let answer = answer?;
         let members: Result<Vec<Member>, _> =

@@ -12,6 +12,7 @@ use tonic::Code;
 
 use crate::{
     connection::{Connection, DialError, Target},
+    convert::is_not_executed,
     error::RpcError,
     limits::{ADDR_BYTES_MAX, CALL_TIMEOUT},
     security::{any_server, ca_name, known_roots, now},
@@ -78,9 +79,15 @@ pub async fn fetch_root(addr: &str, token: &JoinToken) -> Result<String, JoinErr
         name: ca_name(),
     };
     let connection = Connection::dial(target).await?;
-    let mut client = CaClient::new(connection);
-    let call = client.get_root_ca_certificate(proto::GetRootCaCertificateRequest {});
-    let response = deadline(addr, Instant::now() + CALL_TIMEOUT, call).await?;
+    let client = CaClient::new(connection);
+    let response = once_led(addr, Instant::now() + CALL_TIMEOUT, || {
+        let mut client = client.clone();
+        async move {
+            let request = proto::GetRootCaCertificateRequest {};
+            client.get_root_ca_certificate(request).await
+        }
+    })
+    .await?;
     let bundle = response.certificate;
     if bundle.len() > ROOTS_BYTES_MAX || !token.matches_bundle(&bundle) {
         return Err(JoinError::WrongRoot);
@@ -124,9 +131,13 @@ pub(crate) async fn issue(
     request: proto::IssueNodeCertificateRequest,
 ) -> Result<(NodeId, String), JoinError> {
     let until = Instant::now() + ISSUE_TIMEOUT;
-    let mut client = NodeCaClient::new(connection);
+    let client = NodeCaClient::new(connection);
     let csr = request.csr.clone();
-    let response = deadline(addr, until, client.issue_node_certificate(request)).await;
+    let response = once_led(addr, until, || {
+        let (mut client, request) = (client.clone(), request.clone());
+        async move { client.issue_node_certificate(request).await }
+    })
+    .await;
     let response = response.map_err(|error| match error {
         RpcError::Refused(status)
             if matches!(
@@ -150,7 +161,11 @@ pub(crate) async fn issue(
         let request = proto::NodeCertificateStatusRequest {
             node_id: node_id.to_string(),
         };
-        let answer = deadline(addr, until, client.node_certificate_status(request)).await?;
+        let answer = once_led(addr, until, || {
+            let (mut client, request) = (client.clone(), request.clone());
+            async move { client.node_certificate_status(request).await }
+        })
+        .await?;
         let status = answer.status.unwrap_or_default();
         let certificate = answer.certificate.unwrap_or_default();
         match State::try_from(status.state) {
@@ -182,6 +197,28 @@ pub(crate) fn check_chain(
             source,
         }
     })
+}
+
+/// Waits for the answer of a call, which is repeated while the manager says that nothing was done for want of a leader: a young
+/// manager, or one whose leader just died, knows one soon.
+pub(crate) async fn once_led<T, C>(
+    addr: &str,
+    until: Instant,
+    mut call: impl FnMut() -> C,
+) -> Result<T, RpcError>
+where
+    C: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+{
+    loop {
+        match deadline(addr, until, call()).await {
+            Err(RpcError::Refused(status))
+                if is_not_executed(&status) && Instant::now() + POLL < until =>
+            {
+                sleep(POLL).await;
+            }
+            answer => return answer,
+        }
+    }
 }
 
 /// Waits for the answer of one call.

@@ -152,7 +152,9 @@ async fn a_member_sends_raft_messages_of_its_own_only() {
     let founder = Founder::start().await;
     let second = founder.manager().await;
     second
-        .until("it knows itself", |view| view.group.members.len() == 2)
+        .until("it knows itself and the leader", |view| {
+            view.group.members.len() == 2 && view.group.leader().is_some()
+        })
         .await;
     let group = second.handle().view().group.clone();
     let leader = group.leader().unwrap().member.raft_id;

@@ -93,6 +93,7 @@ impl Founder {
     }
 
     pub(super) async fn start_with(spec: ClusterSpec) -> Self {
+        let _ = tracing_subscriber::fmt().with_test_writer().try_init();
         let mut rng = rng();
         let root = RootCa::generate(now()).unwrap();
         let cluster_id = ClusterId::random(&mut rng);
