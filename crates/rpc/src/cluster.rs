@@ -7,24 +7,23 @@ use std::{sync::Arc, time::Duration};
 
 use skep_manager::{
     Handle, Published,
-    command::{Answer, Code, Command, CommandError, ServiceChange},
+    command::{Answer, Code, Command, CommandError},
     core::NO_LEADER,
     group::{Group, MemberStatus},
 };
-use skep_model::{ClusterId, Reachability};
+use skep_model::Reachability;
 use skep_wire::{
     member::Member,
     peer::{
         MemberState, ReadIndexRequest, ReadIndexResponse,
         member_state::Reachability as WireReachability, peer_client::PeerClient,
     },
-    proto::{self, control_client::ControlClient, update_service_request::Rollback},
+    proto::control_client::ControlClient,
 };
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout, timeout_at},
 };
-use tonic::{Response, Status};
 
 use crate::{
     channels::Channels,
@@ -34,6 +33,8 @@ use crate::{
     limits::{COMMAND_TIMEOUT, RESPONSE_BYTES_MAX},
     security::Security,
 };
+
+mod commands;
 
 /// Wait before a leader that refused is looked for again, if nothing is heard before.
 const RETRY: Duration = Duration::from_millis(100);
@@ -157,6 +158,27 @@ impl Cluster {
             .map_err(|error| CommandError::new(Code::Unavailable, ErrorChain(&error).to_string()))
     }
 
+    /// A connection to the leader, which may be this very node.
+    pub(crate) async fn leader_connection(&self) -> Result<Connection, CommandError> {
+        let until = Instant::now() + COMMAND_TIMEOUT;
+        let mut group = self.handle.group();
+        loop {
+            let addr = match self.leader(&mut group, until).await? {
+                Leader::At(addr) => addr,
+                Leader::Here => {
+                    let own = Arc::clone(&group.borrow());
+                    let own = own.members.get(&own.own);
+                    let own = own.ok_or_else(|| CommandError::new(Code::Unavailable, NO_LEADER))?;
+                    own.member.addr.clone()
+                }
+            };
+            match self.connect(&addr).await {
+                Err(error) if self.is_worth_another(&error, until) => pause(&mut group).await,
+                result => return result,
+            }
+        }
+    }
+
     async fn send(
         &self,
         addr: &str,
@@ -166,7 +188,7 @@ impl Cluster {
         let connection = self.connect(addr).await?;
         let client = ControlClient::new(connection).max_decoding_message_size(RESPONSE_BYTES_MAX);
         let cluster_id = self.channels.security().cluster_id();
-        timeout_at(until, call(client, command, cluster_id))
+        timeout_at(until, commands::call(client, command, cluster_id))
             .await
             .unwrap_or_else(|_| Err(too_late()))
     }
@@ -233,96 +255,4 @@ fn member(state: MemberState) -> Option<(u64, MemberStatus)> {
             reachability,
         },
     ))
-}
-
-/// A command as the call that carries it.
-async fn call(
-    mut client: ControlClient<Connection>,
-    command: &Command,
-    cluster_id: ClusterId,
-) -> Result<Answer, CommandError> {
-    match command {
-        Command::CreateService { spec } => {
-            let spec = Some((&**spec).into());
-            let created = Box::pin(client.create_service(proto::CreateServiceRequest { spec }));
-            let created = created.await.map_err(|status| command_error(&status))?;
-            let id = created.into_inner().service.unwrap_or_default().id;
-            let malformed = || CommandError::new(Code::Unknown, "malformed answer of the leader");
-            id.parse().map(Answer::Service).map_err(|_| malformed())
-        }
-        Command::UpdateService {
-            id,
-            version,
-            change,
-        } => {
-            let (spec, rollback) = match change {
-                ServiceChange::Spec(spec) => (Some((&**spec).into()), Rollback::None),
-                ServiceChange::Rollback => (None, Rollback::Previous),
-            };
-            done(Box::pin(client.update_service(
-                proto::UpdateServiceRequest {
-                    service_id: id.to_string(),
-                    service_version: Some(proto::Version { index: version.0 }),
-                    spec,
-                    rollback: rollback.into(),
-                },
-            )))
-            .await
-        }
-        Command::RemoveService { id } => {
-            let service_id = id.to_string();
-            done(Box::pin(
-                client.remove_service(proto::RemoveServiceRequest { service_id }),
-            ))
-            .await
-        }
-        Command::UpdateNode { id, version, spec } => {
-            done(Box::pin(client.update_node(proto::UpdateNodeRequest {
-                node_id: id.to_string(),
-                node_version: Some(proto::Version { index: version.0 }),
-                spec: Some((&**spec).into()),
-            })))
-            .await
-        }
-        Command::RemoveNode { id, is_forced } => {
-            done(Box::pin(client.remove_node(proto::RemoveNodeRequest {
-                node_id: id.to_string(),
-                force: *is_forced,
-            })))
-            .await
-        }
-        Command::UpdateCluster {
-            version,
-            spec,
-            rotate,
-        } => {
-            done(Box::pin(client.update_cluster(
-                proto::UpdateClusterRequest {
-                    cluster_id: cluster_id.to_string(),
-                    cluster_version: Some(proto::Version { index: version.0 }),
-                    spec: Some((&**spec).into()),
-                    rotation: Some(proto::KeyRotation {
-                        worker_join_token: rotate.worker_token,
-                        manager_join_token: rotate.manager_token,
-                        manager_unlock_key: rotate.unlock_key,
-                    }),
-                },
-            )))
-            .await
-        }
-        // Nodes ask for these by calls of their own.
-        Command::IssueCertificate { .. } | Command::LeaveGroup { .. } => Err(CommandError::new(
-            Code::Unimplemented,
-            "this command is not passed on",
-        )),
-    }
-}
-
-async fn done<T>(
-    call: impl Future<Output = Result<Response<T>, Status>>,
-) -> Result<Answer, CommandError> {
-    match call.await {
-        Ok(_) => Ok(Answer::Done),
-        Err(status) => Err(command_error(&status)),
-    }
 }

@@ -103,13 +103,16 @@ impl Gate {
             let handle = Some(handle);
             return Verdict::Serve(rule, Context { caller, handle });
         }
-        let group = handle.group();
-        let group = group.borrow();
+        let group = Arc::clone(&handle.group().borrow());
         match group.leader() {
             // A forwarded call is never forwarded again: two managers with different opinions would play ping-pong.
             Some(leader) if leader.member.raft_id != group.own && !caller.is_forwarded => {
                 let addr = leader.member.addr.clone();
                 Verdict::Forward { rule, addr, caller }
+            }
+            None if rule.works_without_leader => {
+                let handle = Some(handle);
+                Verdict::Serve(rule, Context { caller, handle })
             }
             Some(_) | None => Verdict::Refuse(no_leader()),
         }

@@ -22,6 +22,7 @@ mod client;
 mod cluster;
 mod dispatcher_client;
 pub mod join;
+pub mod logs;
 mod transport;
 
 pub use crate::{

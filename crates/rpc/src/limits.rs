@@ -78,3 +78,18 @@ pub(crate) const REFUSALS_REMEMBERED: usize = 1024;
 pub(crate) const ADDR_BYTES_MAX: usize = 256;
 /// Messages between a dispatcher's stream and its connection; the peer reads one at a time.
 pub(crate) const STREAM_QUEUE: usize = 16;
+
+/// Log subscriptions at a time, each a `docker service logs` somewhere.
+pub(crate) const SUBSCRIPTIONS_MAX: usize = 256;
+/// Batches of log messages waiting for one reader. A slow reader slows the nodes, never the leader's memory.
+pub(crate) const LOG_QUEUE: usize = 4;
+/// Messages and bytes of one batch of log lines, whichever comes first.
+pub(crate) const LOG_BATCH: (usize, usize) = (256, 256 << 10);
+/// Subscriptions waiting to be told to one node. One that lags further is taken for gone.
+pub(crate) const LISTENER_QUEUE: usize = 64;
+/// How long a reader that does not follow waits for nodes that do not listen; agents come back within it after a change of leader.
+pub(crate) const LISTENER_WAIT: Duration = Duration::from_secs(3);
+/// Wait before a node asks again for subscriptions after a failure.
+pub(crate) const LISTEN_RETRY: Duration = Duration::from_millis(500);
+/// Subscriptions a node serves at a time; the leader has no more.
+pub(crate) const PUBLISHERS_MAX: usize = SUBSCRIPTIONS_MAX;

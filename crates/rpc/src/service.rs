@@ -9,8 +9,9 @@ use skep_wire::{
     peer::peer_server::PeerServer,
     proto::{
         ca_server::CaServer, control_server::ControlServer, dispatcher_server::DispatcherServer,
-        health_server::HealthServer, node_ca_server::NodeCaServer,
-        raft_membership_server::RaftMembershipServer, raft_server::RaftServer,
+        health_server::HealthServer, log_broker_server::LogBrokerServer, logs_server::LogsServer,
+        node_ca_server::NodeCaServer, raft_membership_server::RaftMembershipServer,
+        raft_server::RaftServer,
     },
 };
 use tonic::{Status, body::Body};
@@ -27,6 +28,7 @@ mod ca;
 mod control;
 mod dispatcher;
 mod health;
+mod log_broker;
 mod membership;
 mod node_ca;
 mod peer;
@@ -45,12 +47,15 @@ pub(crate) struct Services {
     health: HealthServer<health::Health>,
     control: ControlServer<control::Control>,
     peer: PeerServer<peer::Peer>,
+    log_broker: LogBrokerServer<log_broker::LogBroker>,
+    logs: LogsServer<log_broker::LogBroker>,
 }
 
 impl Services {
     pub(crate) fn new(channels: Arc<Channels>) -> Self {
         const MAX: usize = REQUEST_BYTES_MAX;
         let security = Arc::clone(channels.security());
+        let broker = log_broker::LogBroker::default();
         Self {
             ca: CaServer::new(ca::Ca).max_decoding_message_size(MAX),
             node_ca: NodeCaServer::new(node_ca::NodeCa).max_decoding_message_size(MAX),
@@ -62,6 +67,8 @@ impl Services {
             health: HealthServer::new(health::Health::new(security)).max_decoding_message_size(MAX),
             control: ControlServer::new(control::Control).max_decoding_message_size(MAX),
             peer: PeerServer::new(peer::Peer).max_decoding_message_size(MAX),
+            log_broker: LogBrokerServer::new(broker.clone()).max_decoding_message_size(MAX),
+            logs: LogsServer::new(broker).max_decoding_message_size(MAX),
         }
     }
 
@@ -76,9 +83,8 @@ impl Services {
             Service::Health => self.health.clone().call(request).await,
             Service::Control => self.control.clone().call(request).await,
             Service::Peer => self.peer.clone().call(request).await,
-            Service::LogBroker | Service::Logs => {
-                Ok(Status::unimplemented("logs are not implemented").into_http())
-            }
+            Service::LogBroker => self.log_broker.clone().call(request).await,
+            Service::Logs => self.logs.clone().call(request).await,
         };
         match answer {
             Ok(response) => response,

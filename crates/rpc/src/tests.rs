@@ -3,4 +3,5 @@
 mod cluster;
 mod hostile;
 mod joining;
+mod logs;
 mod rig;

@@ -38,6 +38,8 @@ pub(crate) struct Rule {
     /// It lasts as long as the caller wants.
     pub(crate) is_stream: bool,
     pub(crate) works_without_manager: bool,
+    /// While no leader is known it is served here.
+    pub(crate) works_without_leader: bool,
 }
 
 /// The rule for a path, `/<service>/<method>`; `None` for what does not exist here.
@@ -72,9 +74,12 @@ fn swarmkit(service: &str, method: &str) -> Option<Rule> {
             stream(Service::LogBroker, Access::Node, true)
         }
         ("Logs", "SubscribeLogs") => stream(Service::Logs, Access::Manager, true),
-        ("RaftMembership", "Join" | "Leave") => {
-            unary(Service::RaftMembership, Access::Manager, true)
-        }
+        // A group of two whose second member never heard that it was let in has no leader until somebody tells it.
+        ("RaftMembership", "Join") => Rule {
+            works_without_leader: true,
+            ..unary(Service::RaftMembership, Access::Manager, true)
+        },
+        ("RaftMembership", "Leave") => unary(Service::RaftMembership, Access::Manager, true),
         ("Raft", "ProcessRaftMessage" | "ResolveAddress") => {
             unary(Service::Raft, Access::Member, false)
         }
@@ -117,6 +122,7 @@ fn unary(service: Service, access: Access, is_leaders: bool) -> Rule {
         is_leaders,
         is_stream: false,
         works_without_manager: false,
+        works_without_leader: false,
     }
 }
 

@@ -1,0 +1,107 @@
+//! Commands as the calls of SwarmKit's Control service that carry them to the leader.
+
+use skep_manager::command::{Answer, Code, Command, CommandError, Rotate, ServiceChange};
+use skep_model::{ClusterId, ClusterSpec, Version};
+use skep_wire::proto::{self, control_client::ControlClient, update_service_request::Rollback};
+use tonic::{Response, Status};
+
+use crate::{connection::Connection, convert::command_error};
+
+/// A command as the call that carries it.
+pub(super) async fn call(
+    mut client: ControlClient<Connection>,
+    command: &Command,
+    cluster_id: ClusterId,
+) -> Result<Answer, CommandError> {
+    match command {
+        Command::CreateService { spec } => {
+            let spec = Some((&**spec).into());
+            let created = Box::pin(client.create_service(proto::CreateServiceRequest { spec }));
+            let created = created.await.map_err(|status| command_error(&status))?;
+            let id = created.into_inner().service.unwrap_or_default().id;
+            let malformed = || CommandError::new(Code::Unknown, "malformed answer of the leader");
+            id.parse().map(Answer::Service).map_err(|_| malformed())
+        }
+        Command::UpdateService {
+            id,
+            version,
+            change,
+        } => {
+            let (spec, rollback) = match change {
+                ServiceChange::Spec(spec) => (Some((&**spec).into()), Rollback::None),
+                ServiceChange::Rollback => (None, Rollback::Previous),
+            };
+            done(Box::pin(client.update_service(
+                proto::UpdateServiceRequest {
+                    service_id: id.to_string(),
+                    service_version: Some(proto::Version { index: version.0 }),
+                    spec,
+                    rollback: rollback.into(),
+                },
+            )))
+            .await
+        }
+        Command::RemoveService { id } => {
+            let service_id = id.to_string();
+            done(Box::pin(
+                client.remove_service(proto::RemoveServiceRequest { service_id }),
+            ))
+            .await
+        }
+        Command::UpdateNode { id, version, spec } => {
+            done(Box::pin(client.update_node(proto::UpdateNodeRequest {
+                node_id: id.to_string(),
+                node_version: Some(proto::Version { index: version.0 }),
+                spec: Some((&**spec).into()),
+            })))
+            .await
+        }
+        Command::RemoveNode { id, is_forced } => {
+            done(Box::pin(client.remove_node(proto::RemoveNodeRequest {
+                node_id: id.to_string(),
+                force: *is_forced,
+            })))
+            .await
+        }
+        Command::UpdateCluster {
+            version,
+            spec,
+            rotate,
+        } => {
+            let request = update_cluster(cluster_id, *version, spec, *rotate);
+            done(Box::pin(client.update_cluster(request))).await
+        }
+        // Nodes ask for these by calls of their own.
+        Command::IssueCertificate { .. } | Command::LeaveGroup { .. } => Err(CommandError::new(
+            Code::Unimplemented,
+            "this command is not passed on",
+        )),
+    }
+}
+
+async fn done<T>(
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<Answer, CommandError> {
+    match call.await {
+        Ok(_) => Ok(Answer::Done),
+        Err(status) => Err(command_error(&status)),
+    }
+}
+
+fn update_cluster(
+    cluster_id: ClusterId,
+    version: Version,
+    spec: &ClusterSpec,
+    rotate: Rotate,
+) -> proto::UpdateClusterRequest {
+    proto::UpdateClusterRequest {
+        cluster_id: cluster_id.to_string(),
+        cluster_version: Some(proto::Version { index: version.0 }),
+        spec: Some(spec.into()),
+        rotation: Some(proto::KeyRotation {
+            worker_join_token: rotate.worker_token,
+            manager_join_token: rotate.manager_token,
+            manager_unlock_key: rotate.unlock_key,
+        }),
+    }
+}
