@@ -13,6 +13,7 @@ mod life;
 mod link;
 mod manager;
 mod member;
+mod read_log;
 mod renewal;
 mod restore;
 mod switch;

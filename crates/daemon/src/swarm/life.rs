@@ -37,6 +37,8 @@ use crate::error_chain::chain;
 const MANAGER_RETRY_MIN: Duration = Duration::from_secs(1);
 /// See above.
 const MANAGER_RETRY_MAX: Duration = Duration::from_secs(30);
+/// Pause before the lock is read again from a cluster that did not answer.
+const LOCK_RETRY: Duration = Duration::from_secs(1);
 /// Longest the loop sleeps: clocks jump, and certificates expire by the wall clock.
 const NAP_MAX: Duration = Duration::from_secs(60);
 /// What `docker info` says of a node that the cluster disowns.
@@ -72,12 +74,21 @@ pub(super) struct Life {
     retry: (Instant, Duration),
     /// The group removed this node's manager, and no certificate since says otherwise.
     is_expelled: bool,
+    lock_check: LockCheck,
+    reading: Option<Boxed<Option<Lock>>>,
     schedule: Schedule,
     renewing: Option<Boxed<Result<Renewed, RenewError>>>,
     /// Version of the node's record that was last acted on.
     acted_on: Version,
     /// Roots that were refused, lest each report refuse them anew.
     refused_roots: Arc<[u8]>,
+}
+
+/// Whether the keys are sealed as the cluster wants, as far as is known.
+enum LockCheck {
+    Done,
+    /// To be looked at.
+    DueAt(Instant),
 }
 
 /// A new certificate.
@@ -142,6 +153,8 @@ impl Life {
         let agent = tokio::spawn(worker.run(agent, stop_agent.clone()));
         let feed = member.manager().map(|active| active.handle.changes());
         Ok(Self {
+            lock_check: LockCheck::DueAt(Instant::now()),
+            reading: None,
             schedule: schedule(&member),
             setup,
             worker: handle,
@@ -162,7 +175,6 @@ impl Life {
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut report = self.worker.report.clone();
         let mut managers = self.member().remotes().changed();
-        self.on_store().await;
         loop {
             self.start_what_is_due();
             let nap = self.nap();
@@ -178,9 +190,12 @@ impl Life {
                     }
                 },
                 result = finished(&mut self.renewing) => self.on_renewed(result).await,
-                result = finished(&mut self.starting) => self.on_manager_started(result).await,
+                result = finished(&mut self.starting) => self.on_manager_started(result),
                 ended = manager_ended(&mut self.manager) => self.on_manager_ended(ended).await,
-                () = store_changed(&mut self.feed) => self.on_store().await,
+                wanted = finished(&mut self.reading) => self.on_lock_read(wanted),
+                () = store_changed(&mut self.feed) => {
+                    self.lock_check = LockCheck::DueAt(Instant::now());
+                }
                 () = tokio::time::sleep(nap) => {}
             }
         }
@@ -209,6 +224,14 @@ impl Life {
             );
             self.renewing = Some(Box::pin(renew(client, security, self.setup.lock.clone())));
         }
+        if let LockCheck::DueAt(at) = self.lock_check
+            && at <= Instant::now()
+            && self.manager.is_some()
+            && self.reading.is_none()
+        {
+            self.lock_check = LockCheck::Done;
+            self.reading = Some(Box::pin(read_lock(Arc::clone(self.member()))));
+        }
         let is_idle = self.manager.is_none() && self.starting.is_none();
         if is_idle && self.wants_manager() && self.retry.0 <= Instant::now() {
             let starting = Running::start(self.setup.clone(), Origin::Stored);
@@ -221,6 +244,11 @@ impl Life {
         let mut nap = NAP_MAX;
         if self.renewing.is_none() {
             nap = nap.min(self.schedule.due_at().since(identity::now()));
+        }
+        if let (LockCheck::DueAt(at), None, Some(_)) =
+            (&self.lock_check, &self.reading, &self.manager)
+        {
+            nap = nap.min(at.saturating_duration_since(Instant::now()));
         }
         if self.manager.is_none() && self.starting.is_none() && self.wants_manager() {
             nap = nap.min(self.retry.0.saturating_duration_since(Instant::now()));
@@ -339,15 +367,15 @@ impl Life {
         Ok(())
     }
 
-    async fn on_manager_started(&mut self, result: Result<Running, StartFailure>) {
+    fn on_manager_started(&mut self, result: Result<Running, StartFailure>) {
         match result {
             Ok(manager) => {
                 let active = self.member().manager();
                 self.feed = active.map(|active| active.handle.changes());
                 self.manager = Some(manager);
                 self.retry.1 = MANAGER_RETRY_MIN;
+                self.lock_check = LockCheck::DueAt(Instant::now());
                 self.note_readiness();
-                self.on_store().await;
             }
             Err(error) => {
                 warn!(error = %chain(&error), "Manager did not start");
@@ -398,17 +426,15 @@ impl Life {
         }
     }
 
-    /// Seals the keys as the cluster wants, which the local store knows.
-    async fn on_store(&mut self) {
-        let Some(active) = self.member().manager() else {
+    /// Seals the keys as the cluster wants.
+    fn on_lock_read(&mut self, wanted: Option<Lock>) {
+        let Some(wanted) = wanted else {
+            // Nobody leads; what was heard is asked for again.
+            self.lock_check = LockCheck::DueAt(Instant::now() + LOCK_RETRY);
             return;
         };
-        let view = active.handle.view();
-        let Some(cluster) = view.store.cluster() else {
-            return;
-        };
-        let wanted = lock_of(cluster);
-        if wanted.key == self.setup.lock.key {
+        self.lock_check = LockCheck::Done;
+        if wanted.key == self.setup.lock.key || self.member().role() == Role::Worker {
             return;
         }
         match self.setup.home.reseal(&self.setup.lock, &wanted) {
@@ -419,9 +445,20 @@ impl Life {
                 );
                 self.setup.lock = wanted;
             }
-            Err(error) => error!(error = %chain(&error), "Failed to seal this manager's keys"),
+            Err(error) => {
+                error!(error = %chain(&error), "Failed to seal this manager's keys");
+                self.lock_check = LockCheck::DueAt(Instant::now() + LOCK_RETRY);
+            }
         }
     }
+}
+
+/// Reads the lock that the cluster wants. The manager's own store may be behind, and a lock that was
+/// replaced must not come back: the leader is asked.
+async fn read_lock(member: Arc<Member>) -> Option<Lock> {
+    let active = member.manager()?;
+    let view = active.cluster.view().await.ok()?;
+    view.store.cluster().map(|cluster| lock_of(cluster))
 }
 
 /// How managers' keys shall be kept.

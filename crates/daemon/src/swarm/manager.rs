@@ -23,12 +23,13 @@ use super::{
     home::{Home, HomeError},
     identity::{self, Identity},
     member::{Active, Member},
+    read_log::ReadLog,
 };
 
 /// Pause between two attempts to announce a new address.
 const ANNOUNCE_RETRY: Duration = Duration::from_secs(2);
-/// Longest wait for connections to end once the manager has.
-const CONNECTIONS_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Longest wait for connections to end once the manager has; those of agents would stay for ever.
+const CONNECTIONS_WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// What a manager is made of.
 #[derive(Clone)]
@@ -154,10 +155,7 @@ impl Running {
         self.setup.current.send_replace(None);
         drop(self.token);
         self.connections.close();
-        let waited = tokio::time::timeout(CONNECTIONS_WAIT_MAX, self.connections.wait());
-        if waited.await.is_err() {
-            warn!("Connections of other managers did not end in time");
-        }
+        let _ = tokio::time::timeout(CONNECTIONS_WAIT_MAX, self.connections.wait()).await;
         info!("Manager stopped");
     }
 }
@@ -180,17 +178,14 @@ impl Setup {
                 self.manager(&identity, raft_id, Start::New(bootstrap), log)
             }
             (Origin::Stored, Some(raft_id)) => {
-                let mut log = self.log(raft_id)?;
+                let log = self.log(raft_id)?;
                 self.home.remove_stale_logs(raft_id);
-                let stored = log
-                    .restored()
-                    .map_err(|error| StartFailure::Open(error.into()))?;
-                if stored.is_empty() {
+                let log = ReadLog::read(log).map_err(|error| StartFailure::Open(error.into()))?;
+                if log.is_empty() {
                     // The daemon died between joining and the first entry.
                     drop(log);
                     return self.join(&identity).await;
                 }
-                drop(stored);
                 self.manager(&identity, raft_id, Start::Restored, log)
             }
             (Origin::Found(_) | Origin::Stored, None) => self.join(&identity).await,
@@ -231,7 +226,7 @@ impl Setup {
         identity: &Identity,
         raft_id: u64,
         start: Start,
-        log: skep_raft::Disk,
+        log: impl Storage + 'static,
     ) -> Result<Opened, StartFailure> {
         let config = skep_manager::Config {
             core: skep_manager::core::Config {
