@@ -6,9 +6,9 @@ use std::{
 };
 
 use crate::{
-    connection::{Connection, DialError, Target},
+    connection::{Connection, DialError},
     limits::CHANNELS_MAX,
-    security::{Security, manager_name},
+    security::Security,
 };
 
 /// See the module's documentation.
@@ -45,12 +45,7 @@ impl Channels {
             return Ok(connection.clone());
         }
         *slot = None;
-        let target = Target {
-            addr,
-            tls: Arc::clone(&identity.client),
-            name: manager_name(),
-        };
-        let connection = Connection::dial(target).await?;
+        let connection = Connection::dial(identity.target(addr)?).await?;
         *slot = Some((identity.generation, connection.clone()));
         Ok(connection)
     }

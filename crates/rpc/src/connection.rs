@@ -19,13 +19,15 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::{CertificateError as TlsCertificateError, ClientConfig};
 use rustls_pki_types::ServerName;
 use skep_ca::NodeCertificate;
+use skep_model::Timestamp;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use crate::limits::{
-    DIAL_TIMEOUT, HEADER_BYTES_MAX, MANAGER_STREAMS_MAX, PEER_PING_INTERVAL, PEER_PING_TIMEOUT,
+    DIAL_TIMEOUT, HEADER_BYTES_MAX, PEER_PING_INTERVAL, PEER_PING_TIMEOUT, PING_INTERVAL,
+    PING_TIMEOUT,
 };
 
 /// What to connect to, and how.
@@ -34,6 +36,16 @@ pub(crate) struct Target<'a> {
     pub(crate) addr: &'a str,
     pub(crate) tls: Arc<ClientConfig>,
     pub(crate) name: ServerName<'static>,
+    pub(crate) pings: Pings,
+}
+
+/// How soon a peer that vanished is noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pings {
+    /// Among managers: commands wait for it.
+    Often,
+    /// From workers, of which there are many and which have their heartbeats.
+    Seldom,
 }
 
 /// See the module's documentation. Clones share the connection, which ends when all are dropped and no call is under way.
@@ -82,6 +94,9 @@ pub enum DialError {
         /// Where.
         addr: String,
     },
+    /// This node's own certificate is past its end.
+    #[error("certificate of this node expired at {0:?}; check the clock of this node")]
+    OwnExpired(Timestamp),
     /// The peer is not of this cluster, or no manager.
     #[error("certificate of `{addr}` is not one of a manager of this cluster")]
     Untrusted {
@@ -153,13 +168,16 @@ impl Connection {
         let peer = session
             .peer_certificates()
             .and_then(|chain| NodeCertificate::from_der(chain.first()?).ok());
+        let (interval, limit) = match target.pings {
+            Pings::Often => (PEER_PING_INTERVAL, PEER_PING_TIMEOUT),
+            Pings::Seldom => (PING_INTERVAL, PING_TIMEOUT),
+        };
         let (sender, connection) = Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .keep_alive_interval(PEER_PING_INTERVAL)
-            .keep_alive_timeout(PEER_PING_TIMEOUT)
+            .keep_alive_interval(interval)
+            .keep_alive_timeout(limit)
             .keep_alive_while_idle(true)
             .max_header_list_size(HEADER_BYTES_MAX)
-            .initial_max_send_streams(usize::try_from(MANAGER_STREAMS_MAX).unwrap_or(usize::MAX))
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|source| DialError::Http { addr, source })?;

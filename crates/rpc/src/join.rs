@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tonic::Code;
 
 use crate::{
-    connection::{Connection, DialError, Target},
+    connection::{Connection, DialError, Pings, Target},
     convert::is_not_executed,
     error::RpcError,
     limits::{ADDR_BYTES_MAX, CALL_TIMEOUT},
@@ -77,6 +77,7 @@ pub async fn fetch_root(addr: &str, token: &JoinToken) -> Result<String, JoinErr
         tls: any_server().map_err(DialError::from)?,
         // Only its signature is checked, not its name.
         name: ca_name(),
+        pings: Pings::Seldom,
     };
     let connection = Connection::dial(target).await?;
     let client = CaClient::new(connection);
@@ -111,6 +112,7 @@ pub async fn request_certificate(
         addr,
         tls: known_roots(roots_pem).map_err(DialError::from)?,
         name: ca_name(),
+        pings: Pings::Seldom,
     };
     let connection = Connection::dial(target).await?;
     let request = proto::IssueNodeCertificateRequest {

@@ -40,8 +40,8 @@ pub(crate) const RESPONSE_BYTES_MAX: usize = 1 << 30;
 pub(crate) const UNARY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long `NodeCertificateStatus` waits for a certificate; SwarmKit's clients give up after 5 s and ask again.
 pub(crate) const CERTIFICATE_WAIT: Duration = Duration::from_secs(30);
-/// How long a stopping server lets calls finish.
-pub(crate) const DRAIN: Duration = Duration::from_secs(2);
+/// How long a stopping server lets calls finish. Streams never do, so this is what every stop takes.
+pub(crate) const DRAIN: Duration = Duration::from_millis(500);
 
 /// Longest wait for a TCP and TLS connection to a manager.
 pub(crate) const DIAL_TIMEOUT: Duration = Duration::from_secs(3);

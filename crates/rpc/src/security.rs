@@ -22,6 +22,8 @@ use skep_model::{ClusterId, NodeId, Role, Timestamp};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
+use crate::connection::{DialError, Pings, Target};
+
 mod bootstrap;
 
 pub(crate) use self::bootstrap::{any_server, known_roots};
@@ -175,6 +177,28 @@ impl fmt::Debug for Credentials {
 // === impl Identity ===
 
 impl Identity {
+    /// How to reach the manager at `addr` as this node.
+    ///
+    /// # Errors
+    /// The certificate has expired: managers would only refuse it, and less clearly.
+    pub(crate) fn target<'a>(&self, addr: &'a str) -> Result<Target<'a>, DialError> {
+        let NodeCertificate {
+            subject, not_after, ..
+        } = self.certificate;
+        if now() > not_after {
+            return Err(DialError::OwnExpired(not_after));
+        }
+        Ok(Target {
+            addr,
+            tls: Arc::clone(&self.client),
+            name: manager_name(),
+            pings: match subject.role {
+                Role::Manager => Pings::Often,
+                Role::Worker => Pings::Seldom,
+            },
+        })
+    }
+
     fn new(credentials: Credentials, generation: u64) -> Result<Self, SecurityError> {
         let chain = credentials.chain_pem.as_bytes();
         let certificate = verify_chain(chain, credentials.roots_pem.as_bytes(), now())

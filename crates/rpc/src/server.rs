@@ -39,6 +39,7 @@ use crate::{
     gate::{
         Caller, Gate, Verdict,
         identity::{self, Peer},
+        refusals::Reason,
         table::Rule,
     },
     limits::{
@@ -213,6 +214,9 @@ impl Server {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 debug!(peer.addr = %addr, error = %error, "TLS handshake failed");
+                if let Some(reason) = Reason::of_handshake(&error) {
+                    self.gate.refusals.note_handshake(addr, reason);
+                }
                 return None;
             }
             Err(_) => {
@@ -303,7 +307,7 @@ impl Server {
             }
             Verdict::Forward { rule, addr, caller } => {
                 self.counts.forwarded.fetch_add(1, Ordering::Relaxed);
-                let work = self.forward(addr, caller, request);
+                let work = Box::pin(self.forward(addr, caller, request));
                 (rule, futures_util::future::Either::Right(work))
             }
         };

@@ -2,8 +2,8 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    fmt,
-    net::IpAddr,
+    fmt, io,
+    net::{IpAddr, SocketAddr},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -22,6 +22,7 @@ pub(crate) enum Reason {
     Role,
     Cluster,
     Expired,
+    NotYetValid,
     Untrusted,
     Blacklisted,
     Unknown,
@@ -57,6 +58,7 @@ impl fmt::Display for Reason {
             Self::Role => "Permission denied: role of the certificate does not allow this",
             Self::Cluster => "Permission denied: certificate is of another cluster",
             Self::Expired => "Permission denied: certificate has expired",
+            Self::NotYetValid => "Permission denied: certificate is not valid yet",
             Self::Untrusted => "Permission denied: certificate is not of a trusted root any more",
             Self::Blacklisted => "Permission denied: node was removed from the cluster",
             Self::Unknown => "Permission denied: node is not part of the cluster",
@@ -64,6 +66,22 @@ impl fmt::Display for Reason {
             Self::Spoofed => "Permission denied: only managers may speak for others",
             Self::Malformed => "Permission denied: malformed forwarded identity",
         })
+    }
+}
+
+impl Reason {
+    /// What is wrong with the certificate a handshake failed for, if that was it.
+    pub(crate) fn of_handshake(error: &io::Error) -> Option<Self> {
+        use rustls::{CertificateError as Problem, Error};
+        let error = error.get_ref()?.downcast_ref::<Error>()?;
+        let Error::InvalidCertificate(problem) = error else {
+            return None;
+        };
+        match problem {
+            Problem::Expired | Problem::ExpiredContext { .. } => Some(Self::Expired),
+            Problem::NotValidYet | Problem::NotValidYetContext { .. } => Some(Self::NotYetValid),
+            _ => Some(Self::Untrusted),
+        }
     }
 }
 
@@ -83,6 +101,14 @@ impl Refusals {
         if self.is_first(who, reason) {
             let path: String = path.chars().take(100).collect();
             warn!(peer.addr = %peer.addr, caller = ?who, path, reason = %reason, "Call refused");
+        }
+    }
+
+    /// The same for a caller whose certificate TLS refused.
+    pub(crate) fn note_handshake(&self, addr: SocketAddr, reason: Reason) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        if self.is_first(Who::Address(addr.ip()), reason) {
+            warn!(peer.addr = %addr, reason = %reason, "Certificate refused; check the clocks of both nodes");
         }
     }
 

@@ -4,9 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use hyper::http::HeaderValue;
 use prost::Message as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use skep_ca::{RootCa, Subject};
 use skep_manager::command::Command;
-use skep_model::{NodeId, Role};
+use skep_model::{NodeId, Role, Timestamp};
 use skep_raft::{Message, MessageKind};
 use skep_wire::{
     peer::{ReadIndexRequest, peer_client::PeerClient},
@@ -18,7 +19,7 @@ use skep_wire::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     time::timeout,
 };
 use tonic::{Code, Request};
@@ -26,8 +27,9 @@ use tonic::{Code, Request};
 use super::rig::{Founder, PATIENCE, client, connect, credentials, rng};
 use crate::{
     Security,
-    connection::{Connection, DialError, Target},
-    limits::{HANDSHAKE_TIMEOUT, HANDSHAKES_PER_ADDRESS_MAX, REQUEST_BYTES_MAX},
+    connection::{Connection, DialError, Pings, Target},
+    gate::{Caller, identity::speak_for},
+    limits::{ANONYMOUS_IDLE, HANDSHAKE_TIMEOUT, HANDSHAKES_PER_ADDRESS_MAX, REQUEST_BYTES_MAX},
     security::{ca_name, known_roots, now},
 };
 
@@ -64,6 +66,7 @@ async fn a_caller_without_certificate_can_only_join() {
         addr: &addr,
         tls: known_roots(founder.root.certificates_pem()).unwrap(),
         name: ca_name(),
+        pings: Pings::Seldom,
     };
     let connection = Connection::dial(target).await.unwrap();
     let mut dispatcher = DispatcherClient::new(connection.clone());
@@ -299,12 +302,8 @@ async fn a_certificate_of_a_root_no_longer_trusted_loses_its_connection_too() {
     founder.node.security.replace(moved).unwrap();
     let refused = client.node_certificate_status(request()).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
-    let target = Target {
-        addr: &addr,
-        tls: Arc::clone(&worker.current().client),
-        name: crate::security::manager_name(),
-    };
-    let refused = Connection::dial(target).await.unwrap_err();
+    let refused = Connection::dial(worker.current().target(&addr).unwrap()).await;
+    let refused = refused.unwrap_err();
     assert!(
         matches!(refused, DialError::Untrusted { .. }),
         "{refused:?}"
@@ -312,10 +311,134 @@ async fn a_certificate_of_a_root_no_longer_trusted_loses_its_connection_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_without_certificate_does_not_hold_its_place() {
+    let founder = Founder::start().await;
+    let addr = founder.addr();
+    let target = Target {
+        addr: &addr,
+        tls: known_roots(founder.root.certificates_pem()).unwrap(),
+        name: ca_name(),
+        pings: Pings::Seldom,
+    };
+    let connection = Connection::dial(target).await.unwrap();
+    let closed = timeout(ANONYMOUS_IDLE + PATIENCE, connection.closed()).await;
+    closed.unwrap();
+}
+
+/// A certificate of 24 hours issued in 2020, with its key.
+fn expired(
+    founder: &Founder,
+    subject: &Subject,
+) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    let long_ago = Timestamp::ZERO.saturating_add(Duration::from_secs(1_600_000_000));
+    let old = credentials(&founder.root, subject, long_ago);
+    let chain = CertificateDer::pem_slice_iter(old.chain_pem.as_bytes());
+    let key = PrivateKeyDer::from_pem_slice(old.key_pem.as_bytes()).unwrap();
+    (chain.map(Result::unwrap).collect(), key)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manager_with_an_expired_certificate_is_named_as_such() {
+    let founder = Founder::start().await;
+    let worker = founder.worker().await;
+    let subject = founder.node.security.current().certificate.subject;
+    let (chain, key) = expired(&founder, &subject);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    let server = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let _ = acceptor.accept(stream).await;
+    });
+    let refused = Connection::dial(worker.current().target(&addr).unwrap()).await;
+    let refused = refused.unwrap_err();
+    assert!(matches!(refused, DialError::Expired { .. }), "{refused:?}");
+    server.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expired_caller_does_not_get_in() {
+    let founder = Founder::start().await;
+    let worker = founder.worker().await;
+    let (chain, key) = expired(&founder, &worker.current().certificate.subject);
+    let mut roots = rustls::RootCertStore::empty();
+    let root = CertificateDer::from_pem_slice(founder.root.certificates_pem().as_bytes());
+    roots.add(root.unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .unwrap();
+    let target = Target {
+        addr: &founder.addr(),
+        tls: Arc::new(config),
+        name: crate::security::manager_name(),
+        pings: Pings::Seldom,
+    };
+    // In TLS 1.3 the client learns it with its first answer.
+    if let Ok(connection) = Connection::dial(target).await {
+        let mut client = DispatcherClient::new(connection);
+        let refused = client.session(proto::SessionRequest::default()).await;
+        assert!(refused.is_err());
+    }
+    // The client hears of it before the server has counted.
+    let counted = async {
+        loop {
+            let counters = founder.node.server.counters();
+            if (counters.handshakes_failed, counters.refused) == (1, 1) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, counted).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_managers_own_metadata_does_not_outlive_its_role() {
+    let founder = Founder::start().await;
+    let worker = founder.worker().await;
+    // A manager's certificate for what the store calls a worker: it may not speak for the leader either.
+    let subject = Subject {
+        node_id: worker.node_id(),
+        role: Role::Manager,
+        cluster_id: founder.cluster_id,
+    };
+    let forged = Security::new(credentials(&founder.root, &subject, now())).unwrap();
+    let caller = Caller {
+        subject: Some(founder.node.security.current().certificate.subject),
+        addr: "192.0.2.1:1".to_owned(),
+        is_forwarded: false,
+    };
+    let mut headers = hyper::HeaderMap::new();
+    speak_for(&caller, &mut headers);
+    let mut request = Request::new(proto::ListNodesRequest::default());
+    *request.metadata_mut() = tonic::metadata::MetadataMap::from_headers(headers.clone());
+    let mut client = ControlClient::new(connect(&forged, &founder.addr()).await);
+    let refused = client.list_nodes(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    // A manager that is one may.
+    let second = founder.manager().await;
+    let mut request = Request::new(proto::ListNodesRequest::default());
+    *request.metadata_mut() = tonic::metadata::MetadataMap::from_headers(headers);
+    let mut client = ControlClient::new(connect(&second.security, &founder.addr()).await);
+    client.list_nodes(request).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_expired_certificate_is_named_as_such() {
     let founder = Founder::start().await;
     let subject = founder.node.security.current().certificate.subject;
-    let long_ago = skep_model::Timestamp::ZERO.saturating_add(Duration::from_secs(1_600_000_000));
+    let long_ago = Timestamp::ZERO.saturating_add(Duration::from_secs(1_600_000_000));
     let refused = Security::new(credentials(&founder.root, &subject, long_ago)).unwrap_err();
     let text = crate::error::ErrorChain(&refused).to_string();
     assert!(text.contains("expired"), "{text}");

@@ -31,10 +31,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Client, Cluster, Credentials, Remotes, Security, Server, carry,
-    connection::{Connection, Target},
-    join,
-    security::{manager_name, now},
+    Client, Cluster, Credentials, Remotes, Security, Server, carry, connection::Connection, join,
+    security::now,
 };
 
 /// Longest wait for anything; the machine may be busy.
@@ -290,12 +288,10 @@ pub(super) fn client(security: &Arc<Security>, addr: &str) -> Client {
 
 /// A connection that shows the certificate of `security`.
 pub(super) async fn connect(security: &Security, addr: &str) -> Connection {
-    let target = Target {
-        addr,
-        tls: Arc::clone(&security.current().client),
-        name: manager_name(),
-    };
-    Connection::dial(target).await.unwrap()
+    let identity = security.current();
+    Connection::dial(identity.target(addr).unwrap())
+        .await
+        .unwrap()
 }
 
 pub(super) fn service(name: &str) -> ServiceSpec {

@@ -23,10 +23,11 @@ use tonic::{Code, Status, Streaming};
 use tracing::{debug, info, warn};
 
 use crate::{
-    connection::{Connection, DialError, Target},
+    connection::{Connection, DialError},
+    convert::is_not_executed,
     error::ErrorChain,
     limits::{PEER_BACKOFF, PEER_IDLE, RAFT_CALL_TIMEOUT, REQUEST_BYTES_MAX, STREAM_QUEUE},
-    security::{Security, manager_name},
+    security::Security,
     service::REMOVED,
     transport::{dropped, snapshot},
 };
@@ -53,6 +54,8 @@ enum End {
     Renewed,
     /// The peer does not know the stream.
     NoStream,
+    /// The peer listens, and its manager does not run yet.
+    NotReady,
     /// The connection or the stream broke.
     Lost(String),
 }
@@ -105,6 +108,12 @@ impl Link {
             match end {
                 End::Idle => return,
                 End::Renewed | End::NoStream => {}
+                End::NotReady => {
+                    self.handle.report_unreachable(self.member.raft_id);
+                    if self.rest(wait).await.is_err() {
+                        return;
+                    }
+                }
                 End::Lost(reason) => {
                     self.handle.peer_lost(self.member.raft_id);
                     self.down(&reason);
@@ -118,12 +127,8 @@ impl Link {
 
     async fn dial(&self) -> Result<Connection, DialError> {
         let addr = &self.member.addr;
-        let target = Target {
-            addr,
-            tls: Arc::clone(&self.security.current().client),
-            name: manager_name(),
-        };
-        let connection = Connection::dial(target).await?;
+        let identity = self.security.current();
+        let connection = Connection::dial(identity.target(addr)?).await?;
         let node_id = connection.peer().map(|peer| peer.subject.node_id);
         if node_id != Some(self.member.node_id) {
             let source = std::io::Error::other("another node answers at this address");
@@ -235,6 +240,9 @@ impl Link {
     async fn refused(&self, status: &Status) -> End {
         if status.code() == Code::Unimplemented {
             return End::NoStream;
+        }
+        if is_not_executed(status) {
+            return End::NotReady;
         }
         if status.code() == Code::NotFound && status.message() == REMOVED {
             self.handle.expelled().await;
