@@ -5,8 +5,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use tokio::time::Instant;
+
 use crate::{
     connection::{Connection, DialError},
+    error::ErrorChain,
     limits::CHANNELS_MAX,
     security::Security,
 };
@@ -18,8 +21,16 @@ pub(crate) struct Channels {
     slots: Mutex<BTreeMap<String, Slot>>,
 }
 
-/// The connection to one address and the identity it was made with; locked while it is made.
-type Slot = Arc<tokio::sync::Mutex<Option<(u64, Connection)>>>;
+/// What is known of one address; locked while a connection is made.
+type Slot = Arc<tokio::sync::Mutex<Attempt>>;
+
+#[derive(Debug, Default)]
+struct Attempt {
+    /// The connection and the identity it was made with.
+    made: Option<(u64, Connection)>,
+    /// When the last one failed, and why.
+    failed: Option<(Instant, String)>,
+}
 
 impl Channels {
     pub(crate) fn new(security: Arc<Security>) -> Self {
@@ -35,19 +46,37 @@ impl Channels {
 
     /// A live connection to `addr`, made with the identity of now.
     pub(crate) async fn get(&self, addr: &str) -> Result<Connection, DialError> {
+        let began = Instant::now();
         let slot = self.slot(addr);
         let mut slot = slot.lock().await;
         let identity = self.security.current();
-        if let Some((generation, connection)) = &*slot
+        if let Some((generation, connection)) = &slot.made
             && *generation == identity.generation
             && !connection.is_closed()
         {
             return Ok(connection.clone());
         }
-        *slot = None;
-        let connection = Connection::dial(identity.target(addr)?).await?;
-        *slot = Some((identity.generation, connection.clone()));
-        Ok(connection)
+        slot.made = None;
+        // Who waited for an attempt that failed has its answer: a queue of callers must not each wait for a dead host.
+        if let Some((at, reason)) = &slot.failed
+            && *at >= began
+        {
+            return Err(DialError::Failed {
+                addr: addr.to_owned(),
+                reason: reason.clone(),
+            });
+        }
+        match Connection::dial(identity.target(addr)?).await {
+            Ok(connection) => {
+                slot.made = Some((identity.generation, connection.clone()));
+                slot.failed = None;
+                Ok(connection)
+            }
+            Err(error) => {
+                slot.failed = Some((Instant::now(), ErrorChain(&error).to_string()));
+                Err(error)
+            }
+        }
     }
 
     fn slot(&self, addr: &str) -> Slot {

@@ -94,6 +94,14 @@ pub enum DialError {
         /// Where.
         addr: String,
     },
+    /// Another call to the same manager just failed.
+    #[error("failed to reach `{addr}`: {reason}")]
+    Failed {
+        /// Where.
+        addr: String,
+        /// Why.
+        reason: String,
+    },
     /// This node's own certificate is past its end.
     #[error("certificate of this node expired at {0:?}; check the clock of this node")]
     OwnExpired(Timestamp),

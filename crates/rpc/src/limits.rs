@@ -9,7 +9,7 @@ pub(crate) const ANONYMOUS_MAX: usize = 512;
 /// TLS handshakes at a time, about a millisecond of CPU each. More wait in the kernel's queue.
 pub(crate) const HANDSHAKES_MAX: usize = 256;
 /// Handshakes at a time from one address, so that one slow host cannot keep all others out. Many nodes behind one NAT address share it.
-pub(crate) const HANDSHAKES_PER_ADDRESS_MAX: usize = 32;
+pub(crate) const HANDSHAKES_PER_ADDRESS_MAX: usize = 64;
 /// Longest handshake. Two round trips; the rest is for busy machines.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest list of headers, decoded. Ours have below 1 KiB; forwarded identity adds as much.
@@ -89,6 +89,8 @@ pub(crate) const LOG_BATCH: (usize, usize) = (256, 256 << 10);
 pub(crate) const LISTENER_QUEUE: usize = 64;
 /// How long a reader that does not follow waits for nodes that do not listen; agents come back within it after a change of leader.
 pub(crate) const LISTENER_WAIT: Duration = Duration::from_secs(3);
+/// Changes of the cluster are looked at together, this often, for new tasks whose logs are followed.
+pub(crate) const FOLLOW_PERIOD: Duration = Duration::from_millis(100);
 /// Wait before a node asks again for subscriptions after a failure.
 pub(crate) const LISTEN_RETRY: Duration = Duration::from_millis(500);
 /// Subscriptions a node serves at a time; the leader has no more.

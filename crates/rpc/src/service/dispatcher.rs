@@ -120,6 +120,8 @@ impl dispatcher_server::Dispatcher for Dispatcher {
             let session = session?;
             // One at a time, so that each gets its own answer.
             let mut heartbeats = session.heartbeats.lock().await;
+            // Answers to calls that were given up are for nobody.
+            while heartbeats.try_recv().is_ok() {}
             session.connection.heartbeat().await?;
             let answer = timeout(CALL_TIMEOUT, heartbeats.recv()).await;
             let answer = answer.map_err(|_| unavailable("no answer in time"))?;
@@ -218,9 +220,10 @@ impl Fan {
                 Some(Ok(ToAgent::Assignments(message))) => {
                     self.assignments_tx.send(Ok(message)).await.is_ok()
                 }
-                // Nobody waits for more than one.
                 Some(Ok(ToAgent::Heartbeat(response))) => {
-                    self.heartbeats_tx.try_send(Ok(response)).is_ok()
+                    // Nobody waits for more than one.
+                    let _ = self.heartbeats_tx.try_send(Ok(response));
+                    true
                 }
                 Some(Err(reason)) => break Some(reason),
                 None => break Some(unavailable("the manager is stopping")),

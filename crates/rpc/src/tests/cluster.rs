@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use prost::Message as _;
 use skep_agent::dispatcher::DispatcherClient as _;
 use skep_manager::{
     Ended,
@@ -11,10 +12,14 @@ use skep_model::{
     ClusterSpec, NodeDescription, Reachability, Role,
     dispatch::{AssignmentsKind, DispatchError, HeartbeatRequest, SessionRequest},
 };
+use skep_raft::{Message, MessageKind};
+use skep_wire::proto::{
+    self, raft_client::RaftClient, raft_membership_client::RaftMembershipClient,
+};
 use tokio::time::timeout;
 
-use super::rig::{Founder, Node, PATIENCE, client, create, service};
-use crate::{Cluster, RemoteDispatcher};
+use super::rig::{Founder, Node, PATIENCE, client, connect, create, service};
+use crate::{Cluster, RemoteDispatcher, service::REMOVED};
 
 async fn three() -> (Founder, Node, Node) {
     let founder = Founder::start().await;
@@ -168,6 +173,7 @@ async fn when_the_leader_dies_commands_wait_for_the_next_one() {
 async fn a_removed_manager_learns_it_and_stops() {
     let (founder, second, mut third) = three().await;
     let id = third.security.node_id();
+    let raft_id = third.handle().view().group.own;
     let demote = |view: &skep_manager::Published| {
         let node = view.store.node(id).unwrap();
         let mut spec = node.spec.clone();
@@ -192,6 +198,28 @@ async fn a_removed_manager_learns_it_and_stops() {
         })
         .await;
     assert_eq!(third.ended().await, Ended::Removed);
+
+    // Its certificate still says manager, and its raft id was one of the group.
+    let connection = connect(&third.security, &founder.addr()).await;
+    let message = Message {
+        kind: MessageKind::Heartbeat as i32,
+        to: founder.node.handle().view().group.own,
+        from: raft_id,
+        term: 1000,
+        ..Message::default()
+    };
+    let request = proto::ProcessRaftMessageRequest {
+        message: message.encode_to_vec(),
+    };
+    let mut raft = RaftClient::new(connection.clone());
+    let refused = raft.process_raft_message(request).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::NotFound);
+    assert_eq!(refused.message(), REMOVED);
+    let addr = third.addr.to_string();
+    let mut membership = RaftMembershipClient::new(connection);
+    let refused = membership.join(proto::JoinRequest { addr }).await;
+    assert_eq!(refused.unwrap_err().code(), tonic::Code::PermissionDenied);
+    assert!(founder.node.handle().view().is_leader);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,13 +8,13 @@ use skep_store::Store;
 use skep_wire::proto::SubscriptionMessage;
 use tokio::{
     sync::broadcast::error::RecvError,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use tonic::Status;
 
 use crate::{
     convert::no_leader,
-    limits::LISTENER_WAIT,
+    limits::{FOLLOW_PERIOD, LISTENER_WAIT},
     logs::LogSelector,
     service::log_broker::{LogBroker, Progress, Subscription, deposed},
 };
@@ -89,9 +89,13 @@ impl Conductor {
             }
             progress.mark_unchanged();
             tokio::select! {
-                changed = changes.recv() => if let Err(RecvError::Closed) = changed {
-                    return Some(no_leader());
-                },
+                changed = changes.recv() => {
+                    if let Err(RecvError::Closed) = changed {
+                        return Some(no_leader());
+                    }
+                    sleep(FOLLOW_PERIOD).await;
+                    changes = changes.resubscribe();
+                }
                 _ = progress.changed() => {}
                 () = sleep_until(patience), if !is_past => {}
                 () = subscription.tx.closed() => return None,
