@@ -30,7 +30,7 @@ use skep_docker_api::{
 use skep_executor::engine::Engine;
 use skep_manager::{
     Handle,
-    command::{Answer, Command, CommandError},
+    command::{Command, CommandError},
 };
 use skep_model::{NodeId, Role};
 use skep_rpc::{Remotes, Security};
@@ -484,11 +484,30 @@ async fn say_farewell(member: &Member) {
     if active.handle.view().group.members.len() < 2 {
         return;
     }
-    let node_id = active.node_id;
-    let said = active.cluster.command(Command::LeaveGroup { node_id });
-    match tokio::time::timeout(FAREWELL_TIMEOUT, said).await {
-        Ok(Ok(Answer::Done | Answer::Service(_) | Answer::Certificate { .. })) => {}
-        Ok(Err(error)) => warn!(error = %error, "Leaves without the other managers' consent"),
+    match tokio::time::timeout(FAREWELL_TIMEOUT, leave_group(member, &active)).await {
+        Ok(Ok(())) => info!("The other managers go on without this one"),
+        Ok(Err(error)) => warn!(error, "Leaves without the other managers' consent"),
         Err(_) => warn!("Leaves without an answer of the other managers"),
     }
+}
+
+/// Returns when this manager is no member any more. Errors are for the log.
+async fn leave_group(member: &Member, active: &Active) -> std::result::Result<(), String> {
+    let view = active.handle.view();
+    let node_id = active.node_id;
+    if view.is_leader {
+        let said = active.handle.command(Command::LeaveGroup { node_id }).await;
+        said.map_err(|error| error.to_string())?;
+    } else {
+        let own = view.group.by_node(node_id).map(|own| own.member.clone());
+        let own = own.ok_or("it is no member")?;
+        let said = member.client.leave_group(&own).await;
+        said.map_err(|error| chain(&error))?;
+    }
+    let mut group = active.handle.group();
+    // The group's end is that of the manager, which a removal brings.
+    let _ = group
+        .wait_for(|group| group.by_node(node_id).is_none())
+        .await;
+    Ok(())
 }
