@@ -127,9 +127,13 @@ impl Node {
         stepped.map_err(|_| StepError::UnknownPeer(from))
     }
 
-    /// Whether an election now would be won at once, being the only voter, with entries not on disk: raft-rs aborts then. Time
-    /// stands still until they are. Winning others' votes takes messages that are sent after the write.
+    /// Whether an election now would abort in raft-rs: when it is won at once, being the only voter, with entries not on disk;
+    /// and while the leader's snapshot is being written, since entries between it and what was applied before are looked for.
+    /// Time stands still until they are. Winning others' votes takes messages that are sent after the write.
     fn must_not_win(&self) -> bool {
+        if self.outstanding.as_ref().is_some_and(|write| write.has_snapshot) {
+            return true;
+        }
         let raft = &self.raft.raft;
         let log = &raft.raft_log;
         let is_written = log.persisted == log.last_index();

@@ -65,7 +65,7 @@ pub enum LeadershipError {
     /// It must be the leader for this.
     #[error("node is not the leader")]
     NotLeader,
-    /// The only voter leads at once, so its log must be on disk: write what is ready first.
+    /// The only voter leads at once, so its log must be on disk, and nobody campaigns before a snapshot is: write what is ready first.
     #[error("log is not on disk yet")]
     NotPersisted,
     /// Only a voter can lead (and leadership is handed to another one).

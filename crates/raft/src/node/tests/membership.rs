@@ -24,6 +24,47 @@ fn member_joins_by_snapshot() {
 }
 
 #[test]
+fn a_slow_write_of_a_snapshot_outlasts_the_election_timeout() {
+    let mut group = Group::new(1, 3);
+    for command in ["a", "b", "c"] {
+        group.propose(command);
+    }
+    group.members.get_mut(&1).unwrap().take_snapshot(0);
+    let stored = group.members.get_mut(&1).unwrap().disk.snapshot().unwrap();
+    let mut newcomer = Member::start(2, 3, MemoryDisk::new());
+    let snapshot = Message {
+        kind: MessageKind::Snapshot as i32,
+        to: 2,
+        from: 1,
+        term: 2,
+        snapshot: stored,
+        ..Message::default()
+    };
+    newcomer.node.step(snapshot).unwrap();
+    let ready = newcomer.node.ready().unwrap();
+    assert!(ready.snapshot.is_some());
+    for _ in 0..100 {
+        newcomer.node.tick();
+    }
+    assert!(newcomer.node.campaign().is_err());
+    let hurry = Message {
+        kind: MessageKind::TimeoutNow as i32,
+        to: 2,
+        from: 1,
+        term: 2,
+        ..Message::default()
+    };
+    newcomer.node.step(hurry).unwrap();
+    newcomer.disk.write(&ready).unwrap();
+    newcomer.node.persisted(ready.number);
+    for _ in 0..100 {
+        newcomer.node.tick();
+    }
+    newcomer.pump();
+    assert_eq!(newcomer.node.role(), Role::PreCandidate);
+}
+
+#[test]
 fn member_missing_from_the_snapshots_membership_is_added() {
     let mut group = Group::new(1, 3);
     group.propose("a");
