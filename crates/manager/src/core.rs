@@ -28,7 +28,7 @@ use self::{
     dispatcher::{Dispatcher, Registration, not_leader},
     lead::{
         InFlight, Lead, Means, Outcome, QUEUED_COMMANDS_MAX, QUEUED_REPORTS_MAX, Report,
-        SWEEP_PERIOD,
+        SWEEP_PERIOD, last_write,
     },
     roles::Roles,
 };
@@ -228,6 +228,8 @@ impl Core {
     }
 
     fn lead(&mut self, now: Timestamp) {
+        // The clock of the leader before may have been ahead of this one's.
+        self.last_turn = self.last_turn.max(last_write(&self.store));
         let mut lead = Lead {
             next_sweep: now + SWEEP_PERIOD,
             dispatcher: Dispatcher::new(Arc::clone(&self.group)),

@@ -41,6 +41,9 @@ const FAULT_RETRY: Duration = Duration::from_secs(1);
 /// a second, or one in compat mode; a busy disk or processor may hold them up for a while.
 const REACHABLE_WITHIN: Duration = Duration::from_secs(3);
 
+/// Peers remembered besides the group's. Only managers can say that they are one; a group has few.
+const CONTACTS_MAX: usize = 64;
+
 /// How a member starts.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -214,6 +217,8 @@ pub struct Replica {
     effects: Vec<Effect>,
     joins: Joins,
     elections: Elections,
+    /// Members this one was told of otherwise than by its log, which may be behind.
+    contacts: BTreeMap<u64, Member>,
     rng: Rng,
     /// When each member was last heard of, while leading.
     heard: BTreeMap<u64, Timestamp>,
@@ -241,6 +246,8 @@ impl Replica {
     ) -> Result<Self, StartError> {
         let raft_config = config.raft();
         let node = Node::new(raft_config, restored)?;
+        let contacts = config.members.iter().cloned();
+        let contacts = contacts.map(|member| (member.raft_id, member)).collect();
         let mut group = Group::new(config.raft_id, config.members);
         let (mut store, mut index) = (Store::default(), 0);
         if let Some(stored) = &restored.snapshot {
@@ -265,6 +272,7 @@ impl Replica {
             effects: Vec::new(),
             joins: Joins::default(),
             elections: Elections::default(),
+            contacts,
             rng,
             heard: BTreeMap::new(),
             incoming: BTreeMap::new(),
@@ -310,7 +318,9 @@ impl Replica {
         if self.fault.is_some() {
             return (!self.is_writing).then_some(self.retry_at);
         }
-        let core = self.core.next_deadline();
+        // What is due waits until leadership is handed over, or is not after all.
+        let is_held = self.node.transferring().is_some();
+        let core = self.core.next_deadline().filter(|_| !is_held);
         [core, self.elections.next_deadline()]
             .into_iter()
             .flatten()
@@ -355,6 +365,15 @@ impl Replica {
             Err(StepError::UnknownPeer(_)) => Ok(()),
             Err(StepError::Stopped) => Err(StepRefused::Stopped),
             Err(StepError::Inadmissible(_)) => Err(StepRefused::Inadmissible),
+        }
+    }
+
+    /// Where a peer that sends messages says it is. A member whose log is behind may be asked for its
+    /// vote by one it has never heard of, and be the vote that is missing.
+    pub fn contact(&mut self, member: Member) {
+        let is_known = self.group.members.contains_key(&member.raft_id);
+        if !is_known && self.contacts.len() < CONTACTS_MAX {
+            self.contacts.insert(member.raft_id, member);
         }
     }
 
@@ -449,6 +468,7 @@ impl Replica {
         self.pass(now);
         self.retry_after_fault(out);
         self.campaign_if_due();
+        self.probe_if_forgotten(out);
         self.observe(out);
         loop {
             self.note_leadership(out);
@@ -502,13 +522,15 @@ impl Replica {
     /// Hands messages to the transport; a snapshot is fetched from the disk first.
     fn send(&mut self, messages: Vec<Message>, out: &mut Vec<Output>) {
         for message in messages {
-            let Some(status) = self.group.members.get(&message.to) else {
+            let known = self.group.members.get(&message.to);
+            let known = known.map(|status| &status.member);
+            let Some(to) = known.or_else(|| self.contacts.get(&message.to)) else {
                 continue;
             };
             if message.wants_snapshot() {
                 out.push(Output::Disk(DiskRequest::Attach(message)));
             } else {
-                let to = status.member.clone();
+                let to = to.clone();
                 out.push(Output::Message { to, message });
             }
         }

@@ -32,6 +32,15 @@ pub(super) const QUEUED_REPORTS_MAX: usize = 50_000;
 /// Period of the full sweep that makes up for any missed change mark.
 pub(super) const SWEEP_PERIOD: Duration = Duration::from_secs(60);
 
+/// The latest time in the store: what is written next must be later, whatever the clock says.
+pub(super) fn last_write(store: &Store) -> Timestamp {
+    let tasks = store.tasks().map(|task| task.meta.updated_at);
+    let services = store.services().map(|service| service.meta.updated_at);
+    let nodes = store.nodes().map(|node| node.meta.updated_at);
+    let all = tasks.chain(services).chain(nodes);
+    all.max().unwrap_or(Timestamp::ZERO)
+}
+
 /// What exists only while leading.
 #[derive(Debug, Default)]
 pub(super) struct Lead {

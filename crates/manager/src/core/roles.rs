@@ -41,9 +41,9 @@ impl Roles {
         group: &Group,
         now: Timestamp,
     ) -> Option<Effect> {
-        let is_wanted = store.node(own_node).is_some_and(|node| {
-            node.spec.desired_role == Role::Worker && node.role == Role::Manager
-        });
+        // Whoever else is to leave goes first: two that hand leadership to each other never would.
+        let is_last = || !leaving(store, group).any(|raft_id| leave(group, raft_id).is_some());
+        let is_wanted = !is_manager(store, own_node) && is_last();
         if !is_wanted || now < self.abdicate_after || !group.is_quorate_without(group.own) {
             return None;
         }
@@ -59,30 +59,43 @@ impl Roles {
     pub(super) fn reconcile(&mut self, tx: &mut Transaction, group: &Group, out: &mut Vec<Effect>) {
         self.is_dirty = false;
         self.retry_at = None;
+        // One member leaves at a time: each removal changes what the next one may do.
+        let leaving: Vec<u64> = leaving(tx.view(), group).collect();
+        if !leaving.is_empty() {
+            out.extend(leaving.iter().find_map(|raft_id| leave(group, *raft_id)));
+            self.retry_at = Some(tx.now() + RETRY);
+        }
+        let has_left = |node: &Node| {
+            node.spec.desired_role == Role::Manager || group.by_node(node.id).is_none()
+        };
         let differing: Vec<Node> = tx
             .view()
             .nodes()
-            .filter(|node| node.spec.desired_role != node.role)
+            .filter(|node| node.spec.desired_role != node.role && has_left(node))
             .map(|node| Node::clone(node))
             .collect();
-        // One member leaves at a time: each removal changes what the next one may do.
-        let mut is_member_leaving = false;
         for mut node in differing {
-            let member = group.by_node(node.id).map(|status| status.member.raft_id);
-            match (node.spec.desired_role, member) {
-                (Role::Worker, Some(raft_id)) => {
-                    if !std::mem::replace(&mut is_member_leaving, true) {
-                        out.extend(leave(group, raft_id));
-                    }
-                    self.retry_at = Some(tx.now() + RETRY);
-                }
-                (wanted, _) => {
-                    node.role = wanted;
-                    tx.update_node(node)
-                        .expect("a node just read can be written");
-                }
-            }
+            node.role = node.spec.desired_role;
+            tx.update_node(node)
+                .expect("a node just read can be written");
         }
+    }
+}
+
+/// Members whose nodes shall not be managers; also those that were demoted, or removed, while they
+/// joined.
+fn leaving(store: &Store, group: &Group) -> impl Iterator<Item = u64> {
+    let members = group.members.values().map(|status| &status.member);
+    members
+        .filter(|member| !is_manager(store, member.node_id))
+        .map(|member| member.raft_id)
+}
+
+/// Whether a node shall be a manager. Before there is a cluster the first manager is no node yet.
+fn is_manager(store: &Store, node_id: NodeId) -> bool {
+    match store.node(node_id) {
+        Some(node) => node.spec.desired_role == Role::Manager,
+        None => store.cluster().is_none(),
     }
 }
 

@@ -44,23 +44,27 @@ impl Replica {
     /// # Panics
     /// When raft takes a snapshot that was not offered: a bug.
     pub(super) fn restore(&mut self, index: u64, out: &mut Vec<Output>) {
-        let (snapshot, store) = self
-            .incoming
-            .remove(&index)
-            .expect("raft takes a snapshot that was offered");
+        let offered = self.incoming.remove(&index);
+        if index <= self.core.index() {
+            // Raft was started anew, behind what core and group have taken up.
+            return;
+        }
+        let (snapshot, store) = offered.expect("raft takes a snapshot that was offered");
         tracing::info!(raft.index = index, "Continues from the leader's snapshot");
         let mut group = Group::clone(&self.group);
         group.restore(snapshot.membership);
         self.set_group(group, out);
-        if index > self.core.index() {
-            let event = Event::Restored { index, store };
-            self.core.handle(self.now, event, &mut self.effects);
-            self.perform(out);
-        }
+        let event = Event::Restored { index, store };
+        self.core.handle(self.now, event, &mut self.effects);
+        self.perform(out);
     }
 
     /// Takes up a committed entry.
     pub(super) fn committed(&mut self, raft_entry: &skep_raft::Entry, out: &mut Vec<Output>) {
+        if raft_entry.index <= self.core.index() {
+            // Handed out again because raft was started anew.
+            return;
+        }
         if let Some(change) = raft_entry.conf_change() {
             let mut group = Group::clone(&self.group);
             if group.apply(&change) {
@@ -68,10 +72,6 @@ impl Replica {
             }
             let is_addition = change.kind() != ConfChangeKind::RemoveNode;
             self.answer_joins(change.node_id, is_addition, out);
-        }
-        if raft_entry.index <= self.core.index() {
-            // Handed out again because raft was started anew.
-            return;
         }
         let entry = raft_entry.is_command().then(|| {
             let request_id = RequestId(entry::request_id(&raft_entry.data));

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use skep_model::{Rng, Timestamp};
+use skep_raft::{Message, MessageKind};
 
 use super::{Output, Replica};
 
@@ -17,9 +18,15 @@ const PAUSE_SPREAD_MILLIS: u64 = 60;
 /// Attempts before the ordinary election timeout takes over (raft-rs' own pace is one a second).
 const ATTEMPTS_MAX: u32 = 12;
 
+/// How long a member that is not yet a voter by its own log waits for a leader before it asks the
+/// others whether it is a member still.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Elections {
+    /// When a member without a log asks again.
+    probe_at: Option<Timestamp>,
     campaign_at: Option<Timestamp>,
     attempts: u32,
     /// The leader whose connection was reset.
@@ -62,6 +69,38 @@ impl Replica {
         let is_alone = self.node.members().voters == [self.raft_config.id];
         if is_alone && let Err(error) = self.node.campaign() {
             tracing::warn!(error = %error, "Failed to campaign");
+        }
+    }
+
+    /// A member that was removed before it got its first entry would wait for a leader for ever: it
+    /// does not campaign, so nobody tells it. Anything it sends makes a member say so.
+    pub(super) fn probe_if_forgotten(&mut self, out: &mut Vec<Output>) {
+        let own = self.raft_config.id;
+        let is_voter = self.node.members().voters.contains(&own);
+        if is_voter || self.node.leader().is_some() {
+            self.elections.probe_at = None;
+            return;
+        }
+        let due = *self
+            .elections
+            .probe_at
+            .get_or_insert(self.now + SILENCE_MAX);
+        if self.now < due {
+            return;
+        }
+        self.elections.probe_at = Some(self.now + SILENCE_MAX);
+        let others = self.group.members.values().map(|status| &status.member);
+        for to in others.filter(|member| member.raft_id != own) {
+            // To a leader it says that this member is there; all others ignore it.
+            let message = Message {
+                kind: MessageKind::HeartbeatResponse as i32,
+                to: to.raft_id,
+                from: own,
+                term: self.node.term().max(1),
+                ..Message::default()
+            };
+            let to = to.clone();
+            out.push(Output::Message { to, message });
         }
     }
 

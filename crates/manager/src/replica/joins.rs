@@ -14,7 +14,8 @@ use crate::{
 /// Joins that may wait for each other; a cluster has a handful of managers.
 const WAITING_MAX: usize = 64;
 
-/// The answer to a manager that joins.
+/// The answer to a manager that joins. A machine that ever was a member under `raft_id` and has lost
+/// its log must not take it: it has forgotten its vote and what it acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Joined {
     /// Its raft id.
@@ -47,6 +48,10 @@ impl Replica {
         addr: String,
         out: &mut Vec<Output>,
     ) {
+        if let Some(raft_id) = self.stranded_member(node_id, &addr) {
+            let result = Ok(self.joined(raft_id));
+            return out.push(Output::Joined { to, result });
+        }
         if let Err(error) = self.check_join(node_id) {
             let result = self.explain(Err(error));
             return out.push(Output::Joined { to, result });
@@ -76,6 +81,16 @@ impl Replica {
             kind,
             is_proposed: false,
         });
+    }
+
+    /// A member that never learnt that it is one, while nobody leads: it may be missing for the
+    /// quorum, so that no leader could ever tell it (the second member of a group, whose answer was
+    /// lost with the first). What is applied is committed; but this manager may have missed the
+    /// member's removal, so whoever was a member under this id before must not take it again.
+    fn stranded_member(&self, node_id: NodeId, addr: &str) -> Option<u64> {
+        let member = &self.group.by_node(node_id)?.member;
+        let has_leader = self.group.leader.is_some() || self.core.is_leading();
+        (!has_leader && member.addr == addr).then_some(member.raft_id)
     }
 
     /// Only a node that is a manager, and is to stay one, becomes a member.
