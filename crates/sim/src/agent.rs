@@ -105,7 +105,8 @@ impl Agent {
         self.executor.abandon(&mut next);
         self.follow(ctx, next);
         if let Some((_, connection)) = self.connection.take() {
-            ctx.network.close_agent(&mut ctx.queue, &ctx.links, connection);
+            ctx.network
+                .close_agent(&mut ctx.queue, &ctx.links, connection);
         }
         let delay = span(&mut self.rng, Duration::from_secs(20));
         ctx.queue.after(delay, Event::AgentRestart(self.index));
@@ -328,7 +329,10 @@ impl Agent {
             &self.known
         };
         let count = u64::try_from(choice.len()).expect("few managers");
-        choice.get(pick(&mut self.rng, count.max(1))).copied().unwrap_or(0)
+        choice
+            .get(pick(&mut self.rng, count.max(1)))
+            .copied()
+            .unwrap_or(0)
     }
 
     /// To a manager, or through it to the one it takes to lead, or to its refusal.

@@ -160,10 +160,11 @@ impl Context {
     pub(crate) fn manager_died(&mut self, manager: ManagerIndex, raft_id: u64) {
         self.leaders_known[manager] = None;
         let links = &self.links;
-        self.network
-            .manager_died(&mut self.queue, links, manager);
+        self.network.manager_died(&mut self.queue, links, manager);
         let up = self.managers_up.iter().enumerate();
-        let others = up.filter(|(_, life)| life.is_some()).map(|(other, _)| other);
+        let others = up
+            .filter(|(_, life)| life.is_some())
+            .map(|(other, _)| other);
         self.links
             .reset(&mut self.queue, (manager, raft_id), others);
     }

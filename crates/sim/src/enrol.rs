@@ -1,10 +1,11 @@
 //! How machines become nodes, managers and members, as the daemon does it.
 //!
 //! A machine that joins asks for a certificate with a token. A node whose role differs from that of
-//! its certificate renews it. With a manager's certificate it joins the raft group; with a worker's
-//! it deletes its raft state. **Only a certificate counts, not what a session says**: its issuance
-//! is committed, while a leader that was replaced without noticing may still tell an old role, and a
-//! member that deleted its log for that would take back what it acknowledged.
+//! its certificate renews it. With a manager's certificate it joins the raft group. **It deletes its
+//! raft state only when it is removed from the group**, by its own log or by what other members say:
+//! not because a session says worker, since a leader that was replaced without noticing may tell an
+//! old role, nor because its certificate does, since a group that waits for its vote to remove it
+//! would wait for ever. And it never takes a raft id again whose log it has deleted.
 
 use std::time::Duration;
 
@@ -123,7 +124,8 @@ impl World {
     /// Sends a machine's own request to some manager.
     fn ask(&mut self, machine: AgentIndex, command: Command) {
         let request = self.next_request(machine);
-        self.ctx.trace(format_args!("machine {machine} asks {command:?}"));
+        self.ctx
+            .trace(format_args!("machine {machine} asks {command:?}"));
         self.ctx.observe(&Observation::Issued {
             request,
             command: &command,
@@ -235,9 +237,6 @@ impl World {
                 if !self.enrolments[machine].is_node {
                     self.become_node(machine, node, role);
                 }
-                if !is_manager {
-                    self.managers[machine].leave(&mut self.ctx);
-                }
             }
             (Err(error), _) if error.code == Code::InvalidArgument => {
                 // The token was replaced: whoever joins the machine looks up the new one.
@@ -248,7 +247,8 @@ impl World {
     }
 
     fn become_node(&mut self, machine: AgentIndex, node: skep_model::NodeId, role: Role) {
-        self.ctx.trace(format_args!("machine {machine} is node {node}"));
+        self.ctx
+            .trace(format_args!("machine {machine} is node {node}"));
         let enrolment = &mut self.enrolments[machine];
         enrolment.is_node = true;
         enrolment.role_seen = role;
@@ -257,7 +257,8 @@ impl World {
         agent.node_id = node;
         agent.is_enrolled = true;
         let description = &agent.description;
-        self.ctx.observe(&Observation::Described { node, description });
+        self.ctx
+            .observe(&Observation::Described { node, description });
         agent.start(&mut self.ctx);
     }
 
@@ -277,6 +278,7 @@ impl World {
         }
         enrolment.request = None;
         match result {
+            Ok(joined) if self.managers[machine].was(joined.raft_id) => {}
             Ok(joined) => {
                 let identity = Identity {
                     raft_id: joined.raft_id,

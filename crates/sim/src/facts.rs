@@ -86,7 +86,9 @@ impl Facts {
     pub(crate) fn commit_next(&mut self, raft_id: u64) -> Result<Applied, String> {
         let index = self.index + 1;
         let Some(entry) = self.logs.entry_of(raft_id, index).cloned() else {
-            return Err(format!("member {raft_id:x} applied {index}, which is not in its log"));
+            return Err(format!(
+                "member {raft_id:x} applied {index}, which is not in its log"
+            ));
         };
         self.check_majority(&entry)?;
         self.terms.insert(index, entry.term);
@@ -97,7 +99,9 @@ impl Facts {
             let decoded = log::decode_actions(&entry.data, &mut self.cache);
             let (request, actions) = decoded.map_err(|error| format!("entry {index}: {error}"))?;
             if request != 0 && !self.requests.insert((entry.term, request)) {
-                return Err(format!("request {request:x} is committed twice, again by {index}"));
+                return Err(format!(
+                    "request {request:x} is committed twice, again by {index}"
+                ));
             }
             for action in &actions {
                 let applied = self.store.apply(action);

@@ -112,4 +112,3 @@ fn jump(rng: &mut Rng) -> i64 {
         millis * 1_000_000
     }
 }
-

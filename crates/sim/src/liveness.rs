@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use skep_model::{
-    Availability, Node, NodeState, Protocol, PublishMode, RestartCondition, Role, Service, ServiceMode,
-    Slot, Task, TaskState, UpdateState, constraint,
+    Availability, Node, NodeState, Protocol, PublishMode, RestartCondition, Role, Service,
+    ServiceMode, Slot, Task, TaskState, UpdateState, constraint,
 };
 use skep_store::Store;
 
@@ -19,6 +19,11 @@ pub(crate) fn unmet(world: &World) -> Vec<String> {
     let mut unmet = Vec::new();
     let Some(leader) = world.managers.iter().find(|manager| manager.is_leading()) else {
         unmet.push("nobody leads".to_owned());
+        for (machine, manager) in world.managers.iter().enumerate() {
+            let raft = manager.replica().map(skep_manager::Replica::raft);
+            let id = manager.raft_id();
+            unmet.push(format!("{machine}: member {id:x?}, {raft:x?}"));
+        }
         return unmet;
     };
     let Some(store) = leader.store() else {
@@ -70,7 +75,9 @@ fn check_managers(world: &World, store: &Store, unmet: &mut Vec<String>) {
         };
         if replica.core().index() != index {
             let at = replica.core().index();
-            unmet.push(format!("manager {machine} is at {at}, committed is {index}"));
+            unmet.push(format!(
+                "manager {machine} is at {at}, committed is {index}"
+            ));
         }
         if replica.group().leader.is_none() {
             unmet.push(format!("manager {machine} knows no leader"));

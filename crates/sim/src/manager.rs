@@ -5,7 +5,10 @@
 //! jumps. Above 400 lines because the process, what it is told and what it puts out share all of
 //! its state.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use skep_manager::{
     Replica, StepRefused, core,
@@ -66,6 +69,8 @@ pub(crate) struct Manager {
     bootstrap: Option<Bootstrap>,
     /// None while the machine is no member of the raft group.
     identity: Option<Identity>,
+    /// Raft ids it had and whose logs it deleted. Never again: it has forgotten its votes.
+    former: BTreeSet<u64>,
     rng: Rng,
     life: u64,
     running: Option<Running>,
@@ -101,6 +106,7 @@ impl Manager {
             index,
             bootstrap,
             identity,
+            former: BTreeSet::new(),
             rng,
             life: 0,
             running: None,
@@ -113,7 +119,8 @@ impl Manager {
 
     /// Whether it leads.
     pub(crate) fn is_leading(&self) -> bool {
-        self.replica().is_some_and(|replica| replica.core().is_leading())
+        self.replica()
+            .is_some_and(|replica| replica.core().is_leading())
     }
 
     /// The replica, while it runs.
@@ -129,6 +136,11 @@ impl Manager {
     /// Its raft id, while it is a member.
     pub(crate) fn raft_id(&self) -> Option<u64> {
         self.identity.as_ref().map(|identity| identity.raft_id)
+    }
+
+    /// Whether it was a member under this id and has deleted its log.
+    pub(crate) fn was(&self, raft_id: u64) -> bool {
+        self.former.contains(&raft_id)
     }
 
     /// The machine that leads, as far as this manager knows.
@@ -150,9 +162,10 @@ impl Manager {
 
     /// Is no member any more: the process ends and its log is deleted.
     pub(crate) fn leave(&mut self, ctx: &mut Context) {
-        if self.identity.take().is_none() {
+        let Some(identity) = self.identity.take() else {
             return;
-        }
+        };
+        self.former.insert(identity.raft_id);
         ctx.trace(format_args!("machine {} is no member any more", self.index));
         self.end(ctx, None);
     }
@@ -247,7 +260,8 @@ impl Manager {
         ));
         if is_handing_over {
             let (manager, life) = (self.index, self.life);
-            ctx.queue.after(HAND_OVER_MAX, Event::Stop { manager, life });
+            ctx.queue
+                .after(HAND_OVER_MAX, Event::Stop { manager, life });
             self.drive(ctx, |_, _, _| {});
         } else {
             self.crash(ctx);
@@ -283,13 +297,26 @@ impl Manager {
     }
 
     /// A raft message. An error means that the sender must be told that it was removed.
-    pub(crate) fn raft_message(&mut self, ctx: &mut Context, message: Message) -> Result<(), u64> {
+    pub(crate) fn raft_message(
+        &mut self,
+        ctx: &mut Context,
+        sender: ManagerIndex,
+        message: Message,
+    ) -> Result<(), u64> {
         let from = message.from;
+        let contact = Member {
+            raft_id: from,
+            node_id: ctx.nodes[sender],
+            addr: addr_of(sender),
+        };
         if self.raft_id() != Some(message.to) {
             return Ok(());
         }
         let mut result = Ok(());
-        self.drive(ctx, |replica, now, _| result = replica.step(now, message));
+        self.drive(ctx, |replica, now, _| {
+            replica.contact(contact);
+            result = replica.step(now, message);
+        });
         match result {
             Err(StepRefused::SenderRemoved) => Err(from),
             Ok(()) | Err(StepRefused::Stopped | StepRefused::Inadmissible) => Ok(()),
@@ -515,7 +542,12 @@ impl Manager {
             Output::Send {
                 connection,
                 message,
-            } => self.send(ctx, connection.0, message, (index, next.unwrap_or(core_index))),
+            } => self.send(
+                ctx,
+                connection.0,
+                message,
+                (index, next.unwrap_or(core_index)),
+            ),
             Output::Close { connection, reason } => {
                 ctx.trace(format_args!("connection {} closed: {reason}", connection.0));
                 ctx.close(connection.0, reason);
@@ -562,14 +594,18 @@ impl Manager {
         let Some(index) = index_of(&to.addr) else {
             return;
         };
-        let is_accepted =
-            message.kind == MessageKind::AppendResponse as i32 && !message.reject;
+        let is_accepted = message.kind == MessageKind::AppendResponse as i32 && !message.reject;
         if ctx.bug == Some(Bug::CountTwice) && is_accepted {
             let group = self.replica().map(|replica| replica.group().clone());
             let ids = group.iter().flat_map(|group| group.members.keys());
-            let other = ids.copied().find(|id| *id != message.from && *id != message.to);
+            let other = ids
+                .copied()
+                .find(|id| *id != message.from && *id != message.to);
             if let Some(from) = other {
-                let message = Message { from, ..message.clone() };
+                let message = Message {
+                    from,
+                    ..message.clone()
+                };
                 ctx.send_to_peer(self.index, index, message);
             }
         }

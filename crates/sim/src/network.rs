@@ -276,12 +276,7 @@ impl Network {
     }
 
     /// A manager died: its connections are reset, as far as the network lets agents know.
-    pub(crate) fn manager_died(
-        &mut self,
-        queue: &mut Queue,
-        links: &Links,
-        manager: ManagerIndex,
-    ) {
+    pub(crate) fn manager_died(&mut self, queue: &mut Queue, links: &Links, manager: ManagerIndex) {
         let relayed = |(_, c): &(&u64, &Connection)| c.via == Some(manager) && c.is_manager_open;
         let numbers: Vec<u64> = self
             .connections

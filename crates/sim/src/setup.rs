@@ -142,6 +142,7 @@ fn plain_node(id: NodeId, role: Role, rng: &mut Rng) -> Node {
             cn: id.to_string(),
         },
         role,
+        attachments: Vec::new(),
         vxlan_udp_port: 0,
     }
 }

@@ -33,7 +33,10 @@ impl Vault for FakeVault {
         order: &Order<'_>,
         _now: Timestamp,
     ) -> Result<Vec<u8>, String> {
-        let root = root.root_rotation.as_ref().map_or(&root.ca_cert, |new| &new.ca_cert);
+        let root = root
+            .root_rotation
+            .as_ref()
+            .map_or(&root.ca_cert, |new| &new.ca_cert);
         let root = String::from_utf8_lossy(root).into_owned();
         let text = format!("{} {:?} by {root}", order.node_id, order.role);
         let chain = self.made(&text).into_bytes();

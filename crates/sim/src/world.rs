@@ -319,7 +319,7 @@ impl World {
 
     fn raft(&mut self, from: usize, to: usize, message: skep_raft::Message) {
         let ctx = &mut self.ctx;
-        if let Err(raft_id) = self.managers[to].raft_message(ctx, message)
+        if let Err(raft_id) = self.managers[to].raft_message(ctx, from, message)
             && let Some(delay) = ctx.links.request(to, from)
         {
             let event = Event::Expelled {
@@ -439,4 +439,3 @@ impl World {
         }
     }
 }
-

@@ -34,14 +34,14 @@ impl MemberLog {
         if let Some(snapshot) = &ready.snapshot {
             self.terms.clear();
             self.floor = snapshot.index();
-            self.terms
-                .insert(snapshot.index(), snapshot.metadata.term);
+            self.terms.insert(snapshot.index(), snapshot.metadata.term);
         }
         if let Some(first) = ready.entries.first() {
             drop(self.terms.split_off(&first.index));
         }
         let entries = ready.entries.iter();
-        self.terms.extend(entries.map(|entry| (entry.index, entry.term)));
+        self.terms
+            .extend(entries.map(|entry| (entry.index, entry.term)));
     }
 
     fn last(&self) -> (u64, u64) {
@@ -89,7 +89,10 @@ impl Logs {
                 continue;
             };
             if hash_of(&known.data) != hash_of(&entry.data) || known.kind != entry.kind {
-                return Err(format!("entry {} of term {} has two contents", key.0, key.1));
+                return Err(format!(
+                    "entry {} of term {} has two contents",
+                    key.0, key.1
+                ));
             }
             match (*known_before, before) {
                 (Some(one), Some(other)) if one != other => {

@@ -135,7 +135,7 @@ impl Acknowledged {
             None => return Err(format!("{id:?} was acknowledged and is gone")),
             Some(Object::Service(service)) => service_marker(&service),
             Some(Object::Node(node)) => node_marker(&node),
-            Some(Object::Task(_) | Object::Cluster(_)) => return Ok(()),
+            Some(Object::Task(_) | Object::Network(_) | Object::Cluster(_)) => return Ok(()),
         };
         if stored < *acknowledged {
             return Err(format!(

@@ -54,9 +54,7 @@ fn check_slot(store: &Store, service: ServiceId, slot: Slot) -> Result<(), Strin
     let is_right = match live.as_slice() {
         [] | [_] => true,
         [one, other] => {
-            one.spec_version != other.spec_version
-                || leaves(store, one)
-                || leaves(store, other)
+            one.spec_version != other.spec_version || leaves(store, one) || leaves(store, other)
         }
         _ => false,
     };
