@@ -5,3 +5,4 @@ mod hostile;
 mod joining;
 mod logs;
 mod rig;
+mod swarmkit;

@@ -16,7 +16,7 @@ use skep_raft::{Message, MessageKind};
 use skep_wire::proto::{
     self, raft_client::RaftClient, raft_membership_client::RaftMembershipClient,
 };
-use tokio::time::timeout;
+use tokio::{sync::mpsc, time::timeout};
 
 use super::rig::{Founder, Node, PATIENCE, client, connect, create, service};
 use crate::{Cluster, RemoteDispatcher, service::REMOVED};
@@ -319,4 +319,69 @@ async fn an_agent_has_its_session_through_a_follower() {
         matches!(refused, DispatchError::PermissionDenied(_)),
         "{refused:?}"
     );
+}
+
+/// A session at whichever manager gives one, with its first heartbeat; returns when it ends.
+async fn register(dispatcher: &RemoteDispatcher, registered: &mpsc::Sender<()>) {
+    let attempt = async || {
+        let request = SessionRequest {
+            description: NodeDescription::default(),
+            session_id: None,
+        };
+        let mut session = dispatcher.session(request).await?;
+        let first = session.recv().await.expect("a session begins")?;
+        dispatcher.managers_changed(first.managers).await;
+        let session_id = first.session_id;
+        let beat = HeartbeatRequest { session_id };
+        dispatcher.heartbeat(beat).await?;
+        Ok::<_, DispatchError>(session)
+    };
+    loop {
+        match attempt().await {
+            Ok(mut session) => {
+                registered.send(()).await.unwrap();
+                while let Some(Ok(_)) = session.recv().await {}
+                return;
+            }
+            Err(DispatchError::NoLeader(_) | DispatchError::Unavailable(_)) => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err(error) => panic!("refused: {error}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agents_find_the_next_leader() {
+    const AGENTS: usize = 20;
+    let (mut founder, second, third) = three().await;
+    let mut agents = tokio::task::JoinSet::new();
+    let (tx, mut registered) = mpsc::channel(AGENTS);
+    for number in 0..AGENTS {
+        let worker = founder.worker().await;
+        // Some at the leader, some at followers.
+        let addr = match number % 3 {
+            0 => founder.addr(),
+            1 => second.addr.to_string(),
+            _ => third.addr.to_string(),
+        };
+        let dispatcher = RemoteDispatcher::new(client(&worker, &addr));
+        let tx = tx.clone();
+        agents.spawn(async move {
+            loop {
+                register(&dispatcher, &tx).await;
+            }
+        });
+    }
+    let mut all_register = async || {
+        for _ in 0..AGENTS {
+            registered.recv().await.unwrap();
+        }
+    };
+    timeout(PATIENCE, all_register()).await.unwrap();
+    founder.node.kill();
+    let limit = Duration::from_secs(10);
+    timeout(limit, all_register()).await.unwrap();
+    assert_eq!(agents.len(), AGENTS, "none gave up");
+    agents.shutdown().await;
 }
