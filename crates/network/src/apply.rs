@@ -131,7 +131,7 @@ impl Kernel {
             Step::SetBridge { name, mac, mtu } => {
                 self.route.set_link(name, *mac, *mtu)?;
                 let index = self.route.link_index(name)?;
-                self.await_carrier(index)?;
+                await_carrier(&mut self.route, index)?;
             }
             Step::RemoveBridgeAddress { bridge, address } => {
                 let index = self.route.link_index(bridge)?;
@@ -175,7 +175,7 @@ impl Kernel {
                 let index = self.route.link_index(link)?;
                 self.route.set_isolated(index, *is_isolated)?;
                 self.route.set_alias_and_up(index, &alias(id))?;
-                self.await_carrier(index)?;
+                await_carrier(&mut self.route, index)?;
             }
         }
         Ok(())
@@ -196,19 +196,19 @@ impl Kernel {
         let index = self.route.link_index(&veth.link)?;
         Ok(self.route.set_isolated(index, veth.is_isolated)?)
     }
+}
 
-    /// Waits until a link and its bridge have noticed that the link's peer is up. Both drop packets before, among them the
-    /// first ARP request, which would delay a first connection by a second.
-    fn await_carrier(&mut self, mut index: u32) -> Result<(), ApplyError> {
-        for _ in 0..CARRIER_ATTEMPT_COUNT_MAX {
-            // Since Linux 6.8 asking is enough: the kernel catches up before it answers.
-            match self.route.carrier(index)? {
-                (true, Some(bridge)) => index = bridge,
-                (true, None) => return Ok(()),
-                (false, _) => std::thread::sleep(CARRIER_ATTEMPT_INTERVAL),
-            }
+/// Waits until a link and its bridge have noticed that the link's peer is up. Both drop packets before, among them the
+/// first ARP request, which would delay a first connection by a second.
+pub(crate) fn await_carrier(socket: &mut RouteSocket, mut index: u32) -> Result<(), NetlinkError> {
+    for _ in 0..CARRIER_ATTEMPT_COUNT_MAX {
+        // Since Linux 6.8 asking is enough: the kernel catches up before it answers.
+        match socket.carrier(index)? {
+            (true, Some(bridge)) => index = bridge,
+            (true, None) => return Ok(()),
+            (false, _) => std::thread::sleep(CARRIER_ATTEMPT_INTERVAL),
         }
-        debug!(link.index = index, "Link does not come up");
-        Ok(())
     }
+    debug!(link.index = index, "Link does not come up");
+    Ok(())
 }

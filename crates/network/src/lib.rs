@@ -10,6 +10,7 @@
 //! the thread that calls [`Network::open`]. Everything up to `plan` is pure; everything from `netlink` on does IO.
 
 mod config;
+mod digest;
 mod endpoint;
 mod error;
 mod pool;
@@ -23,6 +24,7 @@ mod apply;
 mod conntrack;
 mod netlink;
 mod netns;
+mod nfnl;
 mod nft;
 mod observe;
 mod reservation;
@@ -31,6 +33,8 @@ mod sysctl;
 
 mod network;
 mod owner;
+
+pub mod plane;
 
 #[cfg(test)]
 mod testbed;
@@ -42,6 +46,7 @@ pub use error::{Error, Report};
 pub use netlink::NetlinkError;
 pub use netns::NetnsError;
 pub use network::Network;
+pub use nfnl::NetfilterError;
 pub use nft::NftError;
 pub use plan::{
     Desired, DesiredEndpoint, Observed, ObservedBridge, ObservedLink, ObservedRules, Step, Veth,

@@ -12,17 +12,21 @@ use rtnetlink::packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
     NetlinkMessage, NetlinkPayload,
 };
-use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{
     InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
     State,
 };
 use rtnetlink::packet_route::route::{RouteProtocol, RouteScope};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 
 use crate::endpoint::Mac;
+
+mod overlay;
+
+pub(crate) use overlay::TunnelRequest;
 
 /// Link group of links about to be deleted: "skep". One request deletes a group; nobody else uses this number by accident.
 const GROUP_DYING: u32 = 0x736b_6570;
@@ -404,10 +408,7 @@ fn address_message(index: u32, address: IpNet) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.index = index;
     message.header.prefix_len = address.prefix_len();
-    message.header.family = match ip {
-        IpAddr::V4(_) => rtnetlink::packet_route::AddressFamily::Inet,
-        IpAddr::V6(_) => rtnetlink::packet_route::AddressFamily::Inet6,
-    };
+    message.header.family = family(ip);
     message.attributes = vec![AddressAttribute::Local(ip), AddressAttribute::Address(ip)];
     if let IpNet::V4(net) = address {
         message
@@ -415,6 +416,14 @@ fn address_message(index: u32, address: IpNet) -> AddressMessage {
             .push(AddressAttribute::Broadcast(net.broadcast()));
     }
     message
+}
+
+/// The address family of an address.
+fn family(ip: IpAddr) -> AddressFamily {
+    match ip {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    }
 }
 
 /// Netlink messages are padded to four bytes. A length of zero would never end; it counts as the header's.
@@ -451,11 +460,12 @@ impl NetlinkError {
         if self.is_gone() { Ok(()) } else { Err(self) }
     }
 
+    /// Whether something of that name or number exists.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.errno() == Some(nix::libc::EEXIST)
+    }
+
     fn unless_exists(self) -> Result<(), NetlinkError> {
-        if self.errno() == Some(nix::libc::EEXIST) {
-            Ok(())
-        } else {
-            Err(self)
-        }
+        if self.is_taken() { Ok(()) } else { Err(self) }
     }
 }

@@ -3,6 +3,7 @@
 //! A namespace is made with `lo` up and then bind-mounted, so a mounted one is complete. After each job the thread goes back
 //! to the node's namespace: staying would keep a container's alive.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
@@ -61,10 +62,11 @@ pub(crate) struct Interface {
     pub(crate) gateway: IpAddr,
 }
 
-#[derive(Debug)]
 enum Job {
     Create(PathBuf),
     Configure(PathBuf, Interface),
+    /// Work that sends its own result.
+    Inside(PathBuf, Box<dyn FnOnce() + Send>),
 }
 
 /// Handle of the companion thread; it ends when the handle is dropped.
@@ -101,6 +103,19 @@ fn system(operation: &'static str, path: &Path, source: io::Error) -> NetnsError
     }
 }
 
+// === impl Job ===
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, path) = match self {
+            Job::Create(path) => ("Create", path),
+            Job::Configure(path, _) => ("Configure", path),
+            Job::Inside(path, _) => ("Inside", path),
+        };
+        f.debug_tuple(name).field(path).finish()
+    }
+}
+
 // === impl NetnsThread ===
 
 impl NetnsThread {
@@ -113,7 +128,7 @@ impl NetnsThread {
             .name("skep-netns".to_owned())
             .spawn(move || {
                 for job in inbox {
-                    let outcome = perform(&job);
+                    let outcome = perform(job);
                     // A thread that cannot go home must not do another job; its handle then reports that it ended.
                     let is_home = setns(home.as_fd(), CloneFlags::CLONE_NEWNET).is_ok();
                     if outbox.send(outcome).is_err() || !is_home {
@@ -134,17 +149,43 @@ impl NetnsThread {
         self.perform(Job::Configure(path.to_owned(), interface))
     }
 
+    /// Does short work inside a mounted namespace: opens sockets, reads and sets sysctls, runs programs.
+    pub(crate) fn inside<T: Send + 'static>(
+        &self,
+        path: &Path,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, NetnsError> {
+        let (outbox, result) = sync_channel(1);
+        let work = Box::new(move || {
+            // The receiver lives until this job is done.
+            let _ = outbox.send(work());
+        });
+        self.perform(Job::Inside(path.to_owned(), work))?;
+        result.recv().map_err(|_| NetnsError::Thread)
+    }
+
     fn perform(&self, job: Job) -> Result<(), NetnsError> {
         self.jobs.send(job).map_err(|_| NetnsError::Thread)?;
         self.done.recv().map_err(|_| NetnsError::Thread)?
     }
 }
 
-fn perform(job: &Job) -> Result<(), NetnsError> {
+fn perform(job: Job) -> Result<(), NetnsError> {
     match job {
-        Job::Create(path) => create(path),
-        Job::Configure(path, interface) => configure(path, *interface),
+        Job::Create(path) => create(&path),
+        Job::Configure(path, interface) => configure(&path, interface),
+        Job::Inside(path, work) => {
+            enter(&path)?;
+            work();
+            Ok(())
+        }
     }
+}
+
+fn enter(path: &Path) -> Result<(), NetnsError> {
+    let netns = File::open(path).map_err(|source| system("open", path, source))?;
+    setns(netns.as_fd(), CloneFlags::CLONE_NEWNET)
+        .map_err(|errno| system("enter", path, errno.into()))
 }
 
 fn create(path: &Path) -> Result<(), NetnsError> {
@@ -168,9 +209,7 @@ fn create(path: &Path) -> Result<(), NetnsError> {
 }
 
 fn configure(path: &Path, interface: Interface) -> Result<(), NetnsError> {
-    let netns = File::open(path).map_err(|source| system("open", path, source))?;
-    setns(netns.as_fd(), CloneFlags::CLONE_NEWNET)
-        .map_err(|errno| system("enter", path, errno.into()))?;
+    enter(path)?;
     let inside = || {
         let mut socket = RouteSocket::open()?;
         let index = socket.link_index(CONTAINER_INTERFACE)?;

@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use crate::plan::ObservedRules;
 use crate::ports::Protocol;
-use crate::rules::{DIGEST_PREFIX, MAP_ADDR, MAP_ANY, PortRule, Ruleset, TABLE};
+pub(crate) use crate::rules::DIGEST_PREFIX;
+use crate::rules::{MAP_ADDR, MAP_ANY, PortRule, Ruleset, TABLE};
 
 /// The program, found on `PATH`.
 const NFT: &str = "nft";
@@ -55,6 +56,22 @@ pub(crate) fn observe(expected: &Ruleset) -> Result<Option<ObservedRules>, NftEr
         Err(NftError::Refused(_)) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Whether a table has a digest and as many rules as the digest stands for.
+pub(crate) fn is_whole(table: &str, digest: &str, rule_count: usize) -> Result<bool, NftError> {
+    let arguments: Vec<&str> = ["list", "table"]
+        .into_iter()
+        .chain(table.split(' '))
+        .collect();
+    let listing = match list(&arguments) {
+        Ok(listing) => listing,
+        Err(NftError::Refused(_)) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let wanted = format!("{DIGEST_PREFIX}{digest}");
+    let has_digest = objects(&listing, "chain").any(|chain| chain["name"] == wanted.as_str());
+    Ok(has_digest && objects(&listing, "rule").count() == rule_count)
 }
 
 /// Base chains of others on the forward hook that drop by policy, as `family table chain`.

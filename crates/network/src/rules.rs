@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::digest::fnv1a;
 use crate::ports::{HostPort, Protocol};
 
 /// Our table. IPv6 will have one of the same name in its family.
@@ -193,13 +194,6 @@ impl Ruleset {
         }
         text
     }
-}
-
-/// FNV-1a, 64 bits: names a text, promises nothing against an adversary.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }
 
 // === impl PortRule ===

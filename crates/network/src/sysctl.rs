@@ -17,6 +17,18 @@ pub(crate) const IP_FORWARD: &str = "ipv4/ip_forward";
 /// `net.bridge.bridge-nf-call-iptables`; does not exist without the `br_netfilter` module.
 pub(crate) const BRIDGE_FILTER: &str = "bridge/bridge-nf-call-iptables";
 
+/// Whether IP and ARP rules see bridged packets.
+pub(crate) const BRIDGE_FILTERS: [&str; 3] = [
+    BRIDGE_FILTER,
+    "bridge/bridge-nf-call-ip6tables",
+    "bridge/bridge-nf-call-arptables",
+];
+
+/// `net.ipv6.conf.<interface>.disable_ipv6`.
+pub(crate) fn disable_ipv6(interface: &str) -> String {
+    format!("ipv6/conf/{interface}/disable_ipv6")
+}
+
 /// `net.ipv4.conf.<interface>.route_localnet`.
 pub(crate) fn route_localnet(interface: &str) -> String {
     format!("ipv4/conf/{interface}/route_localnet")
@@ -33,6 +45,17 @@ pub(crate) fn turn_on(key: &str) -> Result<(), SysctlError> {
         return Ok(());
     }
     std::fs::write(path(key), "1").map_err(|source| SysctlError {
+        path: path(key),
+        source,
+    })
+}
+
+/// Writes a value, unless it is there already.
+pub(crate) fn set(key: &str, value: &str) -> Result<(), SysctlError> {
+    if std::fs::read_to_string(path(key)).is_ok_and(|old| old.trim() == value) {
+        return Ok(());
+    }
+    std::fs::write(path(key), value).map_err(|source| SysctlError {
         path: path(key),
         source,
     })

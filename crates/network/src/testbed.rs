@@ -14,6 +14,8 @@ use nix::sys::socket::{Shutdown, shutdown};
 
 use crate::ports::Protocol;
 
+pub(crate) mod cluster;
+
 /// How long a client waits; dropped packets make a test take this long.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(300);
 
@@ -127,16 +129,29 @@ pub(crate) fn inside<T: Send + 'static>(
     .unwrap()
 }
 
+fn answer(name: Option<&str>, peer: SocketAddr) -> String {
+    name.map_or_else(|| peer.ip().to_string(), str::to_owned)
+}
+
 // === impl Server ===
 
 impl Server {
     pub(crate) fn tcp(netns: Option<&Path>, address: &str) -> Server {
+        Server::tcp_named(netns, address, None)
+    }
+
+    /// With a name it answers that instead.
+    pub(crate) fn tcp_named(
+        netns: Option<&Path>,
+        address: &str,
+        name: Option<&'static str>,
+    ) -> Server {
         let address: SocketAddr = address.parse().unwrap();
         let listener = inside(netns, move || TcpListener::bind(address).unwrap());
         let stop = Stop::Tcp(listener.try_clone().unwrap());
         let thread = std::thread::spawn(move || {
             while let Ok((mut stream, peer)) = listener.accept() {
-                let _ = stream.write_all(peer.ip().to_string().as_bytes());
+                let _ = stream.write_all(answer(name, peer).as_bytes());
             }
         });
         Server {
@@ -146,6 +161,15 @@ impl Server {
     }
 
     pub(crate) fn udp(netns: Option<&Path>, address: &str) -> Server {
+        Server::udp_named(netns, address, None)
+    }
+
+    /// With a name it answers that instead.
+    pub(crate) fn udp_named(
+        netns: Option<&Path>,
+        address: &str,
+        name: Option<&'static str>,
+    ) -> Server {
         let address: SocketAddr = address.parse().unwrap();
         let socket = inside(netns, move || UdpSocket::bind(address).unwrap());
         let stop = Stop::Udp(socket.try_clone().unwrap());
@@ -153,7 +177,7 @@ impl Server {
             let mut buffer = [0; 64];
             // An empty datagram is the end.
             while let Ok((1.., peer)) = socket.recv_from(&mut buffer) {
-                let _ = socket.send_to(peer.ip().to_string().as_bytes(), peer);
+                let _ = socket.send_to(answer(name, peer).as_bytes(), peer);
             }
         });
         Server {

@@ -1,0 +1,107 @@
+//! Flows of connection tracking: found by where they were sent, and deleted.
+
+use std::net::IpAddr;
+
+use super::{
+    Family, NLM_F_ACK, NLM_F_REQUEST, NetfilterError, NetfilterSocket, Request,
+    SUBSYSTEM_CONNTRACK, find,
+};
+
+const GET: u16 = 1;
+const DELETE: u16 = 2;
+
+/// `CTA_*`.
+const ORIGINAL: u16 = 1;
+const REPLY: u16 = 2;
+const ZONE: u16 = 18;
+
+/// `CTA_TUPLE_IP`, `CTA_TUPLE_PROTO`, `CTA_PROTO_NUM`.
+const TUPLE_IP: u16 = 1;
+const TUPLE_PROTOCOL: u16 = 2;
+const PROTOCOL_NUMBER: u16 = 1;
+
+/// `CTA_IP_V4_SRC` and its neighbours.
+const V4_SOURCE: u16 = 1;
+const V4_DESTINATION: u16 = 2;
+const V6_SOURCE: u16 = 3;
+const V6_DESTINATION: u16 = 4;
+
+/// IP protocol number of UDP.
+pub(crate) const UDP: u8 = 17;
+
+/// A flow, as far as we look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Flow {
+    pub(crate) protocol: u8,
+    /// Where the client sent it.
+    pub(crate) destination: IpAddr,
+    /// Who answers.
+    pub(crate) answerer: IpAddr,
+}
+
+// === impl NetfilterSocket ===
+
+impl NetfilterSocket {
+    /// Deletes the flows of this namespace that `is_doomed` picks, and says how many.
+    pub(crate) fn forget_flows(
+        &mut self,
+        family: Family,
+        is_doomed: impl Fn(&Flow) -> bool,
+    ) -> Result<usize, NetfilterError> {
+        let request = |kind, flags| Request {
+            subsystem: SUBSYSTEM_CONNTRACK,
+            kind,
+            flags,
+            family,
+        };
+        let mut doomed = Vec::new();
+        self.dump(
+            "list flows",
+            request(GET, 0),
+            |_| (),
+            |_, body| {
+                if let Some((flow, original)) = read(body)
+                    && is_doomed(&flow)
+                {
+                    doomed.push((original.to_vec(), find(body, ZONE).map(<[u8]>::to_vec)));
+                }
+            },
+        )?;
+        for (original, zone) in &doomed {
+            let sequence = self.next_sequence();
+            let mut buffer = super::Buffer::default();
+            let flags = NLM_F_REQUEST | NLM_F_ACK;
+            buffer.message(request(DELETE, flags), sequence, |buffer| {
+                buffer.nest(ORIGINAL, |buffer| buffer.bytes.extend(original));
+                if let Some(zone) = zone {
+                    buffer.attribute(ZONE, zone);
+                }
+            });
+            match self.transact("delete a flow", &buffer.bytes, sequence) {
+                Err(NetfilterError::Refused { source, .. })
+                    if source.raw_os_error() == Some(nix::libc::ENOENT) => {}
+                outcome => outcome?,
+            }
+        }
+        Ok(doomed.len())
+    }
+}
+
+/// A flow, and its original direction as the kernel wrote it.
+fn read(body: &[u8]) -> Option<(Flow, &[u8])> {
+    let (original, reply) = (find(body, ORIGINAL)?, find(body, REPLY)?);
+    let protocol = find(find(original, TUPLE_PROTOCOL)?, PROTOCOL_NUMBER)?;
+    let flow = Flow {
+        protocol: *protocol.first()?,
+        destination: address(original, V4_DESTINATION, V6_DESTINATION)?,
+        answerer: address(reply, V4_SOURCE, V6_SOURCE)?,
+    };
+    Some((flow, original))
+}
+
+fn address(tuple: &[u8], v4: u16, v6: u16) -> Option<IpAddr> {
+    let ip = find(tuple, TUPLE_IP)?;
+    let v4 = find(ip, v4).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
+    let v6 = || find(ip, v6).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
+    v4.map(IpAddr::from).or_else(|| v6().map(IpAddr::from))
+}

@@ -1,0 +1,286 @@
+//! Reads sandboxes and the containers' ends of their ports into values. No decisions.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::link::{
+    InfoBridgePort, InfoData, InfoPortData, InfoVxlan, LinkAttribute, LinkInfo, LinkMessage,
+};
+use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
+
+use super::sandbox::{BRIDGE, LinkState, PortState, State, Tunnel, VXLAN, is_port_name};
+use crate::endpoint::Mac;
+use crate::netlink::{self, NetlinkError, RouteSocket};
+
+/// What a container has of an interface: addresses and direct routes.
+pub(crate) type Inside = (BTreeSet<IpNet>, BTreeSet<IpNet>);
+
+/// Everything in a sandbox. What lies inside containers is left open.
+pub(crate) fn sandbox(socket: &mut RouteSocket) -> Result<State, NetlinkError> {
+    let links = socket.links()?;
+    let find = |wanted: &str| links.iter().find(|link| name(link) == Some(wanted));
+    let bridge = find(BRIDGE);
+    let bridge_index = bridge.map(|link| link.header.index);
+    let tunnel = find(VXLAN);
+    let mut state = State {
+        bridge: bridge.map(|link| link_state(link, netlink::is_up(link))),
+        tunnel: tunnel.and_then(|link| {
+            let is_ready = netlink::is_up(link) && is_in(link, bridge_index);
+            Some((tunnel_of(link)?, link_state(link, is_ready)))
+        }),
+        ..State::default()
+    };
+    for link in &links {
+        if let Some(name) = name(link).filter(|name| is_port_name(name)) {
+            state
+                .ports
+                .insert(name.to_owned(), port(link, bridge_index));
+        }
+    }
+    if let Some(tunnel) = tunnel {
+        let index = tunnel.header.index;
+        let is_here = |entry: &NeighbourMessage| entry.header.ifindex == index;
+        let forwarding = socket.neighbours(AddressFamily::Bridge)?;
+        let forwarding = forwarding.iter().filter(|entry| is_here(entry));
+        state.forwarding = forwarding.filter_map(forwarding_entry).collect();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let neighbours = socket.neighbours(family)?;
+            let neighbours = neighbours.iter().filter(|entry| is_here(entry));
+            state
+                .neighbours
+                .extend(neighbours.filter_map(neighbour_entry));
+        }
+    }
+    Ok(state)
+}
+
+/// The tunnel and ports of a sandbox.
+pub(crate) fn link_names(socket: &mut RouteSocket) -> Result<Vec<String>, NetlinkError> {
+    let links = socket.links()?;
+    let ours = |name: &&str| *name == VXLAN || is_port_name(name);
+    Ok(links
+        .iter()
+        .filter_map(name)
+        .filter(ours)
+        .map(str::to_owned)
+        .collect())
+}
+
+/// Addresses and direct routes of every interface of a container that is up.
+pub(crate) fn container(
+    socket: &mut RouteSocket,
+) -> Result<BTreeMap<String, Inside>, NetlinkError> {
+    let (links, addresses, routes) = (socket.links()?, socket.addresses()?, socket.routes()?);
+    let up = links.iter().filter(|link| netlink::is_up(link));
+    let interfaces = up.filter_map(|link| {
+        let index = link.header.index;
+        let addresses = addresses
+            .iter()
+            .filter_map(|message| address(message, index));
+        let routes = routes
+            .iter()
+            .filter_map(|message| direct_route(message, index));
+        Some((
+            name(link)?.to_owned(),
+            (addresses.collect(), routes.collect()),
+        ))
+    });
+    Ok(interfaces.collect())
+}
+
+/// The MTU of the link that has an address.
+pub(crate) fn mtu_of(
+    socket: &mut RouteSocket,
+    wanted: IpAddr,
+) -> Result<Option<u32>, NetlinkError> {
+    let addresses = socket.addresses()?;
+    let is_wanted = |attribute: &AddressAttribute| matches!(attribute, AddressAttribute::Local(ip) | AddressAttribute::Address(ip) if *ip == wanted);
+    let index = addresses
+        .iter()
+        .find(|message| message.attributes.iter().any(is_wanted))
+        .map(|message| message.header.index);
+    let links = socket.links()?;
+    let link = links.iter().find(|link| Some(link.header.index) == index);
+    Ok(link.map(mtu))
+}
+
+fn link_state(link: &LinkMessage, is_ready: bool) -> LinkState {
+    LinkState {
+        mtu: mtu(link),
+        is_ready,
+    }
+}
+
+fn port(link: &LinkMessage, bridge_index: Option<u32>) -> PortState {
+    let alias = link
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::IfAlias(alias) => Some(alias.clone()),
+            _ => None,
+        });
+    let is_closed = |info: &LinkInfo| match info {
+        LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
+            port.contains(&InfoBridgePort::UnicastFlood(false))
+                && port.contains(&InfoBridgePort::Learning(false))
+        }
+        _ => false,
+    };
+    let is_static = infos(link).any(is_closed);
+    let is_ready = netlink::is_up(link) && is_in(link, bridge_index) && is_static;
+    PortState {
+        alias,
+        link: link_state(link, is_ready),
+        inside: None,
+    }
+}
+
+fn tunnel_of(link: &LinkMessage) -> Option<Tunnel> {
+    let data = infos(link).find_map(|info| match info {
+        LinkInfo::Data(InfoData::Vxlan(data)) => Some(data),
+        _ => None,
+    })?;
+    let (mut vni, mut port, mut local) = (None, None, None);
+    for item in data {
+        match item {
+            InfoVxlan::Id(id) => vni = Some(*id),
+            InfoVxlan::Port(number) => port = Some(*number),
+            InfoVxlan::Local(ip) => local = Some(IpAddr::V4(*ip)),
+            InfoVxlan::Local6(ip) => local = Some(IpAddr::V6(*ip)),
+            _ => {}
+        }
+    }
+    Some(Tunnel {
+        vni: vni?,
+        port: port?,
+        local: local?,
+    })
+}
+
+fn forwarding_entry(entry: &NeighbourMessage) -> Option<(Mac, IpAddr)> {
+    let (mac, destination) = entry_parts(entry);
+    Some((mac?, destination?))
+}
+
+fn neighbour_entry(entry: &NeighbourMessage) -> Option<(IpAddr, Mac)> {
+    let (mac, destination) = entry_parts(entry);
+    Some((destination?, mac?))
+}
+
+fn entry_parts(entry: &NeighbourMessage) -> (Option<Mac>, Option<IpAddr>) {
+    let (mut mac, mut destination) = (None, None);
+    for attribute in &entry.attributes {
+        match attribute {
+            NeighbourAttribute::LinkLayerAddress(bytes) => {
+                mac = bytes.as_slice().try_into().ok().map(Mac);
+            }
+            NeighbourAttribute::Destination(address) => destination = ip(address),
+            _ => {}
+        }
+    }
+    (mac, destination)
+}
+
+/// Addresses of forwarding entries come as bytes: their family is the bridge's.
+fn ip(address: &NeighbourAddress) -> Option<IpAddr> {
+    match address {
+        NeighbourAddress::Inet(ip) => Some(IpAddr::V4(*ip)),
+        NeighbourAddress::Inet6(ip) => Some(IpAddr::V6(*ip)),
+        NeighbourAddress::Other(bytes) => {
+            let v4 = <[u8; 4]>::try_from(bytes.as_slice()).map(IpAddr::from);
+            let v6 = || <[u8; 16]>::try_from(bytes.as_slice()).map(IpAddr::from);
+            v4.or_else(|_| v6()).ok()
+        }
+        _ => None,
+    }
+}
+
+fn address(message: &AddressMessage, index: u32) -> Option<IpNet> {
+    if message.header.index != index {
+        return None;
+    }
+    let pick = |is_local: bool| {
+        message
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                AddressAttribute::Local(ip) if is_local => Some(*ip),
+                AddressAttribute::Address(ip) if !is_local => Some(*ip),
+                _ => None,
+            })
+    };
+    let ip = pick(true).or_else(|| pick(false))?;
+    let is_link_local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    let net = IpNet::new(ip, message.header.prefix_len).ok()?;
+    (!is_link_local).then_some(net)
+}
+
+fn direct_route(message: &RouteMessage, index: u32) -> Option<IpNet> {
+    let mut destination = None;
+    let mut is_here = false;
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(ip)) => {
+                destination = Some(IpAddr::V4(*ip));
+            }
+            RouteAttribute::Destination(RouteAddress::Inet6(ip)) => {
+                destination = Some(IpAddr::V6(*ip));
+            }
+            RouteAttribute::Oif(oif) => is_here = *oif == index,
+            RouteAttribute::Gateway(_) => return None,
+            _ => {}
+        }
+    }
+    let is_direct =
+        destination.is_some_and(|ip| ip.is_ipv6()) || message.header.scope == RouteScope::Link;
+    let net = IpNet::new(destination?, message.header.destination_prefix_length).ok()?;
+    (is_here && is_direct).then_some(net)
+}
+
+fn infos(link: &LinkMessage) -> impl Iterator<Item = &LinkInfo> {
+    link.attributes
+        .iter()
+        .filter_map(|attribute| match attribute {
+            LinkAttribute::LinkInfo(infos) => Some(infos),
+            _ => None,
+        })
+        .flatten()
+}
+
+/// Whether a link is a port of a bridge that exists.
+fn is_in(link: &LinkMessage, bridge_index: Option<u32>) -> bool {
+    bridge_index.is_some() && controller(link) == bridge_index
+}
+
+fn controller(link: &LinkMessage) -> Option<u32> {
+    link.attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::Controller(index) => Some(*index),
+            _ => None,
+        })
+}
+
+fn mtu(link: &LinkMessage) -> u32 {
+    let mtu = link
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::Mtu(mtu) => Some(*mtu),
+            _ => None,
+        });
+    mtu.unwrap_or(0)
+}
+
+fn name(link: &LinkMessage) -> Option<&str> {
+    link.attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name.as_str()),
+            _ => None,
+        })
+}

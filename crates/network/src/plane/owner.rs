@@ -1,0 +1,410 @@
+//! The owner thread: keeps the node's value, plans, performs, remembers what it believes the kernel holds.
+//!
+//! What was performed without a failure is believed, so an update is compared with memory, not with the kernel. A failure ends
+//! the belief in that network; reconciliation asks the kernel about everything.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+
+use tokio::sync::oneshot;
+use tracing::{debug, info, warn};
+
+use super::Error;
+use super::client;
+use super::desired::Desired;
+use super::hands::{ActionError, Hands};
+use super::report::{Failure, Report, Scope, Step};
+use super::sandbox::{self, Action, State, Wish};
+use super::tunnels;
+use crate::error::ErrorChain;
+use crate::state::StateDir;
+
+/// What VXLAN adds to a packet: outer Ethernet is not counted by the outer MTU, inner Ethernet is. IPv4 20, UDP 8, VXLAN 8,
+/// Ethernet 14.
+const OVERHEAD_V4: u32 = 50;
+
+/// The same with an outer IPv6 header of 40.
+const OVERHEAD_V6: u32 = 70;
+
+/// Assumed of a data path whose address is on no interface (yet).
+const MTU_FALLBACK: u32 = 1500;
+
+mod clients;
+
+/// A request to the owner thread.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Update {
+        desired: Box<Desired>,
+        reply: Reply<Report>,
+    },
+    Reconcile {
+        reply: Reply<Report>,
+    },
+    Doctor {
+        reply: Reply<Vec<String>>,
+    },
+    Remove {
+        reply: Reply<()>,
+    },
+    Close {
+        reply: Reply<()>,
+    },
+    /// Makes the owner fail after some more actions.
+    #[cfg(test)]
+    Doom {
+        actions: u32,
+    },
+}
+
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+/// The node's value, and the hands that change the kernel.
+#[derive(Debug)]
+pub(crate) struct Owner {
+    hands: Hands,
+    dir: StateDir,
+    desired: Option<Arc<Desired>>,
+    /// What sandboxes are believed to hold. A network without a belief is observed first.
+    beliefs: BTreeMap<String, State>,
+    /// Containers whose rules are believed to be as they should.
+    clients: BTreeSet<String>,
+    /// Deletions that wait until virtual addresses have changed.
+    deferred: Vec<(String, Action)>,
+    /// Networks whose sandbox is believed not to exist need no observation either.
+    is_observed: bool,
+    mtu_max: u32,
+    warnings: Vec<String>,
+}
+
+/// Tells a caller, if it still waits.
+fn answer<T>(reply: Reply<T>, outcome: Result<T, Error>) {
+    // A caller that has gone away does not need its answer.
+    let _ = reply.send(outcome);
+}
+
+// === impl Owner ===
+
+impl Owner {
+    /// The thread's body.
+    pub(crate) fn run(run_dir: PathBuf, commands: &Receiver<Command>, ready: Reply<()>) {
+        let mut owner = match Owner::open(run_dir) {
+            Ok(owner) => owner,
+            Err(error) => return answer(ready, Err(error)),
+        };
+        answer(ready, Ok(()));
+        for command in commands {
+            match command {
+                Command::Update { desired, reply } => answer(reply, owner.update(*desired)),
+                Command::Reconcile { reply } => answer(reply, owner.reconcile()),
+                Command::Doctor { reply } => answer(reply, owner.doctor()),
+                Command::Remove { reply } => return answer(reply, owner.remove()),
+                Command::Close { reply } => return answer(reply, Ok(())),
+                #[cfg(test)]
+                Command::Doom { actions } => owner.hands.actions_left = Some(actions),
+            }
+        }
+    }
+
+    fn open(run_dir: PathBuf) -> Result<Owner, Error> {
+        let dir = StateDir::open(&run_dir).map_err(Arc::new)?;
+        let hands = Hands::open(&run_dir).map_err(Arc::new)?;
+        Ok(Owner {
+            hands,
+            dir,
+            desired: None,
+            beliefs: BTreeMap::new(),
+            clients: BTreeSet::new(),
+            deferred: Vec::new(),
+            is_observed: false,
+            mtu_max: MTU_FALLBACK - OVERHEAD_V4,
+            warnings: Vec::new(),
+        })
+    }
+
+    /// Takes a new value and performs what it changes.
+    fn update(&mut self, desired: Desired) -> Result<Report, Error> {
+        let mistakes = desired.check();
+        if !mistakes.is_empty() {
+            return Err(Error::Desired(mistakes));
+        }
+        let old = self.desired.clone();
+        if let Some(old) = old
+            .as_ref()
+            .filter(|old| desired.generation < old.generation)
+        {
+            return Err(Error::Stale {
+                given: desired.generation,
+                current: old.generation,
+            });
+        }
+        self.desired = Some(Arc::new(desired));
+        let (Some(old), Some(new), true) = (old, self.desired.clone(), self.is_observed) else {
+            return self.reconcile();
+        };
+        if old.data_path != new.data_path {
+            return self.reconcile();
+        }
+        let mut report = self.new_report();
+        self.perform_networks(&new, &touched(&old, &new), &mut report);
+        self.change_clients(&old, &new, &mut report);
+        self.finish(&mut report)?;
+        Ok(report)
+    }
+
+    /// Compares everything with the kernel and repairs it.
+    fn reconcile(&mut self) -> Result<Report, Error> {
+        self.beliefs.clear();
+        self.clients.clear();
+        let Some(desired) = self.desired.clone() else {
+            return Ok(Report::default());
+        };
+        let touched: BTreeSet<String> = desired.networks.keys().cloned().collect();
+        self.observe_data_path(&desired)?;
+        let mut report = self.new_report();
+        self.is_observed = true;
+        if let Err(error) = self.repair_tunnels(desired.data_path.port, &mut report) {
+            report.fail(Scope::Node, error);
+        }
+        self.perform_networks(&desired, &touched, &mut report);
+        self.repair_clients(&desired, &mut report);
+        self.finish(&mut report)?;
+        if !report.steps.is_empty() {
+            let (steps, failures) = (report.steps.len(), report.failures.len());
+            info!(steps, failures, "Data plane repaired");
+        }
+        Ok(report)
+    }
+
+    /// Says what a reconciliation would do, without doing it.
+    fn doctor(&mut self) -> Result<Vec<String>, Error> {
+        let Some(desired) = self.desired.clone() else {
+            return Ok(Vec::new());
+        };
+        self.observe_data_path(&desired)?;
+        let mut findings = self.warnings.clone();
+        let mut steps = Vec::new();
+        if let Some(action) = tunnels::plan(desired.data_path.port).map_err(Arc::new)? {
+            steps.push(Step::Node(action));
+        }
+        for (id, network) in &desired.networks {
+            let wish = Wish::new(&desired, id, network, self.mtu_max);
+            let state = self.observe(id, &wish).map_err(Arc::new)?;
+            let actions = sandbox::plan(&wish, state.as_ref());
+            steps.extend(
+                actions
+                    .into_iter()
+                    .map(|action| Step::Network(id.clone(), action)),
+            );
+        }
+        for (id, container) in &desired.containers {
+            match self.hands.observe_client(id, &container.netns_path) {
+                Ok(state) => {
+                    let vips = client::vips(&desired, container);
+                    let actions = client::plan(&state, &client::families(container), &vips);
+                    let actions = actions.into_iter();
+                    steps.extend(actions.map(|action| Step::Container(id.clone(), action)));
+                }
+                Err(error) => findings.push(format!("container {id}: {}", ErrorChain(&error))),
+            }
+        }
+        for id in self.orphans()? {
+            steps.push(Step::Network(id, Action::DeleteSandbox));
+        }
+        findings.extend(super::doctor::findings(&steps));
+        Ok(findings)
+    }
+
+    /// Takes everything away. Continues past failures and returns the first.
+    fn remove(&mut self) -> Result<(), Error> {
+        self.desired = None;
+        let mut report = Report::default();
+        let deleted = self.delete_networks(&mut report);
+        let rules = tunnels::remove().map_err(|error| Error::Action(Arc::new(error)));
+        let files = self.dir.remove();
+        if let Some(failure) = report.failures.into_iter().next() {
+            return Err(Error::Action(failure.error));
+        }
+        deleted.and(rules)?;
+        Ok(files.map_err(Arc::new)?)
+    }
+
+    fn new_report(&self) -> Report {
+        Report {
+            generation: self
+                .desired
+                .as_ref()
+                .map_or(0, |desired| desired.generation),
+            warnings: self.warnings.clone(),
+            ..Report::default()
+        }
+    }
+
+    /// Finds what the data path carries.
+    fn observe_data_path(&mut self, desired: &Desired) -> Result<(), Error> {
+        self.warnings.clear();
+        let address = desired.data_path.address;
+        let found = self.hands.mtu_of(address).map_err(Arc::new)?;
+        if found.is_none() {
+            self.warnings
+                .push(format!("data-path address {address} is on no interface"));
+        }
+        let overhead = if address.is_ipv4() {
+            OVERHEAD_V4
+        } else {
+            OVERHEAD_V6
+        };
+        let carried = found.unwrap_or(MTU_FALLBACK).saturating_sub(overhead);
+        self.mtu_max = carried.max(super::desired::MTU_MIN);
+        if carried < self.mtu_max {
+            self.warnings.push(format!(
+                "data path {address} carries packets of {carried} bytes, fewer than overlays need"
+            ));
+        }
+        for (id, network) in &desired.networks {
+            if let Some(mtu) = network.mtu.filter(|&mtu| mtu > self.mtu_max) {
+                self.warnings.push(format!(
+                    "network `{id}` asks for MTU {mtu}, the data path carries {}",
+                    self.mtu_max
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn repair_tunnels(&mut self, port: u16, report: &mut Report) -> Result<(), ActionError> {
+        if let Some(action) = tunnels::plan(port)? {
+            self.hands.count_action()?;
+            tunnels::perform(&action)?;
+            report.steps.push(Step::Node(action));
+        }
+        Ok(())
+    }
+
+    /// Does the steps of some networks; what fails is reported and does not stop the others.
+    fn perform_networks(&mut self, desired: &Desired, ids: &BTreeSet<String>, report: &mut Report) {
+        for id in ids {
+            if let Some(network) = desired.networks.get(id) {
+                let wish = Wish::new(desired, id, network, self.mtu_max);
+                self.perform_network(id, wish, report);
+            }
+        }
+    }
+
+    fn perform_network(&mut self, id: &str, wish: Wish, report: &mut Report) {
+        let state = match self.beliefs.remove(id) {
+            Some(state) => Ok(Some(state)),
+            None => self.observe(id, &wish),
+        };
+        let actions = match state {
+            Ok(state) => sandbox::plan(&wish, state.as_ref()),
+            Err(error) => return report.fail(Scope::Network(id.to_owned()), error),
+        };
+        let failure_count = report.failures.len();
+        let mut failed = BTreeSet::new();
+        for action in actions {
+            let container = action.container().map(str::to_owned);
+            if container.as_ref().is_some_and(|id| failed.contains(id)) {
+                continue;
+            }
+            if let Action::DeleteOrphans(_) = action {
+                self.deferred.push((id.to_owned(), action));
+                continue;
+            }
+            debug!(network.id = %id, %action, "Overlay action");
+            match (self.hands.perform(id, &action), container) {
+                (Ok(()), _) => report.steps.push(Step::Network(id.to_owned(), action)),
+                (Err(error), Some(container)) => {
+                    failed.insert(container.clone());
+                    report.fail(Scope::Container(container), error);
+                }
+                (Err(error), None) => {
+                    report.fail(Scope::Network(id.to_owned()), error);
+                    break;
+                }
+            }
+        }
+        for failure in report.failures.iter().skip(failure_count) {
+            let Failure { scope, error } = failure;
+            warn!(network.id = %id, %scope, error = %ErrorChain(error.as_ref()), "Overlay action failed");
+        }
+        if report.failures.len() == failure_count {
+            self.beliefs.insert(id.to_owned(), wish.fulfilled());
+        }
+    }
+
+    /// What the kernel holds of a network, with what lies inside its containers.
+    fn observe(&mut self, id: &str, wish: &Wish) -> Result<Option<State>, ActionError> {
+        let Some(mut state) = self.hands.observe(id)? else {
+            return Ok(None);
+        };
+        for (link, port) in &wish.ports {
+            if let Some(port_state) = state.ports.get_mut(link) {
+                // A container that cannot be entered fails when its port is repaired.
+                let seen = self.hands.observe_container(&port.netns_path);
+                port_state.inside = seen.ok().and_then(|mut seen| seen.remove(&port.interface));
+            }
+        }
+        Ok(Some(state))
+    }
+
+    /// Networks that have a sandbox and should not.
+    fn orphans(&self) -> Result<Vec<String>, Error> {
+        let desired = self.desired.as_ref();
+        let is_wanted =
+            |id: &String| desired.is_some_and(|desired| desired.networks.contains_key(id));
+        let found = self.hands.sandboxes().map_err(Arc::new)?;
+        Ok(found.into_iter().filter(|id| !is_wanted(id)).collect())
+    }
+
+    /// What comes last: what nobody needs is deleted.
+    fn finish(&mut self, report: &mut Report) -> Result<(), Error> {
+        for (id, action) in std::mem::take(&mut self.deferred) {
+            match self.hands.perform(&id, &action) {
+                Ok(()) => report.steps.push(Step::Network(id, action)),
+                Err(error) => {
+                    self.beliefs.remove(&id);
+                    report.fail(Scope::Network(id), error);
+                }
+            }
+        }
+        self.delete_networks(report)
+    }
+
+    fn delete_networks(&mut self, report: &mut Report) -> Result<(), Error> {
+        for id in self.orphans()? {
+            self.beliefs.remove(&id);
+            match self.hands.perform(&id, &Action::DeleteSandbox) {
+                Ok(()) => report.steps.push(Step::Network(id, Action::DeleteSandbox)),
+                Err(error) => report.fail(Scope::Network(id), error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Networks a new value changes: their own part, or a container on them.
+fn touched(old: &Desired, new: &Desired) -> BTreeSet<String> {
+    let mut touched = BTreeSet::new();
+    for (id, network) in &new.networks {
+        let is_same = |old: &Arc<_>| Arc::ptr_eq(old, network) || old == network;
+        if !old.networks.get(id).is_some_and(is_same) {
+            touched.insert(id.clone());
+        }
+    }
+    let ids: BTreeSet<&String> = old.containers.keys().chain(new.containers.keys()).collect();
+    for id in ids {
+        let (before, after) = (old.containers.get(id), new.containers.get(id));
+        let is_same = match (before, after) {
+            (Some(before), Some(after)) => Arc::ptr_eq(before, after) || before == after,
+            (None, _) | (_, None) => false,
+        };
+        if !is_same {
+            let containers = before.into_iter().chain(after);
+            touched.extend(containers.flat_map(|one| one.attachments.keys().cloned()));
+        }
+    }
+    touched
+}

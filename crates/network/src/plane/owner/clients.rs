@@ -1,0 +1,113 @@
+//! The owner's work inside containers: virtual addresses. Fast for those believed to be in order, thorough for the rest.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tracing::warn;
+
+use super::Owner;
+use crate::error::ErrorChain;
+use crate::plane::client::{self, Action, Delta};
+use crate::plane::desired::{Container, Desired};
+use crate::plane::report::{Report, Scope, Step};
+
+// === impl Owner ===
+
+impl Owner {
+    /// Follows a new value: what changed on a network is written once and sent to all its containers.
+    pub(super) fn change_clients(&mut self, old: &Desired, new: &Desired, report: &mut Report) {
+        self.forget_clients(new);
+        let deltas = new.networks.iter().filter_map(|(id, network)| {
+            let delta = Delta::between(old.networks.get(id)?, network)?;
+            Some((id.as_str(), delta))
+        });
+        let deltas: BTreeMap<&str, Delta> = deltas.collect();
+        let mut doubtful = Vec::new();
+        for (id, container) in &new.containers {
+            let is_same = |before: &Arc<Container>| {
+                Arc::ptr_eq(before, container) || before.attachments == container.attachments
+            };
+            if !self.clients.contains(id) || !old.containers.get(id).is_some_and(is_same) {
+                self.repair_client(id, container, new, report);
+                continue;
+            }
+            let networks = container.attachments.keys();
+            for delta in networks.filter_map(|network| deltas.get(network.as_str())) {
+                if self.change_client(id, container, delta, report) && !delta.doubtful.is_empty() {
+                    doubtful.push((id, container, delta));
+                }
+            }
+        }
+        // Walking the kernel's flows is slow, so no change of maps waits for it.
+        for (id, container, delta) in doubtful {
+            match self.hands.forget_flows(id, container, &delta.doubtful) {
+                Ok(0) => {}
+                Ok(count) => {
+                    let action = Action::ForgetFlows { count };
+                    report.steps.push(Step::Container(id.clone(), action));
+                }
+                Err(error) => report.fail(Scope::Container(id.clone()), error),
+            }
+        }
+    }
+
+    /// Repairs the rules of every container.
+    pub(super) fn repair_clients(&mut self, desired: &Desired, report: &mut Report) {
+        self.forget_clients(desired);
+        for (id, container) in &desired.containers {
+            self.repair_client(id, container, desired, report);
+        }
+    }
+
+    fn forget_clients(&mut self, desired: &Desired) {
+        let is_here = |id: &String| desired.containers.contains_key(id);
+        self.clients.retain(is_here);
+        self.hands.clients.retain(|id, _| is_here(id));
+    }
+
+    /// Whether the change was made; if not, the container has been repaired instead, or its failure reported.
+    fn change_client(
+        &mut self,
+        id: &str,
+        container: &Container,
+        delta: &Delta,
+        report: &mut Report,
+    ) -> bool {
+        if let Err(error) = self.hands.change_client(id, container, delta) {
+            warn!(endpoint.id = %id, error = %ErrorChain(&error), "Container is not as it was left");
+            self.clients.remove(id);
+            if let Some(desired) = self.desired.clone() {
+                self.repair_client(id, container, &desired, report);
+            }
+            return false;
+        }
+        if !delta.vips.is_empty() {
+            let vips = delta.vips.clone();
+            let action = Action::Balance { vips };
+            report.steps.push(Step::Container(id.to_owned(), action));
+        }
+        true
+    }
+
+    fn repair_client(
+        &mut self,
+        id: &str,
+        container: &Container,
+        desired: &Desired,
+        report: &mut Report,
+    ) {
+        let vips = client::vips(desired, container);
+        match self.hands.repair_client(id, container, &vips) {
+            Ok(actions) => {
+                self.clients.insert(id.to_owned());
+                let actions = actions.into_iter();
+                let steps = actions.map(|action| Step::Container(id.to_owned(), action));
+                report.steps.extend(steps);
+            }
+            Err(error) => {
+                self.clients.remove(id);
+                report.fail(Scope::Container(id.to_owned()), error);
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What others break, and what a crash leaves half made, is repaired.
+
+use super::*;
+
+/// Breaks something, checks what the doctor says, and that one reconciliation repairs it.
+async fn check(break_it: &str, finding: &str) {
+    let (break_it, finding) = (break_it.to_owned(), finding.to_owned());
+    std::thread::spawn(move || {
+        on_cluster(2, async move |cluster| {
+            let a = cluster.add(1, "a", &[("red", "10.0.1.2")]);
+            cluster.add(1, "b", &[("red", "10.0.1.3")]);
+            cluster.add(2, "c", &[("red", "10.0.1.4")]);
+            cluster.update().await;
+            let plane = &cluster.node(1).plane;
+            assert_eq!(plane.doctor().await.unwrap(), [""; 0]);
+            let sandbox = "nsenter --net=/run/plane1/netns/red";
+            run(&break_it.replace("SANDBOX", sandbox));
+            let findings = plane.doctor().await.unwrap().join("\n");
+            assert!(findings.contains(&finding), "{break_it}: {findings}");
+            let report = plane.reconcile().await.unwrap();
+            assert!(report.failures.is_empty(), "{break_it}: {report:?}");
+            assert_eq!(plane.doctor().await.unwrap(), [""; 0], "{break_it}");
+            for to in ["10.0.1.3", "10.0.1.4"] {
+                assert!(can_ping(&a, to), "{break_it}: {to}");
+            }
+        });
+    })
+    .join()
+    .unwrap();
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn deleted_links_and_flushed_tables_are_found_and_repaired() {
+    check(
+        "SANDBOX ip link del br0",
+        "network red: bridge br0 is missing",
+    )
+    .await;
+    check(
+        "SANDBOX ip link del vx0",
+        "tunnel vx0 with id 4097 from 192.0.2.1 port 4789 is missing",
+    )
+    .await;
+    check(
+        "SANDBOX ip link set vx0 down",
+        "tunnel vx0 is not in the bridge, down",
+    )
+    .await;
+    check("ip -n a link del eth1", "container a is not connected").await;
+    check(
+        "ip -n a addr flush dev eth1",
+        "container a: eth1 lacks addresses",
+    )
+    .await;
+    check(
+        "ip -n a link set eth1 down",
+        "container a: eth1 lacks addresses",
+    )
+    .await;
+    check("SANDBOX sh -c 'for l in $(ip -br link | cut -d@ -f1 | grep ^p); do ip link set $l down; done'", "is down or not in the bridge").await;
+    check(
+        "SANDBOX ip neigh flush dev vx0 nud permanent",
+        "address 10.0.1.4 is not known",
+    )
+    .await;
+    check(
+        "SANDBOX bridge fdb del 02:42:0a:00:01:04 dev vx0 dst 192.0.2.2 self",
+        "packets for 02:42:0a:00:01:04 are not sent to node 192.0.2.2",
+    )
+    .await;
+    check(
+        "SANDBOX bridge fdb add 02:42:0a:00:01:99 dev vx0 dst 192.0.2.2 self permanent",
+        "packets for 02:42:0a:00:01:99, which nobody has",
+    )
+    .await;
+    check(
+        "SANDBOX ip link add pdeadbeef type bridge",
+        "link pdeadbeef should not be there",
+    )
+    .await;
+    check(
+        "nsenter --net=/run/netns/node1 nft flush ruleset",
+        "rules that keep tunnels untracked",
+    )
+    .await;
+    check("umount /run/plane1/netns/red", "has no sandbox").await;
+}
+
+#[test]
+fn a_crash_after_any_action_is_healed_by_the_next_start() {
+    for count in 0..14 {
+        on_cluster(1, async move |cluster| {
+            let a = cluster.add(1, "a", &[("red", "10.0.1.2")]);
+            cluster.add(1, "b", &[("red", "10.0.1.3")]);
+            let plane = cluster.node(1).plane.clone();
+            plane.doom(count).await;
+            let report = plane.update(cluster.desired(1)).await;
+            let is_whole = report.is_ok_and(|report| report.failures.is_empty());
+            plane.close().await;
+            let plane = open_plane(&cluster.node(1).netns, 1).unwrap();
+            let report = plane.update(cluster.desired(1)).await.unwrap();
+            assert!(report.failures.is_empty(), "{count}: {report:?}");
+            assert_eq!(
+                is_whole,
+                report.steps.is_empty(),
+                "{count}: {:?}",
+                steps(&report)
+            );
+            assert!(can_ping(&a, "10.0.1.3"), "{count}");
+            assert_eq!(plane.doctor().await.unwrap(), [""; 0], "{count}");
+        });
+    }
+}
+
+#[test]
+fn a_restart_disturbs_no_connection() {
+    on_cluster(2, async |cluster| {
+        let a = cluster.add(1, "a", &[("red", "10.0.1.2")]);
+        let b = cluster.add(2, "b", &[("red", "10.0.1.3")]);
+        cluster.update().await;
+        let listener = inside(Some(&b), || {
+            std::net::TcpListener::bind("0.0.0.0:80").unwrap()
+        });
+        let mut client = inside(Some(&a), || {
+            std::net::TcpStream::connect("10.0.1.3:80").unwrap()
+        });
+        let (mut server, _) = listener.accept().unwrap();
+        cluster.node(1).plane.close().await;
+        let plane = open_plane(&cluster.node(1).netns, 1).unwrap();
+        let report = plane.update(cluster.desired(1)).await.unwrap();
+        assert_eq!(steps(&report), [""; 0]);
+        let mut buffer = [0; 5];
+        std::io::Write::write_all(&mut client, b"hello").unwrap();
+        std::io::Read::read_exact(&mut server, &mut buffer).unwrap();
+        assert_eq!(&buffer, b"hello");
+    });
+}

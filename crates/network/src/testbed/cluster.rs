@@ -1,0 +1,261 @@
+//! Several nodes on one machine: a namespace each, joined by a bridge; containers are namespaces of nobody.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::{inside, on_node, run};
+use crate::endpoint::Mac;
+use crate::plane::{
+    Container, DataPath, Desired, Health, Overlay, Place, Plane, Remote, Report, Service,
+};
+
+/// Networks of the tests: id, VXLAN id, subnets. `red` and `blue` have the same.
+const NETWORKS: [(&str, u32, &[&str]); 4] = [
+    ("red", 4097, &["10.0.1.0/24"]),
+    ("blue", 4098, &["10.0.1.0/24"]),
+    ("dual", 4099, &["10.0.3.0/24", "fd00:3::/64"]),
+    ("wide", 4100, &["10.0.4.0/24", "10.0.5.0/24"]),
+];
+
+/// A cluster; node numbers count from 1.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) members: Vec<Member>,
+    /// Services by network and id, the same on all nodes.
+    pub(crate) services: BTreeMap<(&'static str, &'static str), Arc<Service>>,
+    pub(crate) generation: u64,
+}
+
+/// One node: its namespace and its plane.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) netns: PathBuf,
+    pub(crate) address: IpAddr,
+    pub(crate) plane: Plane,
+}
+
+/// A container with its places: network and addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Member {
+    pub(crate) node: usize,
+    pub(crate) id: &'static str,
+    pub(crate) places: Vec<(&'static str, Vec<IpAddr>)>,
+}
+
+/// Runs a test with `count` nodes at 192.0.2.1, 192.0.2.2, … and the test's own namespace at 192.0.2.254.
+pub(crate) fn on_cluster(count: usize, test: impl AsyncFnOnce(&mut Cluster) + Send + 'static) {
+    on_node(async move |_| {
+        run("ip link add lan0 mtu 1500 type bridge && ip link set lan0 up");
+        run("ip addr del 192.0.2.1/24 dev up0 && ip addr add 192.0.2.254/24 dev lan0");
+        let mut nodes = Vec::new();
+        for number in 1..=count {
+            run(&format!("ip netns add node{number}"));
+            run(&format!(
+                "ip link add n{number} type veth peer name eth0 netns node{number}"
+            ));
+            run(&format!("ip link set n{number} master lan0 up"));
+            let ip = format!("ip -n node{number}");
+            run(&format!("{ip} link set lo up && {ip} link set eth0 up"));
+            run(&format!("{ip} addr add 192.0.2.{number}/24 dev eth0"));
+            run(&format!("ip link show n{number} && {ip} link show eth0"));
+            let netns = PathBuf::from(format!("/run/netns/node{number}"));
+            let address = format!("192.0.2.{number}").parse().unwrap();
+            let plane = open_plane(&netns, number).unwrap();
+            nodes.push(Node {
+                netns,
+                address,
+                plane,
+            });
+        }
+        let mut cluster = Cluster {
+            nodes,
+            members: Vec::new(),
+            services: BTreeMap::new(),
+            generation: 0,
+        };
+        test(&mut cluster).await;
+    });
+}
+
+/// Opens a node's plane from within its namespace.
+pub(crate) fn open_plane(netns: &Path, number: usize) -> Result<Plane, crate::plane::Error> {
+    inside(Some(netns), move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        runtime.block_on(Plane::open(format!("/run/plane{number}")))
+    })
+}
+
+/// The Ethernet address the tests give the container with this address.
+pub(crate) fn mac(address: IpAddr) -> Mac {
+    Mac::from_ip(address)
+}
+
+/// Pings once, from a namespace.
+pub(crate) fn can_ping(from: &Path, to: &str) -> bool {
+    let command = format!("nsenter --net={} busybox ping -c1 -W1 {to}", from.display());
+    let output = std::process::Command::new("sh")
+        .args(["-c", &command])
+        .output()
+        .unwrap();
+    output.status.success()
+}
+
+// === impl Cluster ===
+
+impl Cluster {
+    /// Adds a container's namespace, and the container to the value of the next [`Cluster::update`].
+    pub(crate) fn add(
+        &mut self,
+        node: usize,
+        id: &'static str,
+        places: &[(&'static str, &str)],
+    ) -> PathBuf {
+        run(&format!("ip netns add {id} && ip -n {id} link set lo up"));
+        let mut by_network: Vec<(&'static str, Vec<IpAddr>)> = Vec::new();
+        for (network, address) in places {
+            let address: IpAddr = address.parse().unwrap();
+            match by_network.iter_mut().find(|(id, _)| id == network) {
+                Some((_, addresses)) => addresses.push(address),
+                None => by_network.push((network, vec![address])),
+            }
+        }
+        self.members.push(Member {
+            node,
+            id,
+            places: by_network,
+        });
+        netns_of(id)
+    }
+
+    /// Takes a container out of the value of the next update. Its namespace stays.
+    pub(crate) fn drop(&mut self, id: &str) {
+        self.members.retain(|member| member.id != id);
+    }
+
+    pub(crate) fn node(&self, number: usize) -> &Node {
+        &self.nodes[number - 1]
+    }
+
+    /// What a node should be.
+    pub(crate) fn desired(&self, number: usize) -> Desired {
+        let data_path = DataPath {
+            address: self.node(number).address,
+            port: 4789,
+        };
+        let mut desired = Desired::new(self.generation, data_path);
+        let (local, others): (Vec<&Member>, Vec<&Member>) = self
+            .members
+            .iter()
+            .partition(|member| member.node == number);
+        for (id, vni, subnets) in NETWORKS {
+            let is_on = |member: &&&Member| member.places.iter().any(|(network, _)| *network == id);
+            if !local.iter().any(|member| is_on(&member)) {
+                continue;
+            }
+            let mut remotes = BTreeMap::new();
+            for member in &others {
+                for (_, addresses) in member.places.iter().filter(|(network, _)| *network == id) {
+                    let remote = Remote {
+                        node: self.node(member.node).address,
+                        addresses: addresses.clone(),
+                    };
+                    remotes.insert(mac(addresses[0]), remote);
+                }
+            }
+            let subnets = subnets.iter().map(|net| net.parse::<IpNet>().unwrap());
+            let overlay = Overlay {
+                vni,
+                mtu: None,
+                subnets: subnets.collect(),
+                remotes,
+                services: self.services_on(id),
+            };
+            desired.networks.insert(id.to_owned(), Arc::new(overlay));
+        }
+        for member in local {
+            desired
+                .containers
+                .insert(member.id.to_owned(), Arc::new(container(member)));
+        }
+        desired
+    }
+
+    /// Makes a service for the next update, or changes it.
+    pub(crate) fn serve(
+        &mut self,
+        network: &'static str,
+        id: &'static str,
+        vips: &[&str],
+        backends: &[(&str, Health)],
+    ) {
+        let service = Service {
+            vips: vips.iter().map(|ip| ip.parse().unwrap()).collect(),
+            backends: backends
+                .iter()
+                .map(|(ip, health)| (ip.parse().unwrap(), *health))
+                .collect(),
+        };
+        self.services.insert((network, id), Arc::new(service));
+    }
+
+    fn services_on(&self, network: &str) -> BTreeMap<String, Arc<Service>> {
+        let services = self.services.iter().filter(|((on, _), _)| *on == network);
+        services
+            .map(|((_, id), service)| ((*id).to_owned(), Arc::clone(service)))
+            .collect()
+    }
+
+    /// Gives every node its value; nothing may fail.
+    #[track_caller]
+    pub(crate) fn update(&mut self) -> impl Future<Output = Vec<Report>> {
+        self.generation += 1;
+        let all: Vec<(Plane, Desired)> = (1..=self.nodes.len())
+            .map(|number| (self.node(number).plane.clone(), self.desired(number)))
+            .collect();
+        async move {
+            let mut reports = Vec::new();
+            for (plane, desired) in all {
+                let report = plane.update(desired).await.unwrap();
+                let failures: Vec<String> = report
+                    .failures
+                    .iter()
+                    .map(|failure| format!("{}: {:?}", failure.scope, failure.error))
+                    .collect();
+                assert!(failures.is_empty(), "{failures:?}");
+                reports.push(report);
+            }
+            reports
+        }
+    }
+}
+
+/// A container's namespace.
+pub(crate) fn netns_of(id: &str) -> PathBuf {
+    PathBuf::from(format!("/run/netns/{id}"))
+}
+
+fn container(member: &Member) -> Container {
+    let attachments = member
+        .places
+        .iter()
+        .zip(1..)
+        .map(|((network, addresses), index)| {
+            let place = Place {
+                interface: format!("eth{index}"),
+                mac: mac(addresses[0]),
+                addresses: addresses.clone(),
+            };
+            ((*network).to_owned(), place)
+        });
+    Container {
+        netns_path: netns_of(member.id),
+        attachments: attachments.collect(),
+    }
+}
