@@ -18,6 +18,7 @@ use skep_wire::proto::{
 };
 use tokio::sync::{mpsc, watch};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, async_trait, codegen::BoxStream};
 
 use crate::{
@@ -47,6 +48,8 @@ struct State {
 struct Listener {
     number: u64,
     tx: mpsc::Sender<SubscriptionMessage>,
+    /// Ends its stream.
+    gone: CancellationToken,
 }
 
 /// What one reader wants.
@@ -66,8 +69,8 @@ struct Subscription {
 enum Progress {
     /// It does not listen.
     Waiting,
-    /// It was asked.
-    Asked,
+    /// It was asked; the number tells one asking from the next, so that a call left over from an earlier one changes nothing.
+    Asked(u64),
     /// It has sent all it has.
     Done,
     /// It went away before it was done.
@@ -79,10 +82,18 @@ impl LogBroker {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks a node; false if it does not listen.
-    fn ask(&self, node_id: NodeId, message: SubscriptionMessage) -> bool {
+    fn listens(&self, node_id: NodeId) -> bool {
+        self.lock().listeners.contains_key(&node_id)
+    }
+
+    /// Tells a node something. One that lags is taken for gone: its stream ends, and it comes back.
+    fn ask(&self, node_id: NodeId, message: SubscriptionMessage) {
         let listener = self.lock().listeners.get(&node_id).cloned();
-        listener.is_some_and(|listener| listener.tx.try_send(message).is_ok())
+        if let Some(listener) = listener
+            && listener.tx.try_send(message).is_err()
+        {
+            self.forget_listener(node_id, listener.number);
+        }
     }
 
     /// Forgets a listener, unless a newer one took its place. What it was asked for is lost.
@@ -92,11 +103,16 @@ impl LogBroker {
         if !state.listeners.get(&node_id).is_some_and(is_ours) {
             return;
         }
-        state.listeners.remove(&node_id);
+        if let Some(listener) = state.listeners.remove(&node_id) {
+            listener.gone.cancel();
+        }
         let subscriptions: Vec<_> = state.subscriptions.values().cloned().collect();
         drop(state);
         for subscription in subscriptions {
-            subscription.advance(node_id, Progress::Asked, Progress::Lost);
+            subscription.change(node_id, |progress| match progress {
+                Progress::Asked(_) => Progress::Lost,
+                other => other,
+            });
         }
     }
 
@@ -106,15 +122,15 @@ impl LogBroker {
         node_id: NodeId,
         mut batches: Streaming<PublishLogsMessage>,
     ) -> Result<(), Status> {
-        let mut known: Option<Arc<Subscription>> = None;
+        let mut known: Option<(Arc<Subscription>, Progress)> = None;
         let result = loop {
             let batch = match batches.message().await {
                 Ok(Some(batch)) => batch,
                 Ok(None) => break Err(Status::invalid_argument("lines end without a close")),
                 Err(status) => break Err(status),
             };
-            let subscription = match &known {
-                Some(known) if known.id == batch.subscription_id => known,
+            let (subscription, asked) = match &known {
+                Some(known) if known.0.id == batch.subscription_id => known,
                 Some(_) => break Err(Status::invalid_argument("subscription changed")),
                 None => {
                     let found = self
@@ -122,13 +138,18 @@ impl LogBroker {
                         .subscriptions
                         .get(&batch.subscription_id)
                         .cloned();
-                    let found = found.filter(|it| it.nodes.borrow().contains_key(&node_id));
-                    let found = found.ok_or_else(|| Status::not_found("subscription not found"))?;
-                    known.insert(found)
+                    let asked = found.as_ref().and_then(|it| it.progress(node_id));
+                    let (Some(found), Some(asked @ Progress::Asked(_))) = (found, asked) else {
+                        return Err(Status::not_found("subscription not found"));
+                    };
+                    known.insert((found, asked))
                 }
             };
+            if subscription.progress(node_id) != Some(*asked) {
+                return Err(Status::aborted("the node was asked anew"));
+            }
             if batch.close {
-                subscription.set(node_id, Progress::Done);
+                subscription.advance(node_id, *asked, Progress::Done);
                 return Ok(());
             }
             if !batch.messages.iter().all(|message| is_of(node_id, message)) {
@@ -144,8 +165,8 @@ impl LogBroker {
                 return Err(Status::not_found("subscription not found"));
             }
         };
-        if let Some(subscription) = known {
-            subscription.set(node_id, Progress::Lost);
+        if let Some((subscription, asked)) = known {
+            subscription.advance(node_id, asked, Progress::Lost);
         }
         result
     }
@@ -180,22 +201,44 @@ impl Subscription {
         }
     }
 
+    fn progress(&self, node_id: NodeId) -> Option<Progress> {
+        self.nodes.borrow().get(&node_id).copied()
+    }
+
+    /// Takes up a node that is concerned; quiet when it was there already.
+    fn take_up(&self, node_id: NodeId, progress: Progress) {
+        self.nodes.send_if_modified(|nodes| {
+            let is_new = !nodes.contains_key(&node_id);
+            nodes.entry(node_id).or_insert(progress);
+            is_new
+        });
+    }
+
     fn set(&self, node_id: NodeId, progress: Progress) {
         self.nodes.send_modify(|nodes| {
             nodes.insert(node_id, progress);
         });
     }
 
-    /// Sets a node's progress if it is at `from`.
-    fn advance(&self, node_id: NodeId, from: Progress, to: Progress) {
+    /// Changes the progress of a node that is concerned.
+    fn change(&self, node_id: NodeId, change: impl FnOnce(Progress) -> Progress) {
         self.nodes
             .send_if_modified(|nodes| match nodes.get_mut(&node_id) {
-                Some(progress) if *progress == from => {
-                    *progress = to;
-                    true
+                Some(progress) => {
+                    let old = *progress;
+                    *progress = change(old);
+                    *progress != old
                 }
-                Some(_) | None => false,
+                None => false,
             });
+    }
+
+    /// Sets a node's progress if it is at `from`.
+    fn advance(&self, node_id: NodeId, from: Progress, to: Progress) {
+        self.change(
+            node_id,
+            |progress| if progress == from { to } else { progress },
+        );
     }
 }
 
@@ -249,28 +292,36 @@ impl log_broker_server::LogBroker for LogBroker {
     ) -> Result<Response<BoxStream<SubscriptionMessage>>, Status> {
         let (node_id, handle) = (caller(&request)?, handle(&request)?);
         let (tx, rx) = mpsc::channel(LISTENER_QUEUE);
+        let gone = CancellationToken::new();
         let (number, subscriptions) = {
             let mut state = self.lock();
             state.next_listener += 1;
             let number = state.next_listener;
-            let tx = tx.clone();
-            state.listeners.insert(node_id, Listener { number, tx });
+            let listener = Listener {
+                number,
+                tx: tx.clone(),
+                gone: gone.clone(),
+            };
+            if let Some(old) = state.listeners.insert(node_id, listener) {
+                old.gone.cancel();
+            }
             let subscriptions: Vec<_> = state.subscriptions.values().cloned().collect();
             (number, subscriptions)
         };
         for subscription in subscriptions {
-            // The conductor sees it and asks.
-            subscription.advance(node_id, Progress::Asked, Progress::Waiting);
-            subscription.advance(node_id, Progress::Lost, Progress::Waiting);
+            // The conductor is woken, and asks.
+            subscription.change(node_id, |progress| match progress {
+                Progress::Asked(_) | Progress::Lost => Progress::Waiting,
+                other => other,
+            });
             subscription.nodes.send_modify(|_| {});
         }
         let broker = self.clone();
-        let watched = tx.clone();
-        drop(tx);
-        // Ends when the node goes or leadership does.
+        // Ends when the node goes or leadership does, or when a newer stream of the node takes its place.
         tokio::spawn(async move {
             tokio::select! {
-                () = watched.closed() => {}
+                () = tx.closed() => {}
+                () = gone.cancelled() => {}
                 () = deposed(handle) => {}
             }
             broker.forget_listener(node_id, number);

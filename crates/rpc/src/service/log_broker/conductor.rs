@@ -27,6 +27,8 @@ pub(super) struct Conductor {
     broker: LogBroker,
     handle: Handle,
     subscription: Arc<Subscription>,
+    /// How often nodes were asked.
+    askings: u64,
 }
 
 impl Conductor {
@@ -35,10 +37,11 @@ impl Conductor {
             broker,
             handle,
             subscription,
+            askings: 0,
         }
     }
 
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         let end = self.conduct().await;
         let Self {
             broker,
@@ -48,7 +51,7 @@ impl Conductor {
         broker.lock().subscriptions.remove(&subscription.id);
         let asked: Vec<NodeId> = {
             let nodes = subscription.nodes.borrow();
-            let asked = nodes.iter().filter(|(_, it)| **it == Progress::Asked);
+            let asked = nodes.iter().filter(|(_, it)| **it != Progress::Done);
             asked.map(|(id, _)| *id).collect()
         };
         for node_id in asked {
@@ -64,8 +67,8 @@ impl Conductor {
     }
 
     /// Runs until the end; what the reader is told of it.
-    async fn conduct(&self) -> Option<Status> {
-        let subscription = &self.subscription;
+    async fn conduct(&mut self) -> Option<Status> {
+        let subscription = Arc::clone(&self.subscription);
         let mut changes = self.handle.changes();
         let mut progress = subscription.nodes.subscribe();
         let mut patience = Instant::now() + LISTENER_WAIT;
@@ -73,6 +76,8 @@ impl Conductor {
         let lost = deposed(self.handle.clone());
         let mut lost = std::pin::pin!(lost);
         loop {
+            // Before anything is looked at, so that no news is lost.
+            progress.mark_unchanged();
             let is_past = Instant::now() >= patience;
             self.ask_nodes();
             if !subscription.options.follow && self.is_read(is_past) {
@@ -87,7 +92,6 @@ impl Conductor {
                 patience = Instant::now() + FOLLOW_END;
                 continue;
             }
-            progress.mark_unchanged();
             tokio::select! {
                 changed = changes.recv() => {
                     if let Err(RecvError::Closed) = changed {
@@ -105,19 +109,23 @@ impl Conductor {
     }
 
     /// Asks every node that is concerned, listens and was not asked yet.
-    fn ask_nodes(&self) {
-        let subscription = &self.subscription;
+    fn ask_nodes(&mut self) {
+        let subscription = Arc::clone(&self.subscription);
         let view = self.handle.view();
         for node_id in concerned(&view.store, &subscription.selector) {
             let known = subscription.nodes.borrow().get(&node_id).copied();
             let known = known.unwrap_or(Progress::Waiting);
             // In this order, because the answer may come before the next line.
-            if known == Progress::Waiting {
-                subscription.set(node_id, Progress::Asked);
-                if !self.broker.ask(node_id, subscription.message(node_id)) {
-                    subscription.advance(node_id, Progress::Asked, Progress::Waiting);
-                }
+            if known != Progress::Waiting {
+                continue;
             }
+            if !self.broker.listens(node_id) {
+                subscription.take_up(node_id, Progress::Waiting);
+                continue;
+            }
+            self.askings += 1;
+            subscription.set(node_id, Progress::Asked(self.askings));
+            self.broker.ask(node_id, subscription.message(node_id));
         }
     }
 
@@ -148,7 +156,7 @@ impl Conductor {
         nodes.iter().all(|(id, progress)| match progress {
             Progress::Done => true,
             Progress::Lost | Progress::Waiting => is_past || is_down(id),
-            Progress::Asked => is_down(id),
+            Progress::Asked(_) => is_down(id),
         })
     }
 
