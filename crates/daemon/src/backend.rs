@@ -6,6 +6,7 @@ pub(crate) mod containers;
 mod errors;
 mod execs;
 pub(crate) mod images;
+pub(crate) mod node_logs;
 mod service_logs;
 pub(crate) mod swarm_events;
 pub(crate) mod system;

@@ -150,10 +150,6 @@ impl Swarm {
         }
     }
 
-    pub(crate) fn engine(&self) -> &Arc<Engine> {
-        &self.engine
-    }
-
     /// Follows which manager runs.
     pub(crate) fn current(&self) -> watch::Receiver<Option<Handle>> {
         self.current.subscribe()

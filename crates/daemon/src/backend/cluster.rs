@@ -189,12 +189,7 @@ impl ClusterBackend for Cluster {
         options: LogOptions,
     ) -> Result<BoxStream<Result<LogMessage>>> {
         let active = self.active()?;
-        Ok(service_logs::stream(
-            &active,
-            self.swarm.engine(),
-            selector,
-            options,
-        ))
+        service_logs::stream(&active, selector, options).await
     }
 
     async fn backup(&self) -> Result<ByteStream> {

@@ -30,6 +30,7 @@ pub(super) fn found(
         node_id: NodeId::random(&mut rng),
         cluster_id: ClusterId::random(&mut rng),
         raft_id: Some(identity::new_raft_id()),
+        former_raft_ids: Vec::new(),
         addresses,
     };
     let pools = request.default_address_pool.iter().map(|(addr, prefix)| {

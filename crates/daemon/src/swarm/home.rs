@@ -202,7 +202,9 @@ impl Home {
         match self.log_key(lock).and_then(|_| self.credentials(lock)) {
             Ok(_) => Ok(true),
             Err(
-                HomeError::Key(KeyFileError::WrongKek)
+                HomeError::Key(KeyFileError::Locked)
+                | HomeError::Certificate(FileError::Locked(_))
+                | HomeError::Key(KeyFileError::WrongKek)
                 | HomeError::Certificate(FileError::WrongKek(_)),
             ) => Ok(false),
             Err(error) => Err(error),
@@ -211,7 +213,30 @@ impl Home {
 
     fn certificates(&self, lock: &Lock) -> Result<CertificateDir, HomeError> {
         let files = CertificateDir::open(&self.0.join("certificates"))?;
-        Ok(files.with_lock(lock.clone()))
+        Ok(files.with_lock(self.versioned(lock)))
+    }
+
+    /// `lock` with the version that the log's key has: it decides which lock is in force, and so
+    /// whether an interrupted change of the node's key is finished.
+    fn versioned(&self, lock: &Lock) -> Lock {
+        let version = match self.log_key(lock) {
+            Ok(Some(key)) => key.kek_version,
+            Ok(None) | Err(_) => lock.version,
+        };
+        Lock {
+            key: lock.key.clone(),
+            version,
+        }
+    }
+
+    /// Which of `locks` the keys are sealed with now.
+    pub(super) fn lock_in_force(&self, locks: [&Lock; 2]) -> Result<Lock, HomeError> {
+        for lock in locks {
+            if self.opens(lock)? {
+                return Ok(self.versioned(lock));
+            }
+        }
+        Err(HomeError::NoCertificate)
     }
 
     /// The key of the manager's log; `None` when there is none.
@@ -284,6 +309,7 @@ impl Home {
     /// all of them.
     pub(super) fn reseal(&self, old: &Lock, new: &Lock) -> Result<(), HomeError> {
         let log_key = self.log_key(old)?;
+        let files = self.certificates(old)?;
         let commit = || match &log_key {
             None => Ok(()),
             Some(key) => {
@@ -294,7 +320,7 @@ impl Home {
                 key.save(&self.0.join(KEY), kek(new).as_ref())
             }
         };
-        self.certificates(old)?.reseal(new.clone(), commit)?;
+        files.reseal(new.clone(), commit)?;
         Ok(())
     }
 

@@ -20,6 +20,9 @@ pub(crate) struct Identity {
     pub(crate) cluster_id: ClusterId,
     /// Raft id of this node's manager; `None` when it has not joined the group.
     pub(crate) raft_id: Option<u64>,
+    /// Raft ids whose logs this node deleted. It has forgotten what it voted under them, so it must
+    /// never be a member under one of them again.
+    pub(super) former_raft_ids: Vec<u64>,
     pub(super) addresses: Addresses,
 }
 
@@ -42,6 +45,8 @@ struct Stored {
     cluster_id: String,
     /// 0: none.
     raft_id: u64,
+    #[serde(default)]
+    former_raft_ids: Vec<u64>,
     addr: IpAddr,
     port: u16,
     #[serde(default = "listen_everywhere")]
@@ -74,6 +79,7 @@ impl Identity {
             node_id: parse(&stored.node_id)?,
             cluster_id: parse(&stored.cluster_id)?,
             raft_id: (stored.raft_id != 0).then_some(stored.raft_id),
+            former_raft_ids: stored.former_raft_ids,
             addresses,
         })
     }
@@ -91,6 +97,7 @@ impl Identity {
             node_id: self.node_id.to_string(),
             cluster_id: self.cluster_id.to_string(),
             raft_id: self.raft_id.unwrap_or(0),
+            former_raft_ids: self.former_raft_ids.clone(),
             addr: advertised.ip(),
             port: advertised.port(),
             listen: *listen,
@@ -108,6 +115,12 @@ impl Identity {
     /// `host:port` of this node's control port.
     pub(crate) fn manager_addr(&self) -> String {
         self.addresses.advertised.to_string()
+    }
+
+    /// The same node without its manager, whose log is about to be deleted.
+    pub(super) fn without_manager(mut self) -> Self {
+        self.former_raft_ids.extend(self.raft_id.take());
+        self
     }
 
     /// The same node after its system's addresses changed: an address that was read from an
@@ -162,7 +175,7 @@ mod tests {
         "cluster_id":"epsdoe9d3p4uw2bcs2z53z4ln","raft_id":77,"addr":"192.0.2.1","port":2377}"#;
     /// What the second writes.
     const GOLDEN_2: &str = r#"{"version":2,"node_id":"8l4db4kgsryvb0q0vah4cr1if",
-        "cluster_id":"epsdoe9d3p4uw2bcs2z53z4ln","raft_id":0,"addr":"192.0.2.1","port":2377,
+        "cluster_id":"epsdoe9d3p4uw2bcs2z53z4ln","raft_id":0,"former_raft_ids":[5],"addr":"192.0.2.1","port":2377,
         "listen":"0.0.0.0:99","interface":"lo","data_path_addr":"192.0.2.5"}"#;
 
     #[test]
@@ -172,7 +185,19 @@ mod tests {
         assert_eq!(first.addresses.listen.to_string(), "0.0.0.0:2377");
         assert_eq!(first.addresses.data_path.to_string(), "192.0.2.1");
         let second = Identity::decode(GOLDEN_2.as_bytes()).unwrap();
-        assert_eq!(second.raft_id, None);
+        assert_eq!(
+            (second.raft_id, &second.former_raft_ids[..]),
+            (None, &[5][..])
+        );
+        let manager = Identity {
+            raft_id: Some(6),
+            ..second.clone()
+        };
+        let without = manager.without_manager();
+        assert_eq!(
+            (without.raft_id, &without.former_raft_ids[..]),
+            (None, &[5, 6][..])
+        );
         assert_eq!(second.manager_addr(), "192.0.2.1:2377");
         assert_eq!(second.addresses.listen.to_string(), "0.0.0.0:99");
         let read: serde_json::Value = serde_json::from_slice(&second.encode()).unwrap();

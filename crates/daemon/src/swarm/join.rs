@@ -83,6 +83,7 @@ pub(super) async fn join(
         node_id: subject.node_id,
         cluster_id: subject.cluster_id,
         raft_id: None,
+        former_raft_ids: Vec::new(),
         addresses,
     };
     home.prepare()?;

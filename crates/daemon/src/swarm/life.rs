@@ -31,7 +31,7 @@ use super::{
     renewal::Schedule,
     worker::{Worker, WorkerHandle},
 };
-use crate::error_chain::chain;
+use crate::{backend::node_logs::NodeLogs, error_chain::chain};
 
 /// First and longest pause before a manager that did not start is started again.
 const MANAGER_RETRY_MIN: Duration = Duration::from_secs(1);
@@ -78,8 +78,8 @@ pub(super) struct Life {
     reading: Option<Boxed<Option<Lock>>>,
     schedule: Schedule,
     renewing: Option<Boxed<Result<Renewed, RenewError>>>,
-    /// Version of the node's record that was last acted on.
-    acted_on: Version,
+    /// Version of the node's record that was last acted on, and what it said.
+    acted_on: (Version, Role, CertificateState),
     /// Roots that were refused, lest each report refuse them anew.
     refused_roots: Arc<[u8]>,
 }
@@ -130,6 +130,10 @@ impl Life {
             lock,
             is_compat,
         } = parts;
+        let logs = Arc::new(NodeLogs {
+            engine: Arc::clone(&engine),
+            node_id: member.identity().node_id,
+        });
         let (worker, handle) = Worker::new(engine, home.worker(), Arc::clone(&member));
         let agent = worker.open()?;
         let setup = Setup {
@@ -150,7 +154,11 @@ impl Life {
             }
         };
         let stop_agent = CancellationToken::new();
-        let agent = tokio::spawn(worker.run(agent, stop_agent.clone()));
+        let logs = skep_rpc::logs::serve(member.client.clone(), logs, stop_agent.clone());
+        let agent = worker.run(agent, stop_agent.clone());
+        let agent = tokio::spawn(async move {
+            tokio::join!(agent, logs);
+        });
         let feed = member.manager().map(|active| active.handle.changes());
         Ok(Self {
             lock_check: LockCheck::DueAt(Instant::now()),
@@ -166,7 +174,7 @@ impl Life {
             retry: (Instant::now(), MANAGER_RETRY_MIN),
             is_expelled: false,
             renewing: None,
-            acted_on: Version(0),
+            acted_on: (Version(0), Role::Worker, CertificateState::Unknown),
             refused_roots: Arc::default(),
         })
     }
@@ -271,9 +279,11 @@ impl Life {
             Some(_) | None => {}
         }
         if let Some(node) = &report.node
-            && node.meta.version > self.acted_on
+            && node.meta.version >= self.acted_on.0
+            && (node.meta.version, node.role, node.certificate.state) != self.acted_on
         {
-            self.acted_on = node.meta.version;
+            // One version may be told in steps: first the wish for another role, then the role.
+            self.acted_on = (node.meta.version, node.role, node.certificate.state);
             let must_rotate = node.certificate.state == CertificateState::Rotate;
             if must_rotate || node.role != self.member().role() || self.is_expelled {
                 self.schedule.ask(identity::now());
@@ -415,10 +425,7 @@ impl Life {
     }
 
     fn forget_log(&self) {
-        let identity = super::Identity {
-            raft_id: None,
-            ..super::Identity::clone(&self.member().identity())
-        };
+        let identity = super::Identity::clone(&self.member().identity()).without_manager();
         let stored = self.setup.home.store_identity(&identity);
         self.member().set_identity(identity);
         if let Err(error) = stored.and_then(|()| self.setup.home.remove_logs()) {
@@ -448,6 +455,10 @@ impl Life {
             Err(error) => {
                 error!(error = %chain(&error), "Failed to seal this manager's keys");
                 self.lock_check = LockCheck::DueAt(Instant::now() + LOCK_RETRY);
+                // Either lock may be in force now; the files say which.
+                if let Ok(lock) = self.setup.home.lock_in_force([&self.setup.lock, &wanted]) {
+                    self.setup.lock = lock;
+                }
             }
         }
     }

@@ -66,6 +66,8 @@ pub(super) enum StartFailure {
     Open(#[source] StartError),
     #[error("failed to join the managers")]
     Join(#[source] RpcError),
+    #[error("the managers still know this node as member `{0}`, whose log was deleted")]
+    Forgotten(u64),
 }
 
 /// A manager that runs.
@@ -201,6 +203,9 @@ impl Setup {
             .await
             .map_err(StartFailure::Join)?;
         let raft_id = joined.raft_id;
+        if identity.former_raft_ids.contains(&raft_id) {
+            return Err(StartFailure::Forgotten(raft_id));
+        }
         let identity = Identity {
             raft_id: Some(raft_id),
             ..identity.clone()

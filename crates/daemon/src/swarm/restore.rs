@@ -39,7 +39,7 @@ impl Swarm {
         let (Role::Manager, Some(raft_id)) = (member.role(), identity.raft_id) else {
             return Err(ApiError::unavailable(NOT_A_MANAGER));
         };
-        let mut fresh = identity.clone();
+        let mut fresh = identity.clone().without_manager();
         fresh.raft_id = Some(identity::new_raft_id());
         if !request.advertise_addr.is_empty() || !request.listen_addr.is_empty() {
             match asked(request).on_init() {
@@ -133,6 +133,7 @@ impl Swarm {
             node_id,
             cluster_id: header.cluster_id,
             raft_id: Some(identity::new_raft_id()),
+            former_raft_ids: Vec::new(),
             addresses,
         };
         let result = self.restore_as(&identity, &state).await;

@@ -34,6 +34,7 @@ fn rig(lock: &Lock) -> Rig {
         node_id: NodeId::random(&mut rng),
         cluster_id: ClusterId::random(&mut rng),
         raft_id: Some(7),
+        former_raft_ids: Vec::new(),
         addresses: Addresses {
             advertised,
             listen: advertised,
