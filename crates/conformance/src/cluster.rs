@@ -193,6 +193,17 @@ impl Cluster {
         });
     }
 
+    /// Waits until a node itself says that it is a worker: it learns of its demotion after the managers.
+    #[track_caller]
+    pub fn is_worker(&self, number: usize) {
+        until("the node is a worker", ELECTION_PATIENCE, || {
+            match self.nodes_as_seen_by(number) {
+                Err(message) if message.contains("Worker nodes can't be used") => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+    }
+
     /// All nodes as a manager lists them now.
     ///
     /// # Errors
@@ -209,7 +220,20 @@ impl Cluster {
     /// Waits until exactly `count` tasks of a service are wanted and run; returns how many on which node.
     #[track_caller]
     pub fn placed(&self, asked: usize, service: &str, count: usize) -> BTreeMap<usize, usize> {
-        let what = format!("{count} tasks of {service} run");
+        self.placed_without(asked, service, count, &[])
+    }
+
+    /// Waits until exactly `count` tasks of a service are wanted and run, none of them on the nodes `without`; returns how
+    /// many on which node.
+    #[track_caller]
+    pub fn placed_without(
+        &self,
+        asked: usize,
+        service: &str,
+        count: usize,
+        without: &[usize],
+    ) -> BTreeMap<usize, usize> {
+        let what = format!("{count} tasks of {service} run, none on {without:?}");
         until(&what, ELECTION_PATIENCE, || {
             let names = self.names(asked)?;
             let tasks = self.node(asked).tasks(service);
@@ -226,7 +250,9 @@ impl Cluster {
                     *placed.entry(*node).or_default() += 1;
                 }
             }
-            if states.len() == count && placed.values().sum::<usize>() == count {
+            let is_elsewhere = !without.iter().any(|number| placed.contains_key(number));
+            let running: usize = placed.values().sum();
+            if states.len() == count && running == count && is_elsewhere {
                 Ok(placed)
             } else {
                 Err(states.join(", "))
@@ -274,7 +300,9 @@ impl Drop for Cluster {
         if thread::panicking() {
             let log = |number| format!("=== node{number}\n{}\n", tail(&self.node(number).log()));
             let logs: String = self.numbers().map(log).collect();
-            let _ = fs::write(env::temp_dir().join("skep-conformance.log"), logs);
+            let test = thread::current().name().unwrap_or("test").to_owned();
+            let file = env::temp_dir().join(format!("skep-conformance-{test}.log"));
+            let _ = fs::write(file, logs);
         }
         drop(self.sandbox.take());
         for dir in self.data_dirs() {

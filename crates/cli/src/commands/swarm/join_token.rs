@@ -109,9 +109,9 @@ fn manager_address(info: &Value) -> anyhow::Result<String> {
         .to_owned())
 }
 
-/// The time `ttl` from now, to the second.
+/// The time `ttl` from now, to the millisecond.
 fn after(ttl: Duration) -> anyhow::Result<String> {
-    let now = Timestamp::now().round(Unit::Second)?;
+    let now = Timestamp::now().round(Unit::Millisecond)?;
     let time = now.checked_add(ttl).context("that is too far away")?;
     Ok(time.to_string())
 }
