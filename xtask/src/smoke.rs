@@ -11,7 +11,7 @@ use crate::step::{cargo, output, root, succeed};
 const PACKAGE: &str = "skep-sim";
 
 /// Seeds that always run, from 0. The cost of more is the gate's time.
-const FIXED_SEED_COUNT: u64 = 1000;
+const FIXED_SEED_COUNT: u64 = 100;
 
 /// Seeds that are new with each commit.
 const COMMIT_SEED_COUNT: u64 = 4;

@@ -42,6 +42,14 @@ impl World {
                 ctx.queue.after(lasts, Event::Unblock(pair));
             }
             Fault::ManagerStop => self.managers[manager].stop(ctx),
+            Fault::VoterCrash => {
+                for manager in &mut self.managers {
+                    manager.die_after_vote();
+                }
+                if let Some(leader) = self.managers.iter().position(Manager::is_leading) {
+                    self.managers[leader].crash(ctx);
+                }
+            }
             Fault::ConnectionBreak => ctx.network.cut_one_of(&mut ctx.queue, agent),
             Fault::ManagerCrash if self.rng.percent(60) => self.managers[manager].doom(),
             Fault::ManagerCrash => self.managers[manager].crash(ctx),

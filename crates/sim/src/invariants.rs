@@ -6,6 +6,7 @@ mod durable_first;
 mod one_container;
 mod one_leader;
 mod one_task_per_slot;
+mod one_vote;
 mod placement;
 mod reports_grow;
 mod reservations;
@@ -44,6 +45,7 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::<reports_grow::ReportsGrow>::default(),
         Box::new(same_store::SameStore),
         Box::<one_leader::OneLeader>::default(),
+        Box::<one_vote::OneVote>::default(),
         Box::new(same_group::SameGroup),
         Box::<certificates::Certificates>::default(),
     ]

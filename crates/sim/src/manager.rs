@@ -80,6 +80,8 @@ pub(crate) struct Manager {
     wake_at: Option<Timestamp>,
     /// Dies after this many more outputs.
     doom: Option<u64>,
+    /// Dies when it has voted.
+    dies_after_vote: bool,
 }
 
 /// Where the manager of a machine is reached.
@@ -114,6 +116,7 @@ impl Manager {
             clock_ahead: 0,
             wake_at: None,
             doom: None,
+            dies_after_vote: false,
         }
     }
 
@@ -223,7 +226,12 @@ impl Manager {
         }
         ctx.trace(format_args!("manager {} dies", self.index));
         self.disk.crash(ctx);
-        let delay = span(&mut self.rng, Duration::from_secs(15));
+        // Some supervisors are quick.
+        let delay_max = match self.rng.below(2) {
+            0 => Duration::from_millis(300),
+            _ => Duration::from_secs(15),
+        };
+        let delay = span(&mut self.rng, delay_max);
         self.end(ctx, Some(delay));
     }
 
@@ -245,6 +253,11 @@ impl Manager {
     /// The process dies after a few more outputs, in the midst of something.
     pub(crate) fn doom(&mut self) {
         self.doom = Some(self.rng.below(12));
+    }
+
+    /// The process dies just after it has given its vote away.
+    pub(crate) fn die_after_vote(&mut self) {
+        self.dies_after_vote = true;
     }
 
     /// The process is told to stop, as at a restart of the daemon: hands leadership over first.
@@ -578,7 +591,7 @@ impl Manager {
         });
         let node = match &result {
             Ok(Answer::Certificate { node_id, .. }) => self.store().and_then(|s| s.node(*node_id)),
-            Ok(Answer::Done | Answer::Service(_)) | Err(_) => None,
+            Ok(_) | Err(_) => None,
         };
         let certificate = node.map(|node| node.certificate.certificate.clone());
         let delay = span(&mut self.rng, Duration::from_millis(20));
@@ -594,6 +607,16 @@ impl Manager {
         let Some(index) = index_of(&to.addr) else {
             return;
         };
+        if message.kind == MessageKind::RequestVoteResponse as i32 && !message.reject {
+            ctx.observe(&Observation::Votes {
+                raft_id: message.from,
+                term: message.term,
+                candidate: message.to,
+            });
+            if std::mem::take(&mut self.dies_after_vote) {
+                self.doom = Some(1);
+            }
+        }
         let is_accepted = message.kind == MessageKind::AppendResponse as i32 && !message.reject;
         if ctx.bug == Some(Bug::CountTwice) && is_accepted {
             let group = self.replica().map(|replica| replica.group().clone());

@@ -20,6 +20,8 @@ pub(crate) enum Fault {
     OneWay,
     /// A manager is restarted in good order.
     ManagerStop,
+    /// The leader dies, and so does every voter, just after it has voted.
+    VoterCrash,
     /// An agent's connection breaks.
     ConnectionBreak,
     /// A manager's process dies.
@@ -39,12 +41,13 @@ pub(crate) enum Fault {
 }
 
 /// All kinds.
-pub(crate) const FAULTS: [Fault; 13] = [
+pub(crate) const FAULTS: [Fault; 14] = [
     Fault::AgentCrash,
     Fault::NodeReboot,
     Fault::Partition,
     Fault::OneWay,
     Fault::ManagerStop,
+    Fault::VoterCrash,
     Fault::ConnectionBreak,
     Fault::ManagerCrash,
     Fault::SlowDisk,
@@ -127,7 +130,7 @@ impl Profile {
             manager_count,
             spare_count: [0, 0, 1, 3][pick(rng, 4)],
             membership: [0, 0, 5, 25][pick(rng, 4)],
-            peer_delay_max: ms([1, 10, 50, 250][pick(rng, 4)]),
+            peer_delay_max: ms([1, 10, 50, 250, 800][pick(rng, 5)]),
             drops: [0, 0, 10, 150][pick(rng, 4)],
             storm: Duration::from_secs(40 + rng.below(100)),
             client_period: ms(300 + rng.below(6000)),
@@ -149,6 +152,17 @@ impl Profile {
             entries_kept: [0, 2, 20][pick(rng, 3)],
             history_limit: [0, 1, 2, 5][pick(rng, 4)],
         }
+    }
+
+    /// Elections all the time, among managers that hear late of each other and die when they have
+    /// voted. A vote that is forgotten matters in a moment too short to wait for.
+    pub(crate) fn focus_on_elections(&mut self) {
+        self.node_count += 5 - self.manager_count;
+        self.manager_count = 5;
+        self.membership = 0;
+        self.peer_delay_max = Duration::from_millis(800);
+        self.faults = vec![(Fault::VoterCrash, Duration::from_secs(4))];
+        self.write_max = Duration::from_millis(5);
     }
 
     /// No faults, no clients: what the scale runs use.

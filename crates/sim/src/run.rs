@@ -9,6 +9,7 @@ use std::{
 use skep_model::Rng;
 
 use crate::{
+    bug::Bug,
     context::Violation,
     profile::Profile,
     world::{Options, World},
@@ -40,7 +41,10 @@ pub struct Outcome {
 /// Runs a seed. A panic of a core is a violation like any other.
 pub fn run_seed(seed: u64, options: &Options) -> Outcome {
     let mut rng = Rng::from_seed(seed);
-    let profile = Profile::random(&mut rng);
+    let mut profile = Profile::random(&mut rng);
+    if options.bug == Some(Bug::ForgetVote) {
+        profile.focus_on_elections();
+    }
     let mut world = World::new(rng, profile, options);
     let ran = panic::catch_unwind(AssertUnwindSafe(|| world.run(options.steps_max)));
     if let Err(cause) = ran {

@@ -28,6 +28,12 @@ pub(crate) enum Observation<'a> {
     Restored { store: &'a Store, index: u64 },
     /// A member leads a term, by raft's account.
     Leads { raft_id: u64, term: u64 },
+    /// A member gives its vote away.
+    Votes {
+        raft_id: u64,
+        term: u64,
+        candidate: u64,
+    },
     /// A member has applied everything up to `index` and has this group.
     Group {
         raft_id: u64,
