@@ -8,6 +8,7 @@ use skep_model::{
     dispatch::{DispatchError, SessionRequest},
 };
 use skep_store::{Change, Store};
+use skep_wire::member::Member;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
@@ -91,6 +92,9 @@ pub(crate) enum Request {
         raft_id: u64,
     },
     Expelled,
+    Contact {
+        member: Member,
+    },
 }
 
 pub(crate) type Updates = Vec<(TaskId, TaskStatus)>;
@@ -195,6 +199,13 @@ impl Handle {
     /// Another manager refused a message because this one was removed from the group.
     pub async fn expelled(&self) {
         let _ = self.requests.send(Request::Expelled).await;
+    }
+
+    /// Where a manager says it is that sends raft messages and is not known as a member yet; see
+    /// [`crate::Replica::contact`]. The caller vouches for its node.
+    pub fn contact(&self, member: Member) {
+        // It says so again with its next connection.
+        let _ = self.requests.try_send(Request::Contact { member });
     }
 
     /// The index a read must have seen to show everything acknowledged before. As in Swarm the

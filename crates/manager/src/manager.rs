@@ -321,6 +321,7 @@ impl Manager {
             } => self.replica.report_snapshot(raft_id, is_delivered),
             Request::PeerLost { raft_id } => self.replica.peer_lost(now(), raft_id),
             Request::Expelled => self.is_expelled = true,
+            Request::Contact { member } => self.replica.contact(member),
             Request::Command { .. }
             | Request::Connect { .. }
             | Request::Heartbeat { .. }

@@ -34,7 +34,7 @@ mod node_ca;
 mod peer;
 mod raft;
 
-pub(crate) use self::raft::REMOVED;
+pub(crate) use self::raft::{REMOVED, SENDER_ADDR};
 
 /// All services, each cheap to clone.
 #[derive(Debug)]

@@ -59,13 +59,16 @@ impl raft_membership_server::RaftMembership for Membership {
         let from = context(&request)?.caller.addr.clone();
         let handle = handle(&request)?;
         let addr = reachable_addr(&request.into_inner().addr, &from)?;
-        let answered = timeout(DIAL_BACK_TIMEOUT, self.dial_back(node_id, &addr)).await;
-        let answered = answered.unwrap_or_else(|_| Err("no answer in time".to_owned()));
-        answered.map_err(|reason| {
-            Status::failed_precondition(format!(
-                "manager is not reachable at `{addr}`, the address it advertises: {reason}"
-            ))
-        })?;
+        // Without a leader nobody is let in: a member that never heard that it is one is only told so.
+        if handle.view().is_leader {
+            let answered = timeout(DIAL_BACK_TIMEOUT, self.dial_back(node_id, &addr)).await;
+            let answered = answered.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+            answered.map_err(|reason| {
+                Status::failed_precondition(format!(
+                    "manager is not reachable at `{addr}`, the address it advertises: {reason}"
+                ))
+            })?;
+        }
         let joined = handle.join(node_id, addr.clone()).await;
         let joined = joined.map_err(status_of_command)?;
         info!(node.id = %node_id, addr, raft.id = joined.raft_id, "Manager joined");

@@ -10,8 +10,8 @@ use tonic::{Request, Response, Status, Streaming, async_trait, codegen::BoxStrea
 use crate::{
     convert::{no_leader, status_of_command},
     service::{
-        caller, handle,
-        raft::{decode, step},
+        handle,
+        raft::{Sender, decode, step},
     },
 };
 
@@ -25,7 +25,7 @@ impl peer_server::Peer for Peer {
         &self,
         request: Request<Streaming<RaftMessage>>,
     ) -> Result<Response<BoxStream<MessagesAck>>, Status> {
-        let (node_id, handle) = (caller(&request)?, handle(&request)?);
+        let (sender, handle) = (Sender::of(&request)?, handle(&request)?);
         let mut messages = request.into_inner();
         // Reads while the answer is polled, so a dropped connection ends it.
         let end = async move {
@@ -36,7 +36,7 @@ impl peer_server::Peer for Peer {
                     Err(status) => return status,
                 };
                 let stepped = match message {
-                    Ok(message) => step(&handle, node_id, message).await,
+                    Ok(message) => step(&handle, &sender, message).await,
                     Err(status) => Err(status),
                 };
                 match stepped {

@@ -7,6 +7,7 @@ use prost::Message as _;
 use skep_manager::{Handle, StepRefused};
 use skep_model::NodeId;
 use skep_raft::{Message, MessageKind};
+use skep_wire::member::Member;
 use skep_wire::proto::{
     ProcessRaftMessageRequest, ProcessRaftMessageResponse, ResolveAddressRequest,
     ResolveAddressResponse, StreamRaftMessageRequest, StreamRaftMessageResponse, raft_server,
@@ -15,12 +16,35 @@ use tokio::{sync::Semaphore, time::timeout};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use crate::{
-    limits::{CALL_TIMEOUT, SNAPSHOT_BYTES_MAX, SNAPSHOTS_MAX},
+    limits::{ADDR_BYTES_MAX, CALL_TIMEOUT, SNAPSHOT_BYTES_MAX, SNAPSHOTS_MAX},
     service::{caller, handle},
 };
 
 /// SwarmKit's managers compare this text, and stop when they read it.
 pub(crate) const REMOVED: &str = "raft: member was removed from the cluster";
+
+/// Metadata of calls with raft messages: where the sender listens. A receiver whose log is behind may not know it, and be the vote
+/// that is missing.
+pub(crate) const SENDER_ADDR: &str = "skep-addr";
+
+/// Who sends raft messages.
+pub(super) struct Sender {
+    node_id: NodeId,
+    addr: Option<String>,
+}
+
+impl Sender {
+    pub(super) fn of<T>(request: &Request<T>) -> Result<Self, Status> {
+        let addr = request.metadata().get(SENDER_ADDR);
+        let addr = addr.and_then(|addr| addr.to_str().ok());
+        Ok(Self {
+            node_id: caller(request)?,
+            addr: addr
+                .filter(|addr| addr.len() <= ADDR_BYTES_MAX)
+                .map(str::to_owned),
+        })
+    }
+}
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -42,9 +66,9 @@ impl raft_server::Raft for Raft {
         &self,
         request: Request<ProcessRaftMessageRequest>,
     ) -> Result<Response<ProcessRaftMessageResponse>, Status> {
-        let (node_id, handle) = (caller(&request)?, handle(&request)?);
+        let (sender, handle) = (Sender::of(&request)?, handle(&request)?);
         let message = decode(request.into_inner().message)?;
-        step(&handle, node_id, message).await?;
+        step(&handle, &sender, message).await?;
         Ok(Response::new(ProcessRaftMessageResponse {}))
     }
 
@@ -52,7 +76,7 @@ impl raft_server::Raft for Raft {
         &self,
         request: Request<Streaming<StreamRaftMessageRequest>>,
     ) -> Result<Response<StreamRaftMessageResponse>, Status> {
-        let (node_id, handle) = (caller(&request)?, handle(&request)?);
+        let (sender, handle) = (Sender::of(&request)?, handle(&request)?);
         let mut chunks = request.into_inner();
         let first = next(&mut chunks).await?;
         let first = first.ok_or_else(|| Status::invalid_argument("no message received"))?;
@@ -61,14 +85,14 @@ impl raft_server::Raft for Raft {
             let permit = self.snapshots.try_acquire();
             let permit = permit
                 .map_err(|_| Status::resource_exhausted("too many snapshots are under way"))?;
-            check_sender(&handle, node_id, &first)?;
+            check_sender(&handle, &sender, &first)?;
             let message = assemble(first, &mut chunks, SNAPSHOT_BYTES_MAX).await?;
             drop(permit);
             message
         } else {
             first
         };
-        step(&handle, node_id, message).await?;
+        step(&handle, &sender, message).await?;
         Ok(Response::new(StreamRaftMessageResponse {}))
     }
 
@@ -93,8 +117,8 @@ pub(super) fn decode(bytes: Vec<u8>) -> Result<Message, Status> {
 }
 
 /// Gives a message to the manager, if its sender may have sent it.
-pub(super) async fn step(handle: &Handle, node_id: NodeId, message: Message) -> Result<(), Status> {
-    check_sender(handle, node_id, &message)?;
+pub(super) async fn step(handle: &Handle, sender: &Sender, message: Message) -> Result<(), Status> {
+    check_sender(handle, sender, &message)?;
     match handle.step(message).await {
         Ok(()) => Ok(()),
         Err(StepRefused::SenderRemoved) => Err(Status::not_found(REMOVED)),
@@ -106,15 +130,22 @@ pub(super) async fn step(handle: &Handle, node_id: NodeId, message: Message) -> 
 }
 
 /// A manager sends raft messages of its own member only. A member not known yet may be new; raft judges what it says.
-fn check_sender(handle: &Handle, node_id: NodeId, message: &Message) -> Result<(), Status> {
+fn check_sender(handle: &Handle, sender: &Sender, message: &Message) -> Result<(), Status> {
     let group = handle.group();
     let group = group.borrow();
     if group.removed.contains(&message.from) {
         return Err(Status::not_found(REMOVED));
     }
-    let sender = group.members.get(&message.from);
-    if sender.is_some_and(|sender| sender.member.node_id != node_id) {
-        return Err(Status::permission_denied("message of another member"));
+    match (group.members.get(&message.from), &sender.addr) {
+        (Some(known), _) if known.member.node_id != sender.node_id => {
+            return Err(Status::permission_denied("message of another member"));
+        }
+        (None, Some(addr)) => handle.contact(Member {
+            raft_id: message.from,
+            node_id: sender.node_id,
+            addr: addr.clone(),
+        }),
+        (Some(_), _) | (None, None) => {}
     }
     Ok(())
 }

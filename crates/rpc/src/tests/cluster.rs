@@ -321,6 +321,25 @@ async fn an_agent_has_its_session_through_a_follower() {
     );
 }
 
+/// The second member of two may have missed the answer to its join, and is needed for a leader: it is told what the log says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_asks_to_join_again_is_answered_without_a_leader() {
+    let mut founder = Founder::start().await;
+    let second = founder.manager().await;
+    second
+        .until("both members", |view| view.group.members.len() == 2)
+        .await;
+    let raft_id = founder.node.handle().view().group.own;
+    founder.node.kill();
+    second
+        .until("no leader", |view| view.group.leader().is_none())
+        .await;
+    let asking = client(&founder.node.security, &second.addr.to_string());
+    let joined = asking.join_group(&founder.addr()).await.unwrap();
+    assert_eq!(joined.raft_id, raft_id);
+    assert_eq!(joined.members.len(), 2);
+}
+
 /// A session at whichever manager gives one, with its first heartbeat; returns when it ends.
 async fn register(dispatcher: &RemoteDispatcher, registered: &mpsc::Sender<()>) {
     let attempt = async || {

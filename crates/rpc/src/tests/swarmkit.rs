@@ -1,6 +1,9 @@
 //! Raft transport to a manager that knows SwarmKit's calls only, and that offers no ALPN, as Docker before 28 after a renewal.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+};
 
 use bytes::Bytes;
 use hyper::{Request, body::Incoming, server::conn::http2::Builder, service::service_fn};
@@ -21,10 +24,14 @@ use tonic::{Response, Status, Streaming, async_trait, body::Body};
 use tower::Service as _;
 
 use super::rig::{Founder, PATIENCE};
-use crate::{Security, carry, limits::SNAPSHOT_CHUNK_BYTES};
+use crate::{Security, carry, limits::SNAPSHOT_CHUNK_BYTES, service::SENDER_ADDR};
 
 /// Keeps each call's chunks.
-struct Recorder(mpsc::Sender<Vec<Message>>);
+struct Recorder {
+    chunks: mpsc::Sender<Vec<Message>>,
+    /// Where callers last said that they listen.
+    sender: Arc<Mutex<Option<String>>>,
+}
 
 #[async_trait]
 impl raft_server::Raft for Recorder {
@@ -32,25 +39,31 @@ impl raft_server::Raft for Recorder {
         &self,
         request: tonic::Request<Streaming<StreamRaftMessageRequest>>,
     ) -> Result<Response<StreamRaftMessageResponse>, Status> {
+        if let Some(addr) = request.metadata().get(SENDER_ADDR) {
+            *self.sender.lock().unwrap() = Some(addr.to_str().unwrap().to_owned());
+        }
         let mut stream = request.into_inner();
         let mut chunks = Vec::new();
         while let Some(chunk) = stream.message().await? {
             chunks.push(Message::decode(&*chunk.message).unwrap());
         }
-        self.0.send(chunks).await.unwrap();
+        self.chunks.send(chunks).await.unwrap();
         Ok(Response::new(StreamRaftMessageResponse {}))
     }
 }
 
-/// A manager of another kind; its address and what it is sent.
-async fn other_manager(security: &Security) -> (String, mpsc::Receiver<Vec<Message>>) {
+/// A manager of another kind; its address, and what it is sent.
+async fn other_manager(
+    security: &Security,
+    sender: Arc<Mutex<Option<String>>>,
+) -> (String, mpsc::Receiver<Vec<Message>>) {
     let mut config = rustls::ServerConfig::clone(&security.current().server);
     config.alpn_protocols.clear();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     let (tx, rx) = mpsc::channel(16);
-    let raft = RaftServer::new(Recorder(tx));
+    let raft = RaftServer::new(Recorder { chunks: tx, sender });
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
@@ -77,7 +90,8 @@ async fn messages_and_snapshots_reach_a_manager_of_another_kind() {
     let other = founder
         .join_through(&founder.addr(), &founder.manager_token)
         .await;
-    let (addr, mut received) = other_manager(&other).await;
+    let sender = Arc::default();
+    let (addr, mut received) = other_manager(&other, Arc::clone(&sender)).await;
     let to = Member {
         raft_id: 99,
         node_id: other.node_id(),
@@ -108,6 +122,7 @@ async fn messages_and_snapshots_reach_a_manager_of_another_kind() {
         let chunks = timeout(PATIENCE, received.recv()).await.unwrap().unwrap();
         assert_eq!(chunks, [message(MessageKind::Append, index)]);
     }
+    assert_eq!(*sender.lock().unwrap(), Some(founder.addr()));
     let mut announced = message(MessageKind::Snapshot, 0);
     announced.snapshot = Some(Snapshot {
         data: Bytes::from(vec![7; SNAPSHOT_CHUNK_BYTES + 1]),

@@ -28,7 +28,7 @@ use crate::{
     error::ErrorChain,
     limits::{PEER_BACKOFF, PEER_IDLE, RAFT_CALL_TIMEOUT, REQUEST_BYTES_MAX, STREAM_QUEUE},
     security::Security,
-    service::REMOVED,
+    service::{REMOVED, SENDER_ADDR},
     transport::{dropped, snapshot},
 };
 
@@ -143,7 +143,7 @@ impl Link {
         let (tx, rx) = mpsc::channel(STREAM_QUEUE);
         let mut client =
             PeerClient::new(connection.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
-        let opened = client.messages(ReceiverStream::new(rx));
+        let opened = client.messages(self.signed(ReceiverStream::new(rx)));
         let mut answers = match timeout(RAFT_CALL_TIMEOUT, opened).await {
             Ok(Ok(answers)) => answers.into_inner(),
             Ok(Err(status)) => return self.refused(&status).await,
@@ -161,6 +161,18 @@ impl Link {
                 Some(_) = self.snapshots.join_next() => {}
             }
         }
+    }
+
+    /// A call that says where this manager listens.
+    fn signed<T>(&self, messages: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(messages);
+        let group = self.handle.group();
+        let group = group.borrow();
+        let own = group.members.get(&group.own);
+        if let Some(addr) = own.and_then(|own| own.member.addr.parse().ok()) {
+            request.metadata_mut().insert(SENDER_ADDR, addr);
+        }
+        request
     }
 
     /// One message into the stream. When the peer does not read fast enough it is dropped.
@@ -202,7 +214,7 @@ impl Link {
                 message: message.encode_to_vec(),
             };
             let mut client = RaftClient::new(connection.clone());
-            let call = client.stream_raft_message(tokio_stream::once(request));
+            let call = client.stream_raft_message(self.signed(tokio_stream::once(request)));
             match timeout(RAFT_CALL_TIMEOUT, call).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(status)) if status.code() == Code::InvalidArgument => {}
