@@ -34,6 +34,7 @@ mod sysctl;
 mod network;
 mod owner;
 
+pub mod dns;
 pub mod plane;
 
 #[cfg(test)]
@@ -55,7 +56,7 @@ pub use plan::{
 pub use pool::{Pool, PoolError};
 pub use ports::{HostPort, PortConflict, Protocol};
 pub use reservation::ReservationError;
-pub use resolv::{DnsSettings, container_resolv_conf};
+pub use resolv::{DnsSettings, container_resolv_conf, overlay_resolv_conf};
 pub use rules::{PortRule, Ruleset};
 pub use state::StateError;
 pub use sysctl::SysctlError;

@@ -4,7 +4,8 @@
 //! others broke, [`Plane::doctor`] says in words what differs. Allocation, health and membership are the caller's. Design and
 //! the caller's duties: `docs/design/overlay.md`.
 //!
-//! Threads: one owner (`skep-plane`) fed by a bounded channel, with a companion that enters namespaces.
+//! Threads: one owner (`skep-plane`) fed by a bounded channel, with a companion that enters namespaces, and one that serves names
+//! (`skep-dns`).
 
 use std::path::PathBuf;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};

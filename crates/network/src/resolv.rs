@@ -4,7 +4,9 @@
 //! 127.0.0.53 there, which a container cannot reach.
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::dns::{self, From, UPSTREAM_COUNT_MAX, Upstream};
 
 /// Used when the node has no server a container can reach, as Docker does.
 const FALLBACK_SERVERS: [&str; 2] = ["8.8.8.8", "8.8.4.4"];
@@ -23,48 +25,102 @@ pub struct DnsSettings {
     pub options: Vec<String>,
 }
 
+/// What a `resolv.conf` says.
+#[derive(Debug, Default)]
+struct Resolver<'a> {
+    servers: Vec<&'a str>,
+    search: Vec<&'a str>,
+    options: Vec<&'a str>,
+}
+
 /// Derives a container's `resolv.conf` from the node's.
 ///
 /// Without servers of the user, loopback servers are left out, because they are the node's own; so are IPv6 servers, because
 /// the node network has no IPv6. If none remain, Docker's fallback servers are used.
 pub fn container_resolv_conf(host: &str, settings: &DnsSettings) -> String {
-    let mut servers = Vec::new();
-    let mut search: Vec<&str> = Vec::new();
-    let mut options: Vec<&str> = Vec::new();
-    for line in host.lines().take(LINE_COUNT_MAX) {
-        let mut words = line.split_whitespace();
-        match words.next() {
-            Some("nameserver") => servers.extend(words.next().filter(|text| is_reachable(text))),
-            // The last one counts, and `domain` is a search list of one (resolv.conf(5)).
-            Some("search") => search = words.collect(),
-            Some("domain") => search = words.take(1).collect(),
-            Some("options") => options.extend(words),
-            Some(_) | None => {}
-        }
-    }
-    let mut servers: Vec<String> = servers.into_iter().map(str::to_owned).collect();
+    let resolver = Resolver::parse(host, settings);
+    let servers = resolver.servers.iter().filter(|text| is_reachable(text));
+    let mut servers: Vec<String> = servers.map(|text| (*text).to_owned()).collect();
     if !settings.servers.is_empty() {
         servers = settings.servers.iter().map(ToString::to_string).collect();
     } else if servers.is_empty() {
         servers = FALLBACK_SERVERS.map(str::to_owned).to_vec();
     }
-    if !settings.search.is_empty() {
-        search = settings.search.iter().map(String::as_str).collect();
+    resolver.print(&servers)
+}
+
+/// Derives the `resolv.conf` of a container on an overlay network from the node's, and the servers our own asks in turn: the
+/// user's, from within the container, or the node's, loopback ones too, from the node.
+///
+/// For a container on internal networks only the caller leaves the servers out.
+pub fn overlay_resolv_conf(host: &str, settings: &DnsSettings) -> (String, Vec<Upstream>) {
+    let resolver = Resolver::parse(host, settings);
+    let upstream = |from| {
+        move |ip: IpAddr| Upstream {
+            server: SocketAddr::new(ip, dns::SERVER.port()),
+            from,
+        }
+    };
+    let mut upstreams: Vec<Upstream> = if settings.servers.is_empty() {
+        let servers = resolver.servers.iter().filter_map(|text| text.parse().ok());
+        servers.map(upstream(From::Node)).collect()
+    } else {
+        let servers = settings.servers.iter().copied();
+        servers.map(upstream(From::Container)).collect()
+    };
+    upstreams.truncate(UPSTREAM_COUNT_MAX);
+    let mut options = resolver.options.clone();
+    if settings.options.is_empty() {
+        // A service's name has no dot, and must not be looked for in the node's domains first. So does Docker.
+        options.retain(|option| !option.starts_with("ndots:"));
+        options.push("ndots:0");
     }
-    if !settings.options.is_empty() {
-        options = settings.options.iter().map(String::as_str).collect();
+    let resolver = Resolver {
+        options,
+        ..resolver
+    };
+    (resolver.print(&[dns::SERVER.ip().to_string()]), upstreams)
+}
+
+impl<'a> Resolver<'a> {
+    /// The node's settings with the user's in their place.
+    fn parse(host: &'a str, settings: &'a DnsSettings) -> Resolver<'a> {
+        let mut resolver = Resolver::default();
+        for line in host.lines().take(LINE_COUNT_MAX) {
+            let mut words = line.split_whitespace();
+            match words.next() {
+                Some("nameserver") => resolver.servers.extend(words.next()),
+                // The last one counts, and `domain` is a search list of one (resolv.conf(5)).
+                Some("search") => resolver.search = words.collect(),
+                Some("domain") => resolver.search = words.take(1).collect(),
+                Some("options") => resolver.options.extend(words),
+                Some(_) | None => {}
+            }
+        }
+        if !settings.search.is_empty() {
+            resolver.search = settings.search.iter().map(String::as_str).collect();
+        }
+        if !settings.options.is_empty() {
+            resolver.options = settings.options.iter().map(String::as_str).collect();
+        }
+        resolver
     }
-    let mut text = String::new();
-    for server in servers {
-        writeln!(text, "nameserver {server}").expect("writing to a string succeeds");
+
+    fn print(&self, servers: &[String]) -> String {
+        let mut text = String::new();
+        for server in servers {
+            writeln!(text, "nameserver {server}").expect("writing to a string succeeds");
+        }
+        if !self.search.is_empty() && self.search != ["."] {
+            writeln!(text, "search {}", self.search.join(" "))
+                .expect("writing to a string succeeds");
+        }
+        if !self.options.is_empty() {
+            writeln!(text, "options {}", self.options.join(" "))
+                .expect("writing to a string succeeds");
+        }
+        text
     }
-    if !search.is_empty() && search != ["."] {
-        writeln!(text, "search {}", search.join(" ")).expect("writing to a string succeeds");
-    }
-    if !options.is_empty() {
-        writeln!(text, "options {}", options.join(" ")).expect("writing to a string succeeds");
-    }
-    text
 }
 
 fn is_reachable(server: &str) -> bool {
@@ -129,5 +185,35 @@ mod tests {
             container_resolv_conf("nameserver 192.0.2.1\nsearch a\noptions b\n", &settings),
             "nameserver 127.0.0.1\noptions ndots:0\n"
         );
+    }
+
+    #[test]
+    fn on_an_overlay_the_nodes_servers_are_asked_from_the_node() {
+        let host =
+            "nameserver 127.0.0.53\nnameserver 192.0.2.53\nsearch lan\noptions ndots:2 edns0\n";
+        let (text, upstreams) = overlay_resolv_conf(host, &DnsSettings::default());
+        assert_eq!(
+            text,
+            "nameserver 127.0.0.11\nsearch lan\noptions edns0 ndots:0\n"
+        );
+        let servers: Vec<String> = upstreams.iter().map(|one| one.server.to_string()).collect();
+        assert_eq!(servers, ["127.0.0.53:53", "192.0.2.53:53"]);
+        assert!(upstreams.iter().all(|one| one.from == From::Node));
+    }
+
+    #[test]
+    fn on_an_overlay_the_users_servers_are_asked_from_the_container() {
+        let settings = DnsSettings {
+            servers: vec!["10.0.1.53".parse().unwrap(); 5],
+            search: vec!["example.org".to_owned()],
+            options: vec!["ndots:3".to_owned()],
+        };
+        let (text, upstreams) = overlay_resolv_conf("nameserver 192.0.2.1\n", &settings);
+        assert_eq!(
+            text,
+            "nameserver 127.0.0.11\nsearch example.org\noptions ndots:3\n"
+        );
+        assert_eq!(upstreams.len(), 3);
+        assert!(upstreams.iter().all(|one| one.from == From::Container));
     }
 }

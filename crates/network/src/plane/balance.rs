@@ -7,6 +7,8 @@
 //!   chain n<K> dnat to address . (random number below K) map @slots
 //! ```
 //!
+//! The table also leads port 53 of 127.0.0.11 to the name server's sockets.
+//!
 //! The key is the address alone: every port and protocol of a virtual address is balanced, as in Swarm. A service with K
 //! backends has K slots, so all are equally likely; beyond [`EXACT_COUNT_MAX`] slots come in a few sizes, filled in turn. Only the
 //! first packet of a connection asks; the kernel's connection tracking remembers the answer, so established connections
@@ -17,6 +19,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use crate::digest::fnv1a;
+use crate::dns;
 use crate::nfnl::Family;
 use crate::nfnl::conntrack::{Flow, UDP};
 use crate::nfnl::elements::{Change, Data, Verb};
@@ -117,7 +120,18 @@ fn body(family: Family) -> String {
     writeln!(text, "  chain {REFUSE} {{{rules}\n  }}").expect("writing to a string succeeds");
     let hook = "type nat hook output priority -100; policy accept;";
     let rule = format!("{RULE_MARK}{address} vmap @{VIPS}");
-    writeln!(text, "  chain balance {{ {hook}{rule}\n  }}").expect("writing to a string succeeds");
+    let names = match family {
+        Family::V4 => {
+            let ip = dns::SERVER.ip();
+            let (asked, bound) = (dns::SERVER.port(), dns::SERVER_PORT);
+            format!(
+                "{RULE_MARK}ip daddr {ip} meta l4proto {{ tcp, udp }} th dport {asked} dnat to {ip}:{bound}"
+            )
+        }
+        Family::V6 => String::new(),
+    };
+    writeln!(text, "  chain balance {{ {hook}{names}{rule}\n  }}")
+        .expect("writing to a string succeeds");
     text
 }
 

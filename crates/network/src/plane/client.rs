@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::balance::{self, Backends, Elements, SLOTS, TABLE, VIPS, Vips};
 use super::desired::{Container, Desired, Overlay, Service};
 use super::hands::{ActionError, Hands};
+use crate::dns::{Sockets, View};
 use crate::netns;
 use crate::nfnl::elements::{Batches, Change};
 use crate::nfnl::{Family, NetfilterSocket};
@@ -28,6 +29,8 @@ pub enum Action {
         /// Which.
         vips: BTreeSet<IpAddr>,
     },
+    /// Opens the name server's sockets.
+    ServeNames,
     /// Deletes flows of virtual addresses to backends that are gone.
     ForgetFlows {
         /// How many there were.
@@ -38,6 +41,8 @@ pub enum Action {
 /// What a container's namespace holds.
 #[derive(Debug, Default)]
 pub(crate) struct State {
+    /// Whether the name server has sockets inside.
+    pub(crate) is_served: bool,
     /// Families whose rules are whole.
     pub(crate) families: BTreeSet<Family>,
     pub(crate) elements: Elements,
@@ -53,13 +58,16 @@ pub(crate) struct Delta {
     pub(crate) doubtful: Vips,
 }
 
-/// Families a container needs rules for.
+/// Families a container needs rules for: IPv4 always, for names.
 pub(crate) fn families(container: &Container) -> BTreeSet<Family> {
     let addresses = container
         .attachments
         .values()
         .flat_map(|place| &place.addresses);
-    addresses.map(|&ip| balance::family(ip)).collect()
+    addresses
+        .map(|&ip| balance::family(ip))
+        .chain([Family::V4])
+        .collect()
 }
 
 /// The virtual addresses of all networks of a container, of the families it speaks.
@@ -76,6 +84,19 @@ pub(crate) fn vips(desired: &Desired, container: &Container) -> Vips {
 
 fn vips_of(service: &Service) -> impl Iterator<Item = (IpAddr, Backends)> {
     service.vips.iter().map(|&vip| (vip, service.backends()))
+}
+
+/// What a container can ask for: its networks in the order of its interfaces.
+pub(crate) fn view(desired: &Desired, container: &Container) -> View {
+    let mut places: Vec<_> = container.attachments.iter().collect();
+    places.sort_by_key(|(_, place)| (place.interface.len(), &place.interface));
+    let networks = places
+        .iter()
+        .filter_map(|(id, _)| desired.networks.get(*id));
+    View {
+        zones: networks.map(|network| Arc::clone(&network.names)).collect(),
+        upstreams: container.upstreams.clone(),
+    }
 }
 
 // === impl Delta ===
@@ -137,8 +158,12 @@ impl Hands {
     pub(crate) fn observe_client(&mut self, id: &str, path: &Path) -> Result<State, ActionError> {
         // Another namespace may be mounted by now.
         self.clients.remove(id);
+        let is_served = self.names.is_serving(id, path);
         let socket = self.client(id, path)?;
-        let mut state = State::default();
+        let mut state = State {
+            is_served,
+            ..State::default()
+        };
         for family in [Family::V4, Family::V6] {
             let (chains, rule_count) = socket.chains(family, TABLE)?;
             if balance::is_whole(family, &chains, rule_count) {
@@ -174,6 +199,11 @@ impl Hands {
                 Action::Balance { .. } => {
                     let changes = balance::changes(&state.elements, &Elements::of(vips));
                     self.client(id, path)?.commit(&batches(changes.values()))?;
+                }
+                Action::ServeNames => {
+                    let opened = self.netns.inside(path, Sockets::open)?;
+                    let sockets = opened.map_err(ActionError::Names)?;
+                    self.names.add(id, path, sockets);
                 }
                 Action::ForgetFlows { .. } => {}
             }
@@ -242,6 +272,9 @@ pub(crate) fn plan(state: &State, families: &BTreeSet<Family>, vips: &Vips) -> V
     if !vips.is_empty() {
         actions.push(Action::Balance { vips });
     }
+    if !state.is_served {
+        actions.push(Action::ServeNames);
+    }
     actions
 }
 
@@ -255,6 +288,7 @@ impl fmt::Display for Action {
                 write!(f, "balance")?;
                 vips.iter().try_for_each(|vip| write!(f, " {vip}"))
             }
+            Action::ServeNames => write!(f, "serve names"),
             Action::ForgetFlows { count } => write!(f, "forget {count} flows"),
         }
     }

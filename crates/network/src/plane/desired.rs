@@ -11,6 +11,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::balance::Backends;
+use crate::dns::{Upstream, Zone};
 use crate::endpoint::{EndpointIdError, Mac, check_id};
 
 /// VXLAN ids have 24 bits; 1 is the node network's.
@@ -61,6 +62,8 @@ pub struct Overlay {
     pub remotes: BTreeMap<Mac, Remote>,
     /// Services with a virtual address on the network, by service id.
     pub services: BTreeMap<String, Arc<Service>>,
+    /// The network's names.
+    pub names: Arc<Zone>,
 }
 
 /// A service's virtual addresses on one network, and where they lead.
@@ -99,6 +102,8 @@ pub struct Container {
     pub netns_path: PathBuf,
     /// Its places, by network id.
     pub attachments: BTreeMap<String, Place>,
+    /// Servers for names that are not the cluster's; none to be asked for a container on internal networks only.
+    pub upstreams: Vec<Upstream>,
 }
 
 /// A container's place on an overlay network.
@@ -355,6 +360,7 @@ mod tests {
                 subnets: vec![subnet.parse().unwrap()],
                 remotes: BTreeMap::new(),
                 services: BTreeMap::new(),
+                names: Arc::new(Zone::new("net", Vec::new())),
             })
         };
         let place = |interface: &str, last, ip: &str| Place {
@@ -369,6 +375,7 @@ mod tests {
                 ("b".to_owned(), place("eth2", 2, "10.0.2.2")),
             ]
             .into(),
+            upstreams: Vec::new(),
         };
         let data_path = DataPath {
             address: [192, 0, 2, 1].into(),

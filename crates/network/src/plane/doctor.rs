@@ -40,6 +40,7 @@ fn container(action: &client::Action) -> String {
             let vips = vips.join(", ");
             format!("virtual addresses lead elsewhere than they should: {vips}")
         }
+        client::Action::ServeNames => "names are not served".to_owned(),
         client::Action::ForgetFlows { count } => {
             format!("{count} flows lead to backends that are gone")
         }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::observe;
 use super::sandbox::{Action, BRIDGE, Port, Remotes, State, Tunnel, VXLAN};
 use crate::apply::await_carrier;
+use crate::dns::Server;
 use crate::netlink::{NetlinkError, RouteSocket, TunnelRequest, VethRequest};
 use crate::netns::{self, NetnsError, NetnsThread};
 use crate::nfnl::{NetfilterError, NetfilterSocket};
@@ -43,6 +44,9 @@ pub enum ActionError {
     /// A container has no namespace.
     #[error("no namespace is mounted at `{}`", .0.display())]
     NoNetns(PathBuf),
+    /// The name server cannot be started, or cannot listen in a container.
+    #[error("failed to serve names")]
+    Names(#[source] io::Error),
     /// A sysctl cannot be set.
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
@@ -71,6 +75,7 @@ pub(crate) struct Hands {
     sandboxes: BTreeMap<String, RouteSocket>,
     /// Sockets inside containers, by endpoint id.
     pub(super) clients: BTreeMap<String, NetfilterSocket>,
+    pub(super) names: Server,
     /// Actions until a test kills the program.
     #[cfg(test)]
     pub(crate) actions_left: Option<u32>,
@@ -92,6 +97,7 @@ impl Hands {
             netns_dir,
             sandboxes: BTreeMap::new(),
             clients: BTreeMap::new(),
+            names: Server::start().map_err(ActionError::Names)?,
             #[cfg(test)]
             actions_left: None,
         })

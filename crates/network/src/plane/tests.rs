@@ -9,6 +9,7 @@ use crate::testbed::{Server, ask, inside, run};
 
 mod balancing;
 mod healing;
+mod naming;
 
 #[test]
 fn containers_of_a_network_meet_across_nodes_and_keep_their_addresses() {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::{inside, on_node, run};
+use crate::dns::{Upstream, Zone};
 use crate::endpoint::Mac;
 use crate::plane::{
     Container, DataPath, Desired, Health, Overlay, Place, Plane, Remote, Report, Service,
@@ -28,6 +29,10 @@ pub(crate) struct Cluster {
     pub(crate) members: Vec<Member>,
     /// Services by network and id, the same on all nodes.
     pub(crate) services: BTreeMap<(&'static str, &'static str), Arc<Service>>,
+    /// Names by network, the same on all nodes.
+    pub(crate) zones: BTreeMap<&'static str, Arc<Zone>>,
+    /// Servers of all containers for other names.
+    pub(crate) upstreams: Vec<Upstream>,
     pub(crate) generation: u64,
 }
 
@@ -76,6 +81,8 @@ pub(crate) fn on_cluster(count: usize, test: impl AsyncFnOnce(&mut Cluster) + Se
             nodes,
             members: Vec::new(),
             services: BTreeMap::new(),
+            zones: BTreeMap::new(),
+            upstreams: Vec::new(),
             generation: 0,
         };
         test(&mut cluster).await;
@@ -176,13 +183,18 @@ impl Cluster {
                 subnets: subnets.collect(),
                 remotes,
                 services: self.services_on(id),
+                names: self
+                    .zones
+                    .get(id)
+                    .cloned()
+                    .unwrap_or_else(|| Arc::new(Zone::new(id, Vec::new()))),
             };
             desired.networks.insert(id.to_owned(), Arc::new(overlay));
         }
         for member in local {
             desired
                 .containers
-                .insert(member.id.to_owned(), Arc::new(container(member)));
+                .insert(member.id.to_owned(), Arc::new(self.container(member)));
         }
         desired
     }
@@ -212,6 +224,26 @@ impl Cluster {
             .collect()
     }
 
+    fn container(&self, member: &Member) -> Container {
+        let attachments = member
+            .places
+            .iter()
+            .zip(1..)
+            .map(|((network, addresses), index)| {
+                let place = Place {
+                    interface: format!("eth{index}"),
+                    mac: mac(addresses[0]),
+                    addresses: addresses.clone(),
+                };
+                ((*network).to_owned(), place)
+            });
+        Container {
+            netns_path: netns_of(member.id),
+            attachments: attachments.collect(),
+            upstreams: self.upstreams.clone(),
+        }
+    }
+
     /// Gives every node its value; nothing may fail.
     #[track_caller]
     pub(crate) fn update(&mut self) -> impl Future<Output = Vec<Report>> {
@@ -239,23 +271,4 @@ impl Cluster {
 /// A container's namespace.
 pub(crate) fn netns_of(id: &str) -> PathBuf {
     PathBuf::from(format!("/run/netns/{id}"))
-}
-
-fn container(member: &Member) -> Container {
-    let attachments = member
-        .places
-        .iter()
-        .zip(1..)
-        .map(|((network, addresses), index)| {
-            let place = Place {
-                interface: format!("eth{index}"),
-                mac: mac(addresses[0]),
-                addresses: addresses.clone(),
-            };
-            ((*network).to_owned(), place)
-        });
-    Container {
-        netns_path: netns_of(member.id),
-        attachments: attachments.collect(),
-    }
 }

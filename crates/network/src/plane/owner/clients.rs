@@ -38,6 +38,7 @@ impl Owner {
                 }
             }
         }
+        self.set_views(new);
         // Walking the kernel's flows is slow, so no change of maps waits for it.
         for (id, container, delta) in doubtful {
             match self.hands.forget_flows(id, container, &delta.doubtful) {
@@ -57,12 +58,25 @@ impl Owner {
         for (id, container) in &desired.containers {
             self.repair_client(id, container, desired, report);
         }
+        self.set_views(desired);
+    }
+
+    /// What containers can ask for. One that is not served yet gets it when it is.
+    fn set_views(&self, desired: &Desired) {
+        for (id, container) in &desired.containers {
+            self.hands
+                .names
+                .set_view(id, client::view(desired, container));
+        }
     }
 
     fn forget_clients(&mut self, desired: &Desired) {
         let is_here = |id: &String| desired.containers.contains_key(id);
         self.clients.retain(is_here);
         self.hands.clients.retain(|id, _| is_here(id));
+        self.hands
+            .names
+            .retain(|id| desired.containers.contains_key(id));
     }
 
     /// Whether the change was made; if not, the container has been repaired instead, or its failure reported.

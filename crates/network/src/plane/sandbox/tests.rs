@@ -26,6 +26,7 @@ fn desired() -> Desired {
         ],
         remotes: [(Mac([2, 0, 0, 0, 0, 3]), remote)].into(),
         services: BTreeMap::new(),
+        names: Arc::new(crate::dns::Zone::new("red", Vec::new())),
     };
     let place = Place {
         interface: "eth1".to_owned(),
@@ -35,6 +36,7 @@ fn desired() -> Desired {
     let container = Container {
         netns_path: "/run/netns/a".into(),
         attachments: [("red".to_owned(), place)].into(),
+        upstreams: Vec::new(),
     };
     desired.networks = [("red".to_owned(), Arc::new(overlay))].into();
     desired.containers = [("a".to_owned(), Arc::new(container))].into();

@@ -88,7 +88,7 @@ async fn deleted_links_and_flushed_tables_are_found_and_repaired() {
 
 #[test]
 fn a_crash_after_any_action_is_healed_by_the_next_start() {
-    for count in 0..14 {
+    for count in 0..18 {
         on_cluster(1, async move |cluster| {
             let a = cluster.add(1, "a", &[("red", "10.0.1.2")]);
             cluster.add(1, "b", &[("red", "10.0.1.3")]);
@@ -100,12 +100,11 @@ fn a_crash_after_any_action_is_healed_by_the_next_start() {
             let plane = open_plane(&cluster.node(1).netns, 1).unwrap();
             let report = plane.update(cluster.desired(1)).await.unwrap();
             assert!(report.failures.is_empty(), "{count}: {report:?}");
-            assert_eq!(
-                is_whole,
-                report.steps.is_empty(),
-                "{count}: {:?}",
-                steps(&report)
-            );
+            // Names are served by the process, so a new one always begins.
+            let mut steps = steps(&report);
+            steps.retain(|step| !step.ends_with("serve names"));
+            assert!(!is_whole || steps.is_empty(), "{count}: {steps:?}");
+            assert!(is_whole || count < 17);
             assert!(can_ping(&a, "10.0.1.3"), "{count}");
             assert_eq!(plane.doctor().await.unwrap(), [""; 0], "{count}");
         });
@@ -128,7 +127,7 @@ fn a_restart_disturbs_no_connection() {
         cluster.node(1).plane.close().await;
         let plane = open_plane(&cluster.node(1).netns, 1).unwrap();
         let report = plane.update(cluster.desired(1)).await.unwrap();
-        assert_eq!(steps(&report), [""; 0]);
+        assert_eq!(steps(&report), ["container a: serve names"]);
         let mut buffer = [0; 5];
         std::io::Write::write_all(&mut client, b"hello").unwrap();
         std::io::Read::read_exact(&mut server, &mut buffer).unwrap();
