@@ -4,6 +4,7 @@
 mod address;
 mod alone;
 mod backup;
+mod certificate;
 mod found;
 mod home;
 mod identity;
@@ -208,7 +209,7 @@ impl Swarm {
         let (swarm, stopped) = (Arc::clone(self), stop.clone());
         let (answer_tx, answer) = tokio::sync::oneshot::channel();
         let task = tokio::spawn(async move {
-            let joining = swarm.enter(&request, &token, addresses);
+            let joining = Box::pin(swarm.enter(&request, &token, addresses));
             let Some(entered) = stopped.run_until_cancelled(joining).await else {
                 return;
             };
@@ -392,14 +393,14 @@ impl Swarm {
             ApiError::system(text, error)
         })?;
         let mut managers = self.home.managers();
-        if identity.raft_id.is_some() {
-            let own = skep_model::dispatch::WeightedPeer {
+        // A manager that just starts has nothing to tell itself, unless it is the only one.
+        managers.retain(|peer| peer.node_id != identity.node_id);
+        if managers.is_empty() {
+            managers.push(skep_model::dispatch::WeightedPeer {
                 node_id: identity.node_id,
                 addr: identity.manager_addr(),
                 weight: 10,
-            };
-            managers.retain(|peer| peer.node_id != own.node_id);
-            managers.push(own);
+            });
         }
         let remotes = Remotes::new(managers);
         Ok(Arc::new(Member::new(identity, security, remotes)))

@@ -13,9 +13,9 @@ use tracing::{info, warn};
 
 use super::{
     address::{self, Addresses},
+    certificate::fetch_unlock_key,
     home::{Home, HomeError},
     identity::{self, Identity},
-    life::fetch_unlock_key,
     member::Member,
 };
 use crate::error_chain::chain;

@@ -117,7 +117,7 @@ impl Running {
             Arc::clone(&security),
             cancel.clone(),
         ));
-        let announcing = announce(Arc::clone(&setup.member), handle.clone());
+        let announcing = Box::pin(announce(Arc::clone(&setup.member), handle.clone()));
         connections.spawn(async move {
             cancel.run_until_cancelled_owned(announcing).await;
         });

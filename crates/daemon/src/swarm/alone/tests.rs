@@ -109,7 +109,7 @@ fn one_member_remains_and_a_log_of_it_replays_to_the_same() {
     assert_eq!(metadata.conf_state.voters, [99]);
     assert_eq!((metadata.index, metadata.term), (7, 4));
     let state = replay(&fresh).unwrap();
-    assert_eq!(state.membership.members, [own.clone()]);
+    assert_eq!(state.membership.members, std::slice::from_ref(&own));
     assert_eq!(state.membership.removed, [1, 2, 3]);
     let roles = |id| {
         let node = state.store.node(id).unwrap();
