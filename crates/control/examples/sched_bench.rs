@@ -205,6 +205,7 @@ fn node(index: u64, rng: &mut Rng) -> Node {
         manager_status: None,
         certificate: Certificate::default(),
         role: Role::Worker,
+        attachments: Vec::new(),
         vxlan_udp_port: 0,
     }
 }
@@ -262,6 +263,7 @@ fn task(slot: u64, service: Option<&Service>, spec: &Arc<TaskSpec>, rng: &mut Rn
         desired_state: TaskState::Running,
         endpoint: None,
         log_driver: None,
+        networks: Vec::new(),
         assigned_generic_resources: Vec::new(),
         job_iteration: None,
     }

@@ -3,6 +3,10 @@
 //! Stated without the reconcilers' own functions where possible, so that a mistake there shows
 //! here. Each invariant is one function.
 
+mod network;
+
+pub use self::network::NetworkViolation;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -93,6 +97,8 @@ pub enum Violation {
         /// The node.
         node: NodeId,
     },
+    /// What networks hand out is not in order.
+    Network(NetworkViolation),
     /// An ended task that the orchestrator has not looked at.
     Unattended {
         /// The task.
@@ -114,6 +120,9 @@ pub fn check(view: &Store) -> Vec<Violation> {
     check_slots(view, &mut found);
     check_drained(view, &mut found);
     check_nodes(view, &mut found);
+    let mut of_networks = Vec::new();
+    network::check(view, &mut of_networks);
+    found.extend(of_networks.into_iter().map(Violation::Network));
     found
 }
 
@@ -391,6 +400,7 @@ impl fmt::Display for Violation {
             Self::Stranded { task, node } => {
                 write!(f, "task {task} stays on node {node}, which is drained")
             }
+            Self::Network(violation) => violation.fmt(f),
             Self::Unattended { task } => write!(f, "task {task} has ended and nobody noticed"),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use skep_model::{Cluster, Node, Service, Slot, Task, TaskState, reserved};
+use skep_model::{Cluster, Network, Node, Service, Slot, Task, TaskState, reserved};
 use skep_store::{Change, Object, Store};
 
 use crate::key::Key;
@@ -23,7 +23,14 @@ impl Dirty {
             (old, Some(Object::Node(new))) => self.mark_node(node_of(old.as_ref()), Some(new)),
             (Some(Object::Node(old)), _) => self.mark_node(Some(old), None),
             (old, Some(Object::Service(new))) => self.mark_service(service_of(old.as_ref()), new),
-            (Some(Object::Service(old)), _) => self.insert(Key::Service(old.id)),
+            (Some(Object::Service(old)), _) => {
+                self.insert(Key::Service(old.id));
+                self.insert(Key::Waiting);
+            }
+            (old, Some(Object::Network(new))) => {
+                self.mark_network(network_of(old.as_ref()), Some(new));
+            }
+            (Some(Object::Network(old)), _) => self.mark_network(Some(old), None),
             (old, Some(Object::Task(new))) => self.mark_task(task_of(old.as_ref()), new),
             (Some(Object::Task(old)), _) => self.mark_removed_task(old),
             (Some(Object::Cluster(old)), Some(Object::Cluster(new))) => {
@@ -44,8 +51,14 @@ impl Dirty {
     /// Marks every key of `view`; on winning leadership and now and then, as a safety net.
     pub fn mark_all(&mut self, view: &Store) {
         self.is_all = false;
+        for network in view.networks().all().filter(|n| !n.is_complete()) {
+            self.insert(Key::Network(network.id));
+        }
         for node in view.nodes() {
             self.insert(Key::Node(node.id));
+            if node.needs_load_balancers() || !node.attachments.is_empty() {
+                self.insert(Key::Balancers(node.id));
+            }
         }
         for service in view.services() {
             self.insert(Key::Service(service.id));
@@ -102,6 +115,23 @@ impl Dirty {
         if let Some(node) = new.or(old) {
             self.insert(Key::Node(node.id));
             self.insert(Key::Scheduler);
+            self.insert(Key::Balancers(node.id));
+        }
+        let places = |node: Option<&Node>| node.map_or(0, |node| node.attachments.len());
+        if places(new) < places(old) {
+            self.insert(Key::Waiting);
+        }
+    }
+
+    fn mark_network(&mut self, old: Option<&Network>, new: Option<&Network>) {
+        let network = new.or(old).expect("a change has an object on one side");
+        self.insert(Key::Waiting);
+        if network.spec.is_ingress {
+            // Every node has a place on it, and services may have waited for it.
+            self.is_all = true;
+        }
+        if !network.is_complete() {
+            self.insert(Key::Network(network.id));
         }
     }
 
@@ -111,6 +141,9 @@ impl Dirty {
         if let Some(old) = old {
             if old.spec_version != new.spec_version {
                 self.insert(Key::Scheduler);
+            }
+            if old.endpoint != new.endpoint {
+                self.insert(Key::Waiting);
             }
             let state = |service: &Service| service.update_status.as_ref().map(|s| s.state);
             if state(old) != state(new) {
@@ -133,6 +166,7 @@ impl Dirty {
         if !is_new && (desire_changed || (state_changed && new.status.state.is_terminal())) {
             self.insert(Key::Scheduler);
         }
+        self.mark_places(old, new);
         let Some(service) = new.service_id else {
             return;
         };
@@ -150,7 +184,29 @@ impl Dirty {
         }
     }
 
+    /// A task on networks that came to a node or ended: the node's load balancers follow, and an
+    /// address went back.
+    fn mark_places(&mut self, old: Option<&Task>, new: &Task) {
+        if new.networks.is_empty() {
+            return;
+        }
+        let has_places = |task: &Task| task.holds_addresses() && !task.networks.is_empty();
+        let holds = |task: &Task| task.node_id.filter(|_| has_places(task));
+        let (before, after) = (old.and_then(holds), holds(new));
+        if before != after {
+            self.keys.extend(before.map(Key::Balancers));
+            self.keys.extend(after.map(Key::Balancers));
+        }
+        if old.is_some_and(Task::holds_addresses) && !new.holds_addresses() {
+            self.insert(Key::Waiting);
+        }
+    }
+
     fn mark_removed_task(&mut self, old: &Task) {
+        if !old.networks.is_empty() {
+            self.insert(Key::Waiting);
+            self.keys.extend(old.node_id.map(Key::Balancers));
+        }
         if old.holds_resources() {
             self.insert(Key::Scheduler);
         }
@@ -178,20 +234,31 @@ fn needs_own_look(task: &Task) -> bool {
 fn node_of(object: Option<&Object>) -> Option<&Node> {
     match object {
         Some(Object::Node(node)) => Some(node),
-        Some(Object::Service(_) | Object::Task(_) | Object::Cluster(_)) | None => None,
+        Some(Object::Service(_) | Object::Task(_) | Object::Network(_) | Object::Cluster(_))
+        | None => None,
     }
 }
 
 fn service_of(object: Option<&Object>) -> Option<&Service> {
     match object {
         Some(Object::Service(service)) => Some(service),
-        Some(Object::Node(_) | Object::Task(_) | Object::Cluster(_)) | None => None,
+        Some(Object::Node(_) | Object::Task(_) | Object::Network(_) | Object::Cluster(_))
+        | None => None,
+    }
+}
+
+fn network_of(object: Option<&Object>) -> Option<&Network> {
+    match object {
+        Some(Object::Network(network)) => Some(network),
+        Some(Object::Node(_) | Object::Service(_) | Object::Task(_) | Object::Cluster(_))
+        | None => None,
     }
 }
 
 fn task_of(object: Option<&Object>) -> Option<&Task> {
     match object {
         Some(Object::Task(task)) => Some(task),
-        Some(Object::Node(_) | Object::Service(_) | Object::Cluster(_)) | None => None,
+        Some(Object::Node(_) | Object::Service(_) | Object::Network(_) | Object::Cluster(_))
+        | None => None,
     }
 }

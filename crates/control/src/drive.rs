@@ -9,7 +9,7 @@ use crate::{
     dirty::Dirty,
     history,
     key::Key,
-    node,
+    network, node,
     plan::{Change, Plan},
     scheduler, service, slot, task,
     wakes::Wakes,
@@ -29,6 +29,9 @@ pub const ACTIVATIONS_MAX: usize = 200_000;
 
 /// Bytes of a task on the wire besides its spec: ids, timestamps, states, names.
 const TASK_BYTES_BASE: usize = 320;
+
+/// Bytes of a place on a network on the wire: it holds the whole network.
+const PLACE_BYTES: usize = 400;
 
 /// How a [`drive`] ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -72,12 +75,15 @@ pub fn drive(
 /// What should be done about `key`: a pure function of its arguments.
 pub fn reconcile(view: &Store, key: &Key, now: Timestamp, rng: &mut Rng) -> Plan {
     match *key {
+        Key::Network(id) => network::reconcile(view, id),
         Key::Node(id) => node::reconcile(view, id, now),
         Key::Slot(id, slot) => slot::reconcile(view, id, slot, now, rng),
         Key::Service(id) => service::reconcile(view, id, now, rng),
         Key::Task(id) => task::reconcile(view, id, now),
         Key::History(id, slot) => history::reconcile(view, id, slot),
         Key::Scheduler => scheduler::reconcile(view, now),
+        Key::Waiting => network::retry(view),
+        Key::Balancers(id) => network::balance(view, id),
     }
 }
 
@@ -147,6 +153,13 @@ fn is_stale(view: &Store, change: &Change) -> bool {
         Change::UpdateService(service) => view
             .service(service.id)
             .is_none_or(|stored| stored.meta.version != service.meta.version),
+        Change::UpdateNetwork(network) => view
+            .networks()
+            .get(network.id)
+            .is_none_or(|stored| stored.meta.version != network.meta.version),
+        Change::UpdateNode(node) => view
+            .node(node.id)
+            .is_none_or(|stored| stored.meta.version != node.meta.version),
         Change::RemoveNode(id, version) => view
             .node(*id)
             .is_none_or(|stored| stored.meta.version != *version),
@@ -163,6 +176,8 @@ fn write(tx: &mut Transaction, change: Change) {
         Change::CreateTask(task) => tx.create_task(task).expect(FRESH),
         Change::UpdateTask(task) => tx.update_task(task).expect(FRESH),
         Change::UpdateService(service) => tx.update_service(*service).expect(FRESH),
+        Change::UpdateNetwork(network) => tx.update_network(*network).expect(FRESH),
+        Change::UpdateNode(node) => tx.update_node(*node).expect(FRESH),
         Change::UpdateCluster(cluster) => tx.update_cluster(*cluster).expect(FRESH),
         Change::RemoveTask(id, _) => {
             tx.remove_task(id);
@@ -202,9 +217,12 @@ impl Limit {
 
     fn count(&mut self, object: &Object) {
         self.bytes += match object {
-            Object::Task(task) => TASK_BYTES_BASE + self.spec_bytes(&task.spec),
+            Object::Task(task) => {
+                TASK_BYTES_BASE + self.spec_bytes(&task.spec) + PLACE_BYTES * task.networks.len()
+            }
             Object::Service(service) => 2 * (TASK_BYTES_BASE + self.spec_bytes(&service.spec.task)),
-            Object::Node(_) | Object::Cluster(_) => TASK_BYTES_BASE,
+            Object::Node(node) => TASK_BYTES_BASE + PLACE_BYTES * node.attachments.len(),
+            Object::Network(_) | Object::Cluster(_) => TASK_BYTES_BASE,
         };
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use skep_model::{NodeId, ServiceId, Slot, TaskId};
+use skep_model::{NetworkId, NodeId, ServiceId, Slot, TaskId};
 
 /// One thing a reconciler recomputes from the store alone.
 ///
@@ -10,6 +10,8 @@ use skep_model::{NodeId, ServiceId, Slot, TaskId};
 /// and single tasks, and the scheduler last, when all tasks to place are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
+    /// A network: what was not handed out when it was made.
+    Network(NetworkId),
     /// A node: evict what no longer fits, orphan what is lost, tell global services.
     Node(NodeId),
     /// One slot of a service: restart, delayed start.
@@ -22,11 +24,16 @@ pub enum Key {
     History(ServiceId, Option<Slot>),
     /// All tasks that wait for a node.
     Scheduler,
+    /// Whoever waits for an address or a port.
+    Waiting,
+    /// The load balancers of a node, once its tasks are known.
+    Balancers(NodeId),
 }
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Network(id) => write!(f, "network {id}"),
             Self::Node(id) => write!(f, "node {id}"),
             Self::Slot(id, Slot::Number(number)) => write!(f, "slot {number} of service {id}"),
             Self::Slot(id, Slot::Node(node)) => write!(f, "node {node} of service {id}"),
@@ -34,6 +41,8 @@ impl fmt::Display for Key {
             Self::Task(id) => write!(f, "task {id}"),
             Self::History(id, _) => write!(f, "history of service {id}"),
             Self::Scheduler => f.write_str("scheduler"),
+            Self::Waiting => f.write_str("what waits for addresses"),
+            Self::Balancers(id) => write!(f, "load balancers of node {id}"),
         }
     }
 }

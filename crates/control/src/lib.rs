@@ -5,8 +5,8 @@
 //! it runs [`reconcile`] on every dirty key and applies the plans until nothing is left to do.
 //! [`check()`] states what must always hold of stored state. No IO, no clock, no memory between
 //! activations: a new leader decides as the old one would have. See
-//! `docs/design/orchestration.md` and `docs/design/scheduler.md`. Deliberately absent: jobs and
-//! network allocation, which are not built yet.
+//! `docs/design/orchestration.md` and `docs/design/scheduler.md`. [`network`] hands out addresses,
+//! ports and numbers. Deliberately absent: jobs, which are not built yet.
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod check;
@@ -16,6 +16,7 @@ mod drive;
 mod global;
 mod history;
 mod key;
+pub mod network;
 mod node;
 mod placement;
 mod plan;
@@ -30,7 +31,7 @@ mod update;
 mod wakes;
 
 pub use crate::{
-    check::{Violation, check},
+    check::{NetworkViolation, Violation, check},
     dirty::Dirty,
     drive::{
         ACTIVATIONS_MAX, Driven, ENTRY_BYTES_MAX, WRITES_PER_ENTRY_MAX, apply, drive, reconcile,

@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
-use skep_model::{Cluster, NodeId, Service, Task, TaskId, Timestamp, Version};
+use skep_model::{
+    Cluster, Network, NetworkId, Node, NodeId, Protocol, Service, ServiceId, Task, TaskId,
+    Timestamp, Version,
+};
 
 use crate::key::Key;
 
@@ -18,6 +21,10 @@ pub enum Change {
     RemoveTask(TaskId, Version),
     /// Replaces a service; `meta.version` is the one it was computed from.
     UpdateService(Box<Service>),
+    /// Replaces a network; `meta.version` is the one it was computed from.
+    UpdateNetwork(Box<Network>),
+    /// Replaces a node; `meta.version` is the one it was computed from.
+    UpdateNode(Box<Node>),
     /// Removes a node that still has the version.
     RemoveNode(NodeId, Version),
     /// Replaces the cluster object; `meta.version` is the one it was computed from.
@@ -106,6 +113,42 @@ pub enum Wait {
         /// What `service ps` shows.
         explanation: String,
     },
+    /// A network the service wants does not exist, or has not got what it needs itself.
+    NoNetwork {
+        /// What the service calls it.
+        target: String,
+    },
+    /// All addresses of a network are in use.
+    NoAddress {
+        /// The network.
+        network: NetworkId,
+        /// Its name.
+        name: String,
+    },
+    /// The address a task asks for is in use, or none of its network's.
+    AddressTaken {
+        /// The address, as given.
+        address: String,
+        /// Name of the network.
+        network: String,
+    },
+    /// All ports that are given out are in use.
+    NoPort {
+        /// Of this protocol.
+        protocol: Protocol,
+    },
+    /// The service gets its addresses first.
+    Endpoint {
+        /// The service.
+        service: ServiceId,
+    },
+    /// A network cannot get what it needs.
+    Network {
+        /// The network.
+        network: NetworkId,
+        /// Why.
+        reason: String,
+    },
     /// The mode of the service is not supported.
     Mode,
 }
@@ -127,6 +170,18 @@ impl Plan {
         }
         for wait in other.report.waits {
             self.report.push(wait);
+        }
+    }
+}
+
+// === impl Wait ===
+
+impl Wait {
+    /// All addresses of `network` are in use.
+    pub(crate) fn no_address(network: &Network) -> Self {
+        Self::NoAddress {
+            network: network.id,
+            name: network.name().to_owned(),
         }
     }
 }
@@ -196,6 +251,20 @@ impl fmt::Display for Wait {
             Self::UpdateMonitor { until } => write!(f, "updated tasks are watched until {until:?}"),
             Self::UpdatePaused => f.write_str("update is paused"),
             Self::NoNode { task, explanation } => write!(f, "task {task}: {explanation}"),
+            Self::NoNetwork { target } => write!(f, "network {target} not found"),
+            Self::NoAddress { name, .. } => {
+                write!(f, "no available address in network {name}: all are in use")
+            }
+            Self::AddressTaken { address, network } => {
+                write!(f, "address {address} is not available in network {network}")
+            }
+            Self::NoPort { protocol } => {
+                write!(f, "no {} port is left to publish", protocol.name())
+            }
+            Self::Endpoint { service } => {
+                write!(f, "service {service} has not got its addresses yet")
+            }
+            Self::Network { network, reason } => write!(f, "network {network}: {reason}"),
             Self::Mode => f.write_str("service mode is not supported"),
         }
     }

@@ -69,6 +69,7 @@ impl Template {
             desired_state,
             endpoint: Some(Arc::clone(&self.endpoint)),
             log_driver: self.log_driver.clone(),
+            networks: Vec::new(),
             assigned_generic_resources: Vec::new(),
             job_iteration: None,
         }

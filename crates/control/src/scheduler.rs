@@ -221,6 +221,7 @@ impl Scheduler<'_> {
             desired_state: task.desired_state,
             endpoint: task.endpoint.clone(),
             log_driver: task.log_driver.clone(),
+            networks: task.networks.clone(),
             assigned_generic_resources: generic,
             job_iteration: task.job_iteration,
         };

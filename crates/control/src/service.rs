@@ -1,10 +1,12 @@
 //! A service as a whole: dispatches by mode, and ends the tasks of services that are gone.
 
-use skep_model::{Endpoint, Rng, Service, ServiceId, ServiceMode, TaskState, Timestamp};
+use std::sync::Arc;
+
+use skep_model::{Rng, Service, ServiceId, ServiceMode, TaskState, Timestamp};
 use skep_store::Store;
 
 use crate::{
-    global,
+    global, network,
     plan::{Change, Plan, Wait},
     replicated,
     slot::desire,
@@ -14,13 +16,26 @@ pub(crate) fn reconcile(view: &Store, id: ServiceId, now: Timestamp, rng: &mut R
     let Some(service) = view.service(id) else {
         return remove_tasks(view, id);
     };
-    if let Some(change) = refresh_endpoint(service) {
+    let (endpoint, waits) = network::endpoint(view, service);
+    if endpoint != service.endpoint {
         // Writing the service makes it dirty, so the rest follows.
+        let service = Service {
+            endpoint,
+            ..Service::clone(service)
+        };
         return Plan {
-            changes: vec![change],
+            changes: vec![Change::UpdateService(Box::new(service))],
             ..Plan::default()
         };
     }
+    let mut plan = reconcile_tasks(view, service, now, rng);
+    for wait in waits {
+        plan.report.push(wait);
+    }
+    plan
+}
+
+fn reconcile_tasks(view: &Store, service: &Arc<Service>, now: Timestamp, rng: &mut Rng) -> Plan {
     match service.spec.mode {
         ServiceMode::Replicated { replicas } => {
             replicated::reconcile(view, service, replicas, now, rng)
@@ -42,26 +57,4 @@ fn remove_tasks(view: &Store, id: ServiceId) -> Plan {
         changes: kept.map(|task| desire(task, TaskState::Remove)).collect(),
         ..Plan::default()
     }
-}
-
-/// Copies the wanted ports to where allocated ones are shown; addresses stay.
-fn refresh_endpoint(service: &Service) -> Option<Change> {
-    let wanted = service.spec.endpoint.as_ref()?;
-    let is_current = service
-        .endpoint
-        .as_ref()
-        .is_some_and(|endpoint| endpoint.spec.as_ref() == Some(wanted));
-    if is_current {
-        return None;
-    }
-    let addresses = service.endpoint.as_ref().map(|e| e.virtual_ips.clone());
-    let endpoint = Endpoint {
-        spec: Some(wanted.clone()),
-        ports: wanted.ports.clone(),
-        virtual_ips: addresses.unwrap_or_default(),
-    };
-    Some(Change::UpdateService(Box::new(Service {
-        endpoint: Some(endpoint),
-        ..service.clone()
-    })))
 }

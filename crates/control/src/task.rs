@@ -6,7 +6,9 @@ use skep_model::{Endpoint, Task, TaskId, TaskState, Timestamp};
 use skep_store::Store;
 
 use crate::{
-    plan::{Change, Plan},
+    key::Key,
+    network,
+    plan::{Change, Plan, Wait},
     revision::status,
 };
 
@@ -14,24 +16,27 @@ use crate::{
 pub(crate) const PENDING_MESSAGE: &str = "pending task scheduling";
 
 pub(crate) fn reconcile(view: &Store, id: TaskId, now: Timestamp) -> Plan {
-    let change = view.task(id).and_then(|task| plan(view, task, now));
-    Plan {
-        changes: change.into_iter().collect(),
-        ..Plan::default()
+    let mut plan = Plan::default();
+    if let Some(task) = view.task(id) {
+        plan_task(view, task, now, &mut plan);
     }
+    plan
 }
 
-fn plan(view: &Store, task: &Task, now: Timestamp) -> Option<Change> {
+fn plan_task(view: &Store, task: &Task, now: Timestamp, plan: &mut Plan) {
     let state = task.status.state;
     let is_on_no_agent = state < TaskState::Assigned || state.is_terminal();
     let is_unowned = task.service_id.is_none() && state == TaskState::Orphaned;
     if task.desired_state >= TaskState::Remove && is_on_no_agent || is_unowned {
-        return Some(Change::RemoveTask(task.id, task.meta.version));
+        plan.changes
+            .push(Change::RemoveTask(task.id, task.meta.version));
+        return;
     }
     if state < TaskState::Assigned && task.desired_state >= TaskState::Shutdown {
-        return Some(end_unplaced(task, now));
+        plan.changes.push(end_unplaced(task, now));
+    } else if state == TaskState::New {
+        plan_allocation(view, task, now, plan);
     }
-    (state == TaskState::New).then(|| allocate(view, task, now))
 }
 
 /// A task told to stop before any agent knew of it has stopped. Without this, an update would wait
@@ -44,10 +49,36 @@ fn end_unplaced(task: &Task, now: Timestamp) -> Change {
     Change::UpdateTask(Arc::new(task))
 }
 
-/// Gives a new task what it needs before it can be placed. Addresses come with networks; today
-/// these are the ports and the log driver, which a task made elsewhere may lack.
-fn allocate(view: &Store, task: &Task, now: Timestamp) -> Change {
+/// Gives a new task what it needs before it can be placed: addresses on its networks, and ports
+/// and log driver, which a task made elsewhere may lack. One that cannot get an address says so,
+/// and is looked at again when one goes back.
+fn plan_allocation(view: &Store, task: &Task, now: Timestamp, plan: &mut Plan) {
+    let mut allocated = task.clone();
+    if let Err(wait) = network::attach(view, &mut allocated) {
+        plan_waiting(task, wait, now, plan);
+        return;
+    }
+    // Who waited with it may go on, too.
+    let next = view.networks().next_task_to_allocate(task);
+    plan.follow_up
+        .extend(next.filter(|_| !task.status.err.is_empty()).map(Key::Task));
+    plan.changes.push(allocate(view, allocated, now));
+}
+
+/// Writes why the task waits, unless it stands there already.
+fn plan_waiting(task: &Task, wait: Wait, now: Timestamp, plan: &mut Plan) {
+    let reason = wait.to_string();
+    plan.report.push(wait);
+    if task.status.err == reason {
+        return;
+    }
     let mut task = task.clone();
+    task.status.timestamp = now;
+    task.status.err = reason;
+    plan.changes.push(Change::UpdateTask(Arc::new(task)));
+}
+
+fn allocate(view: &Store, mut task: Task, now: Timestamp) -> Change {
     let ports_wanted = task
         .endpoint
         .as_ref()

@@ -120,6 +120,7 @@ fn node(index: usize, case: &NodeCase) -> Node {
         manager_status: None,
         certificate: Certificate::default(),
         role: Role::Worker,
+        attachments: Vec::new(),
         vxlan_udp_port: 0,
     }
 }
@@ -188,6 +189,7 @@ fn task(service: &Service, slot: u64, node: Option<NodeId>, rng: &mut Rng) -> Ta
             virtual_ips: Vec::new(),
         })),
         log_driver: None,
+        networks: Vec::new(),
         assigned_generic_resources: Vec::new(),
         job_iteration: None,
     }

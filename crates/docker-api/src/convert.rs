@@ -6,6 +6,7 @@
 mod cluster;
 mod container_spec;
 mod mount;
+mod network;
 mod node;
 mod service;
 mod task;
@@ -21,8 +22,10 @@ use skep_model::{Annotations, Driver, Meta, Timestamp};
 
 pub(crate) use self::{
     cluster::{init_request, join_request, local_info, merge_cluster_spec, swarm, update_base},
+    network::SWARM_SCOPE,
     node::merge_node_spec,
     service::{insert_defaults, service_spec},
+    unsupported::check_network,
 };
 use crate::{
     dto::meta,

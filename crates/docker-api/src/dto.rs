@@ -12,6 +12,7 @@ pub(crate) mod event;
 pub(crate) mod image;
 pub(crate) mod meta;
 pub(crate) mod mount;
+pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod progress;
 pub(crate) mod service;

@@ -12,6 +12,7 @@ mod images;
 mod logs;
 mod lookup;
 mod names;
+mod networks;
 mod nodes;
 mod registry;
 mod services;
@@ -56,9 +57,8 @@ pub(crate) async fn dispatch(
         ["images", rest @ ..] => Box::pin(images::dispatch(context, rest, request)).await,
         ["containers", rest @ ..] => Box::pin(containers::dispatch(context, rest, request)).await,
         ["exec", rest @ ..] => Box::pin(exec::dispatch(context, rest, request)).await,
-        ["volumes" | "networks", ..] => {
-            Box::pin(volumes::dispatch(context, &segments, request)).await
-        }
+        ["networks", ..] => Box::pin(networks::dispatch(context, &segments, request)).await,
+        ["volumes", ..] => Box::pin(volumes::dispatch(context, &segments, request)).await,
         _ => Box::pin(system(context, &segments, request)).await,
     }
 }

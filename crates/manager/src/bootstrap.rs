@@ -82,6 +82,7 @@ impl From<NewCluster> for Bootstrap {
                 cn: new.node_id.to_string(),
             },
             role: Role::Manager,
+            attachments: Vec::new(),
             vxlan_udp_port: new.data_path_port,
         };
         Self {

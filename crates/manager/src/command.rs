@@ -1,8 +1,8 @@
 //! What a client can ask of the control plane, and what it answers.
 
 use skep_model::{
-    Availability, ClusterSpec, Membership, NodeId, NodeSpec, Redacted, ServiceId, ServiceSpec,
-    Version,
+    Availability, ClusterSpec, Membership, NetworkId, NetworkSpec, NodeId, NodeSpec, Redacted,
+    ServiceId, ServiceSpec, Version,
 };
 
 /// A request to change the cluster's wish. Executed by the leader, answered after its commit.
@@ -26,6 +26,16 @@ pub enum Command {
     RemoveService {
         /// Which.
         id: ServiceId,
+    },
+    /// Adds a network; answered with [`Answer::Network`].
+    CreateNetwork {
+        /// What is wanted; validated by the core.
+        spec: Box<NetworkSpec>,
+    },
+    /// Removes a network nobody uses.
+    RemoveNetwork {
+        /// Which.
+        id: NetworkId,
     },
     /// Replaces a node's spec.
     UpdateNode {
@@ -111,6 +121,8 @@ pub enum Answer {
     Done,
     /// The id of the service created.
     Service(ServiceId),
+    /// The id of the network created.
+    Network(NetworkId),
     /// The node whose certificate was issued.
     Certificate {
         /// Its id.

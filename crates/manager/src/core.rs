@@ -13,6 +13,7 @@ mod certificates;
 mod cluster;
 mod dispatcher;
 mod lead;
+mod networks;
 mod nodes;
 mod roles;
 mod services;
@@ -197,7 +198,8 @@ impl Core {
         }
         let mut tx = Transaction::new(&self.store, skep_model::Version(self.index), now);
         let vault = self.vault.as_mut();
-        lead.begin(&mut tx, self.config.bootstrap.as_ref(), vault);
+        let bootstrap = self.config.bootstrap.as_ref();
+        lead.begin(&mut tx, bootstrap, &mut self.rng, vault);
         lead.dispatcher.expire(&mut tx, out);
         let mut means = Means {
             rng: &mut self.rng,

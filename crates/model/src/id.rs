@@ -96,7 +96,7 @@ impl fmt::Debug for Id {
     }
 }
 
-/// Declares an id newtype; a macro because six types need the same eight impls.
+/// Declares an id newtype; a macro because seven types need the same eight impls.
 macro_rules! id_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -144,6 +144,10 @@ id_type!(
 id_type!(
     /// Identifies a node; also the common name (`CN`) of its certificate.
     NodeId
+);
+id_type!(
+    /// Identifies a network.
+    NetworkId
 );
 id_type!(
     /// Identifies a service.

@@ -1,15 +1,17 @@
 //! Stored objects: what the control plane knows. Replicated whole through the raft log.
 
 mod cluster;
+pub mod network;
 mod node;
 mod service;
 mod task;
 
 pub use self::{
     cluster::{BLACKLIST_MARGIN, Cluster, EncryptionKey, JoinTokens, RootCa, RootRotation},
+    network::{Network, NetworkAttachment},
     node::{
         Certificate, CertificateState, EngineDescription, ManagerStatus, Node, NodeDescription,
-        NodeState, NodeStatus, NodeTlsInfo, Plugin, Reachability,
+        NodeState, NodeStatus, NodeTlsInfo, Plugin, Reachability, SKEP_NETWORK_DRIVER,
     },
     service::{Endpoint, JobStatus, Service, UpdateState, UpdateStatus, VirtualIp},
     task::{ContainerStatus, Slot, Task, TaskStatus},

@@ -1,4 +1,4 @@
-//! What users ask for: specs of services, tasks, containers, nodes and the cluster.
+//! What users ask for: specs of services, tasks, containers, networks, nodes and the cluster.
 //!
 //! A spec is the user's wish and is never modified by Skep. Fields mirror `docker.swarmkit.v1`;
 //! fields Skep does not act on yet are still carried, and refused at the API edge.
@@ -6,6 +6,7 @@
 mod cluster;
 mod container;
 mod mount;
+mod network;
 mod node;
 mod resources;
 mod service;
@@ -22,6 +23,10 @@ pub use self::{
         SeLinuxContext, SeccompMode, SeccompOptions, SecretReference, Ulimit,
     },
     mount::{BindOptions, Consistency, Mount, MountKind, Propagation, TmpfsOptions, VolumeOptions},
+    network::{
+        AddressFamily, DEFAULT_IPAM_DRIVER, INGRESS_NETWORK, IpamConfig, IpamOptions, MTU_OPTION,
+        NetworkSpec, OVERLAY_DRIVER, PREDEFINED_LABEL, PREDEFINED_NETWORKS, VXLAN_IDS_OPTION,
+    },
     node::{Availability, Membership, NodeSpec, Role},
     resources::{GenericResource, Platform, ResourceRequirements, Resources},
     service::{

@@ -5,6 +5,7 @@
 //! them as arguments. What Skep merely does not support yet is refused at the API edge, not here.
 
 mod image;
+pub mod network;
 
 use std::{collections::BTreeMap, collections::BTreeSet, fmt, time::Duration};
 
@@ -38,6 +39,8 @@ pub const CERT_EXPIRY_MIN: Duration = Duration::from_secs(3600);
 pub const CLUSTER_NAME: &str = "default";
 /// Constraints per service. Swarm has no limit; without one a spec could make every placement slow.
 pub const CONSTRAINTS_MAX: usize = 1000;
+
+pub use self::network::network_spec;
 
 /// One thing wrong with a spec: the text a client is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]

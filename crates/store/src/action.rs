@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use skep_model::{Cluster, ClusterId, Meta, Node, NodeId, Service, ServiceId, Task, TaskId};
+use skep_model::{
+    Cluster, ClusterId, Meta, Network, NetworkId, Node, NodeId, Service, ServiceId, Task, TaskId,
+};
 
 /// What happens to an object, as SwarmKit's `StoreAction` says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub enum Object {
     Service(Arc<Service>),
     /// A task.
     Task(Arc<Task>),
+    /// A network.
+    Network(Arc<Network>),
     /// The cluster.
     Cluster(Arc<Cluster>),
 }
@@ -37,6 +41,8 @@ pub enum ObjectId {
     Service(ServiceId),
     /// A task.
     Task(TaskId),
+    /// A network.
+    Network(NetworkId),
     /// The cluster.
     Cluster(ClusterId),
 }
@@ -48,6 +54,7 @@ impl Object {
             Self::Node(node) => ObjectId::Node(node.id),
             Self::Service(service) => ObjectId::Service(service.id),
             Self::Task(task) => ObjectId::Task(task.id),
+            Self::Network(network) => ObjectId::Network(network.id),
             Self::Cluster(cluster) => ObjectId::Cluster(cluster.id),
         }
     }
@@ -58,6 +65,7 @@ impl Object {
             Self::Node(node) => &node.meta,
             Self::Service(service) => &service.meta,
             Self::Task(task) => &task.meta,
+            Self::Network(network) => &network.meta,
             Self::Cluster(cluster) => &cluster.meta,
         }
     }

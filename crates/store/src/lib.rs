@@ -6,13 +6,17 @@
 //! `docs/design/store.md`. Knows nothing of consensus, encoding or time beyond what it is told.
 
 mod action;
+mod addresses;
 mod load;
+mod network_tables;
 mod store;
 mod transaction;
 
 pub use crate::{
     action::{Action, ActionKind, Change, Object, ObjectId},
+    addresses::{Addresses, Holder},
     load::{NodeLoad, NodeRoom},
+    network_tables::NetworkTables,
     store::{ApplyError, Store},
     transaction::{Error, Transaction},
 };

@@ -16,6 +16,7 @@ use skep_model::{
 use crate::{
     action::{Action, ActionKind, Change, Object, ObjectId},
     load::{NodeLoad, NodeRoom},
+    network_tables::NetworkTables,
 };
 
 /// Position of a task within its service: numbered slots first, then nodes, then neither.
@@ -42,6 +43,7 @@ pub struct Store {
     tasks_to_place: OrdMap<PlaceKey, Arc<Task>>,
     /// Nodes without load are absent.
     loads: OrdMap<NodeId, NodeLoad>,
+    networks: NetworkTables,
 }
 
 /// A node, and beside it what the scheduler asks of every node: reading it from ten thousand objects
@@ -107,6 +109,7 @@ impl Store {
             ObjectId::Node(id) => self.node(id).cloned().map(Object::Node),
             ObjectId::Service(id) => self.services.get(&id).cloned().map(Object::Service),
             ObjectId::Task(id) => self.tasks.get(&id).cloned().map(Object::Task),
+            ObjectId::Network(id) => self.networks.get(id).cloned().map(Object::Network),
             ObjectId::Cluster(id) => self
                 .cluster
                 .clone()
@@ -118,6 +121,11 @@ impl Store {
     /// The cluster object; absent only before bootstrap.
     pub fn cluster(&self) -> Option<&Arc<Cluster>> {
         self.cluster.as_ref()
+    }
+
+    /// Networks, and the addresses, ports and numbers handed out.
+    pub fn networks(&self) -> &NetworkTables {
+        &self.networks
     }
 
     /// The node with `id`.
@@ -284,9 +292,11 @@ impl Store {
     pub fn objects(&self) -> impl Iterator<Item = Object> + '_ {
         let cluster = self.cluster.iter().cloned().map(Object::Cluster);
         let nodes = self.nodes().cloned().map(Object::Node);
+        let networks = self.networks.all().cloned().map(Object::Network);
         let services = self.services.values().cloned().map(Object::Service);
         cluster
             .chain(nodes)
+            .chain(networks)
             .chain(services)
             .chain(self.tasks.values().cloned().map(Object::Task))
     }
@@ -324,6 +334,10 @@ impl Store {
                 let name = cluster.spec.annotations.name.as_str();
                 (holder.map(|c| ObjectId::Cluster(c.id)), name)
             }
+            Object::Network(network) => {
+                let holder = self.networks.by_name(network.name());
+                (holder.map(|n| ObjectId::Network(n.id)), network.name())
+            }
             Object::Node(_) | Object::Task(_) => return Ok(()),
         };
         match holder {
@@ -354,6 +368,8 @@ impl Store {
     fn insert(&mut self, object: &Object) {
         match object {
             Object::Node(node) => {
+                let old = self.nodes.get(&node.id).map(|row| Arc::clone(&row.node));
+                self.networks.set_node(old.as_deref(), Some(node));
                 let row = NodeRow {
                     node: Arc::clone(node),
                     room: NodeRoom::of(node),
@@ -365,7 +381,13 @@ impl Store {
                     self.drained_nodes.remove(&node.id);
                 }
             }
+            Object::Network(network) => {
+                let old = self.networks.get(network.id).cloned();
+                self.networks.set_network(old.as_deref(), Some(network));
+            }
             Object::Service(service) => {
+                let old = self.services.get(&service.id).cloned();
+                self.networks.set_service(old.as_deref(), Some(service));
                 self.services_by_name
                     .insert(service.name().to_lowercase(), service.id);
                 self.services.insert(service.id, Arc::clone(service));
@@ -386,12 +408,14 @@ impl Store {
                 self.services_by_name.remove(&old.name().to_lowercase());
             }
             (Object::Task(old), _) => self.index_task(Some(old), None),
-            (Object::Node(_) | Object::Cluster(_), _) => {}
+            (Object::Node(_) | Object::Network(_) | Object::Cluster(_), _) => {}
         }
     }
 
     /// Turns the index entries of a task from those of `old` into those of `new`.
     fn index_task(&mut self, old: Option<&Arc<Task>>, new: Option<&Arc<Task>>) {
+        self.networks
+            .set_task(old.map(|task| &**task), new.map(|task| &**task));
         let old = old.map_or_else(Keys::default, |old| Keys::of(old));
         let keys = new.map_or_else(Keys::default, |new| Keys::of(new));
         if old.by_service != keys.by_service {
@@ -439,10 +463,13 @@ impl Store {
         self.unindex(old, None);
         match old {
             Object::Node(node) => {
+                self.networks.set_node(Some(node), None);
                 self.nodes.remove(&node.id);
                 self.drained_nodes.remove(&node.id);
             }
+            Object::Network(network) => self.networks.set_network(Some(network), None),
             Object::Service(service) => {
+                self.networks.set_service(Some(service), None);
                 self.services.remove(&service.id);
             }
             Object::Task(task) => {
@@ -458,6 +485,7 @@ impl PartialEq for Store {
     fn eq(&self, other: &Self) -> bool {
         self.cluster == other.cluster
             && self.nodes == other.nodes
+            && self.networks == other.networks
             && self.services == other.services
             && self.tasks == other.tasks
     }

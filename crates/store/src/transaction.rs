@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use skep_model::{
-    Cluster, ClusterId, Meta, Node, NodeId, Service, ServiceId, Task, TaskId, Timestamp, Version,
+    Cluster, ClusterId, Meta, Network, NetworkId, Node, NodeId, Service, ServiceId, Task, TaskId,
+    Timestamp, Version,
 };
 
 use crate::{
@@ -96,6 +97,12 @@ impl Transaction {
         self.write(ActionKind::Create, Object::Task(task))
     }
 
+    /// Creates a network.
+    pub fn create_network(&mut self, mut network: Network) -> Result<(), Error> {
+        network.meta = self.fresh_meta();
+        self.write(ActionKind::Create, Object::Network(Arc::new(network)))
+    }
+
     /// Creates the cluster object.
     pub fn create_cluster(&mut self, mut cluster: Cluster) -> Result<(), Error> {
         cluster.meta = self.fresh_meta();
@@ -114,6 +121,17 @@ impl Transaction {
         let stored = self.head.service(service.id).map(|stored| stored.meta);
         service.meta = self.next_meta(stored, service.meta)?;
         self.write(ActionKind::Update, Object::Service(Arc::new(service)))
+    }
+
+    /// Replaces a network; `network.meta.version` must be the stored one.
+    pub fn update_network(&mut self, mut network: Network) -> Result<(), Error> {
+        let stored = self
+            .head
+            .networks()
+            .get(network.id)
+            .map(|stored| stored.meta);
+        network.meta = self.next_meta(stored, network.meta)?;
+        self.write(ActionKind::Update, Object::Network(Arc::new(network)))
     }
 
     /// Replaces a task; `task.meta.version` must be the stored one.
@@ -167,6 +185,12 @@ impl Transaction {
     /// Removes a task; false when there is none.
     pub fn remove_task(&mut self, id: TaskId) -> bool {
         let object = self.head.task(id).cloned().map(Object::Task);
+        self.remove(object)
+    }
+
+    /// Removes a network; false when there is none. That nobody uses it is the caller's business.
+    pub fn remove_network(&mut self, id: NetworkId) -> bool {
+        let object = self.head.networks().get(id).cloned().map(Object::Network);
         self.remove(object)
     }
 

@@ -115,6 +115,7 @@ fn task(number: u8, service: Option<u8>, slot: u8, node: Option<u8>) -> Task {
         desired_state: TaskState::New,
         endpoint: None,
         log_driver: None,
+        networks: Vec::new(),
         assigned_generic_resources: Vec::new(),
         job_iteration: None,
     }
@@ -381,6 +382,7 @@ fn the_room_of_a_node_follows_the_node() {
         manager_status: None,
         certificate: Certificate::default(),
         role: Role::Worker,
+        attachments: Vec::new(),
         vxlan_udp_port: 0,
     };
     let mut tx = Transaction::new(&Store::default(), Version(1), Timestamp(1));

@@ -17,6 +17,7 @@ use skep_store::Object;
 mod cluster;
 mod container;
 mod dispatch;
+mod network;
 mod node;
 mod service;
 mod task;
@@ -126,10 +127,11 @@ impl Draw {
 
     /// An object of any kind.
     pub fn object(&mut self) -> Object {
-        match self.0.below(4) {
+        match self.0.below(5) {
             0 => Object::Node(self.node().into()),
             1 => Object::Service(self.service().into()),
             2 => Object::Task(self.task().into()),
+            3 => Object::Network(self.network().into()),
             _ => Object::Cluster(self.cluster().into()),
         }
     }
@@ -139,7 +141,7 @@ impl Draw {
         self.list(Self::object)
     }
 
-    fn network(&mut self) -> IpNet {
+    fn subnet(&mut self) -> IpNet {
         let prefix = |draw: &mut Self, most: u64| {
             u8::try_from(draw.0.below(most + 1)).expect("a prefix length fits u8")
         };

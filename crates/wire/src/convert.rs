@@ -12,6 +12,7 @@ mod dispatch;
 mod endpoint;
 mod field;
 mod mount;
+mod network;
 mod node;
 mod node_spec;
 mod privileges;

@@ -2,14 +2,14 @@
 //! them. A removal carries the object as it was; a receiver needs no more than its id.
 
 use prost::Message;
-use skep_model::{Cluster, Node};
+use skep_model::Cluster;
 use skep_store::{Action, ActionKind, Object};
 
 use crate::{
     convert::At,
     error::{Error, Problem},
     framing::{Fields, Value, put_bytes, put_bytes_header, put_varint},
-    object_codec::{ObjectEncoder, decode_service, decode_task},
+    object_codec::{ObjectEncoder, decode_network, decode_node, decode_service, decode_task},
     proto,
     spec_cache::SpecCache,
 };
@@ -26,6 +26,8 @@ const ACTION_NODE: usize = 2;
 const ACTION_SERVICE: usize = 3;
 /// `StoreAction.task`.
 const ACTION_TASK: usize = 4;
+/// `StoreAction.network`.
+const ACTION_NETWORK: usize = 5;
 /// `StoreAction.cluster`.
 const ACTION_CLUSTER: usize = 6;
 
@@ -95,17 +97,14 @@ fn decode_target(
     cache: &mut SpecCache,
 ) -> Result<Option<Object>, Error> {
     let object = match number {
-        ACTION_NODE => {
-            let node = Node::try_from(proto::Node::decode(bytes)?);
-            Object::Node(node.at("node")?.into())
-        }
+        ACTION_NODE => Object::Node(decode_node(bytes, cache).at("node")?.into()),
         ACTION_SERVICE => Object::Service(decode_service(bytes, cache).at("service")?.into()),
         ACTION_TASK => Object::Task(decode_task(bytes, cache).at("task")?.into()),
         ACTION_CLUSTER => {
             let cluster = Cluster::try_from(proto::Cluster::decode(bytes)?);
             Object::Cluster(cluster.at("cluster")?.into())
         }
-        5 => return Err(Problem::Unsupported).at("network"),
+        ACTION_NETWORK => Object::Network(decode_network(bytes, cache).at("network")?),
         7 => return Err(Problem::Unsupported).at("secret"),
         8 => return Err(Problem::Unsupported).at("resource"),
         9 => return Err(Problem::Unsupported).at("extension"),
@@ -141,6 +140,7 @@ fn target_number(object: &Object) -> usize {
         Object::Node(_) => ACTION_NODE,
         Object::Service(_) => ACTION_SERVICE,
         Object::Task(_) => ACTION_TASK,
+        Object::Network(_) => ACTION_NETWORK,
         Object::Cluster(_) => ACTION_CLUSTER,
     }
 }

@@ -1,18 +1,20 @@
 //! Encoding and decoding of whole objects, with the parts that tasks share handled once.
 //!
-//! A task's `spec`, `service_annotations` and `endpoint` are encoded once per distinct `Arc` and
+//! A task's `spec`, `service_annotations` and `endpoint`, and the networks it is on, are encoded once per distinct `Arc` and
 //! written behind the other fields; protobuf lets fields come in any order.
 
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use prost::Message;
-use skep_model::{Annotations, Endpoint, Service, Task, TaskSpec};
+use skep_model::{
+    Annotations, Endpoint, Network, NetworkAttachment, Node, Service, Task, TaskSpec,
+};
 use skep_store::Object;
 
 use crate::{
     convert::{At, TaskParts},
     error::Error,
-    framing::{Fields, Value, put_bytes},
+    framing::{Fields, Value, put_bytes, put_bytes_header},
     proto,
     spec_cache::SpecCache,
 };
@@ -23,6 +25,10 @@ const TASK_SPEC: usize = 3;
 const TASK_ANNOTATIONS: usize = 7;
 /// `Task.service_annotations`.
 const TASK_SERVICE_ANNOTATIONS: usize = 8;
+/// `Task.networks`.
+const TASK_NETWORKS: usize = 11;
+/// `NetworkAttachment.network`.
+const ATTACHMENT_NETWORK: usize = 1;
 /// `Task.endpoint`.
 const TASK_ENDPOINT: usize = 12;
 
@@ -32,6 +38,7 @@ pub(crate) struct ObjectEncoder<'a> {
     specs: HashMap<*const TaskSpec, (&'a TaskSpec, Vec<u8>)>,
     annotations: HashMap<*const Annotations, (&'a Annotations, Vec<u8>)>,
     endpoints: HashMap<*const Endpoint, (&'a Endpoint, Vec<u8>)>,
+    networks: HashMap<*const Network, (&'a Network, Vec<u8>)>,
 }
 
 // === impl ObjectEncoder ===
@@ -43,6 +50,7 @@ impl<'a> ObjectEncoder<'a> {
             Object::Node(node) => append(&proto::Node::from(&**node), buffer),
             Object::Service(service) => append(&proto::Service::from(&**service), buffer),
             Object::Task(task) => self.encode_task(task, buffer),
+            Object::Network(network) => append(&proto::Network::from(&**network), buffer),
             Object::Cluster(cluster) => append(&proto::Cluster::from(&**cluster), buffer),
         }
     }
@@ -58,6 +66,15 @@ impl<'a> ObjectEncoder<'a> {
         if let Some(endpoint) = &task.endpoint {
             let endpoint = once::<_, proto::Endpoint>(&mut self.endpoints, endpoint);
             put_bytes(buffer, TASK_ENDPOINT, endpoint);
+        }
+        for attachment in &task.networks {
+            let network = once::<_, proto::Network>(&mut self.networks, &attachment.network);
+            let rest = proto::NetworkAttachment::without_network(attachment);
+            // One byte for the network's key, and the network behind its length.
+            let length = 1 + prost::length_delimiter_len(network.len()) + network.len();
+            put_bytes_header(buffer, TASK_NETWORKS, length + rest.encoded_len());
+            put_bytes(buffer, ATTACHMENT_NETWORK, network);
+            append(&rest, buffer);
         }
     }
 }
@@ -89,6 +106,37 @@ pub(crate) fn decode_service(bytes: &[u8], cache: &mut SpecCache) -> Result<Serv
     Ok(service)
 }
 
+/// The node `bytes` encode; it shares the networks it is on with the other objects `cache` has seen.
+pub(crate) fn decode_node(bytes: &[u8], cache: &mut SpecCache) -> Result<Node, Error> {
+    let mut node: Node = proto::Node::decode(bytes)?.try_into()?;
+    cache.share_node(&mut node);
+    Ok(node)
+}
+
+/// The network `bytes` encode.
+pub(crate) fn decode_network(bytes: &[u8], cache: &mut SpecCache) -> Result<Arc<Network>, Error> {
+    let network = proto::Network::decode(bytes)?.try_into()?;
+    Ok(cache.share_network(network))
+}
+
+/// The place on a network `bytes` encode.
+fn decode_attachment(bytes: &[u8], cache: &mut SpecCache) -> Result<NetworkAttachment, Error> {
+    let mut network: Option<Cow<'_, [u8]>> = None;
+    let mut rest = Vec::new();
+    for field in Fields::of(bytes) {
+        let field = field?;
+        match (field.number, field.value) {
+            (ATTACHMENT_NETWORK, Value::Bytes(bytes)) => match &mut network {
+                None => network = Some(Cow::Borrowed(bytes)),
+                Some(network) => network.to_mut().extend_from_slice(bytes),
+            },
+            _ => rest.extend_from_slice(field.raw),
+        }
+    }
+    let network = cache.network(&network.at("network")?).at("network")?;
+    proto::NetworkAttachment::decode(&*rest)?.into_model_on(network)
+}
+
 /// The task `bytes` encode; it shares its parts with the other objects `cache` has seen.
 pub(crate) fn decode_task(bytes: &[u8], cache: &mut SpecCache) -> Result<Task, Error> {
     let split = SplitTask::split(bytes)?;
@@ -100,7 +148,12 @@ pub(crate) fn decode_task(bytes: &[u8], cache: &mut SpecCache) -> Result<Task, E
         .as_deref()
         .map(|bytes| cache.endpoint(bytes))
         .transpose();
+    let networks = split.networks.iter();
+    let networks: Result<Vec<_>, _> = networks
+        .map(|bytes| decode_attachment(bytes, cache))
+        .collect();
     let parts = TaskParts {
+        networks: networks.at("networks")?,
         endpoint: endpoint.at("endpoint")?,
         spec: cache.task_spec(spec).at("spec")?,
         annotations: cache.annotations(annotations).at("annotations")?,
@@ -118,6 +171,7 @@ struct SplitTask<'a> {
     annotations: Option<Cow<'a, [u8]>>,
     service_annotations: Option<Cow<'a, [u8]>>,
     endpoint: Option<Cow<'a, [u8]>>,
+    networks: Vec<&'a [u8]>,
     /// All other fields.
     rest: Vec<u8>,
 }
@@ -135,6 +189,13 @@ impl<'a> SplitTask<'a> {
                 TASK_ANNOTATIONS => &mut split.annotations,
                 TASK_SERVICE_ANNOTATIONS => &mut split.service_annotations,
                 TASK_ENDPOINT => &mut split.endpoint,
+                TASK_NETWORKS => {
+                    match field.value {
+                        Value::Bytes(bytes) => split.networks.push(bytes),
+                        Value::Varint(_) | Value::Fixed => split.rest.extend_from_slice(field.raw),
+                    }
+                    continue;
+                }
                 _ => {
                     split.rest.extend_from_slice(field.raw);
                     continue;

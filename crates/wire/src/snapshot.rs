@@ -2,7 +2,7 @@
 //! object, so that no second copy of the store is ever built.
 
 use prost::Message;
-use skep_model::{Cluster, Node};
+use skep_model::Cluster;
 use skep_store::Object;
 
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Problem},
     framing::{Fields, Value, put_bytes, put_bytes_header},
     member::Member,
-    object_codec::{ObjectEncoder, decode_service, decode_task},
+    object_codec::{ObjectEncoder, decode_network, decode_node, decode_service, decode_task},
     proto,
     spec_cache::SpecCache,
 };
@@ -25,6 +25,8 @@ const SNAPSHOT_STORE: usize = 3;
 const STORE_NODES: usize = 1;
 /// `StoreSnapshot.services`.
 const STORE_SERVICES: usize = 2;
+/// `StoreSnapshot.networks`.
+const STORE_NETWORKS: usize = 3;
 /// `StoreSnapshot.tasks`.
 const STORE_TASKS: usize = 4;
 /// `StoreSnapshot.clusters`.
@@ -121,17 +123,14 @@ fn decode_object(
     cache: &mut SpecCache,
 ) -> Result<Option<Object>, Error> {
     let object = match number {
-        STORE_NODES => {
-            let node = Node::try_from(proto::Node::decode(bytes)?);
-            Object::Node(node.at("nodes")?.into())
-        }
+        STORE_NODES => Object::Node(decode_node(bytes, cache).at("nodes")?.into()),
         STORE_SERVICES => Object::Service(decode_service(bytes, cache).at("services")?.into()),
         STORE_TASKS => Object::Task(decode_task(bytes, cache).at("tasks")?.into()),
         STORE_CLUSTERS => {
             let cluster = Cluster::try_from(proto::Cluster::decode(bytes)?);
             Object::Cluster(cluster.at("clusters")?.into())
         }
-        3 => return Err(Problem::Unsupported).at("networks"),
+        STORE_NETWORKS => Object::Network(decode_network(bytes, cache).at("networks")?),
         6 => return Err(Problem::Unsupported).at("secrets"),
         7 => return Err(Problem::Unsupported).at("resources"),
         8 => return Err(Problem::Unsupported).at("extensions"),
@@ -147,6 +146,7 @@ fn table_number(object: &Object) -> usize {
         Object::Node(_) => STORE_NODES,
         Object::Service(_) => STORE_SERVICES,
         Object::Task(_) => STORE_TASKS,
+        Object::Network(_) => STORE_NETWORKS,
         Object::Cluster(_) => STORE_CLUSTERS,
     }
 }

@@ -6,7 +6,7 @@
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use prost::Message;
-use skep_model::{Annotations, Endpoint, Service, ServiceSpec, TaskSpec};
+use skep_model::{Annotations, Endpoint, Network, Node, Service, ServiceSpec, TaskSpec};
 
 use crate::{error::Error, proto};
 
@@ -14,7 +14,7 @@ use crate::{error::Error, proto};
 /// after are then two. It bounds what a long-lived cache keeps of specs nobody uses any more.
 const ENTRIES_MAX: usize = 65_536;
 
-/// Remembers the specs, annotations and endpoints met while decoding.
+/// Remembers the specs, annotations, endpoints and networks met while decoding.
 ///
 /// Use one for a snapshot; a follower may keep one over many log entries.
 #[derive(Debug, Default)]
@@ -22,6 +22,7 @@ pub struct SpecCache {
     specs: Shared<TaskSpec>,
     annotations: Shared<Annotations>,
     endpoints: Shared<Endpoint>,
+    networks: Shared<Network>,
 }
 
 /// Values by encoding. Two encodings of one value (fields or map entries in another order) lead to
@@ -47,6 +48,19 @@ impl SpecCache {
         }
     }
 
+    /// Makes `node` share the networks of its places with the tasks decoded by this cache.
+    pub fn share_node(&mut self, node: &mut Node) {
+        for attachment in &mut node.attachments {
+            let network = Arc::clone(&attachment.network);
+            attachment.network = self.networks.share::<proto::Network>(network);
+        }
+    }
+
+    /// `network`, or the equal one met before in a task or node.
+    pub fn share_network(&mut self, network: Network) -> Arc<Network> {
+        self.networks.share::<proto::Network>(Arc::new(network))
+    }
+
     fn share_service_spec(&mut self, spec: &mut Arc<ServiceSpec>) {
         let spec = Arc::make_mut(spec);
         spec.task = self.specs.share::<proto::TaskSpec>(Arc::clone(&spec.task));
@@ -65,6 +79,10 @@ impl SpecCache {
 
     pub(crate) fn endpoint(&mut self, bytes: &[u8]) -> Result<Arc<Endpoint>, Error> {
         self.endpoints.decode::<proto::Endpoint>(bytes)
+    }
+
+    pub(crate) fn network(&mut self, bytes: &[u8]) -> Result<Arc<Network>, Error> {
+        self.networks.decode::<proto::Network>(bytes)
     }
 }
 

@@ -93,6 +93,7 @@ fn an_entry_holds_its_id_and_whole_objects() {
         manager_status: None,
         certificate: model::Certificate::default(),
         role: model::Role::Manager,
+        attachments: Vec::new(),
         vxlan_udp_port: 4789,
     };
     let action = Action {
@@ -134,6 +135,7 @@ fn what_peers_rely_on_is_written_even_when_empty() {
         desired_state: TaskState::New,
         endpoint: None,
         log_driver: None,
+        networks: Vec::new(),
         assigned_generic_resources: Vec::new(),
         job_iteration: None,
     };

@@ -19,7 +19,7 @@ use skep_wire::{
     snapshot::{Membership, Snapshot, decode_snapshot, encode_snapshot},
 };
 
-use crate::objects::{node, objects, task, task_status};
+use crate::objects::{network_objects, node, objects, task, task_status};
 
 /// The stored bytes called `name`; `current` is what today's encoder makes of the same object.
 #[track_caller]
@@ -102,10 +102,10 @@ fn old_worker_records_are_read() {
 /// One file for each kind of object, read through the log's codec.
 #[test]
 fn old_objects_are_read() {
-    for (name, object) in ["node", "service", "task", "cluster"]
-        .into_iter()
-        .zip(objects())
-    {
+    let names = ["node", "service", "task", "cluster"];
+    let later_names = ["network", "attached-task", "attached-node"];
+    let objects = names.into_iter().zip(objects());
+    for (name, object) in objects.chain(later_names.into_iter().zip(network_objects())) {
         let actions = vec![Action {
             kind: ActionKind::Update,
             object,

@@ -32,6 +32,7 @@ fn task(number: u64) -> Arc<Task> {
         desired_state: TaskState::Running,
         endpoint: None,
         log_driver: None,
+        networks: Vec::new(),
         assigned_generic_resources: Vec::new(),
         job_iteration: None,
     })

@@ -28,6 +28,7 @@ fn task(desired_state: TaskState) -> Arc<Task> {
         desired_state,
         endpoint: None,
         log_driver: None,
+        networks: Vec::new(),
         assigned_generic_resources: Vec::new(),
         job_iteration: None,
     })

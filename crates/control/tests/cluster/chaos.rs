@@ -21,7 +21,7 @@ struct Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    (0u8..16, 0usize..12, 0usize..12).prop_map(|(what, who, how)| Step { what, who, how })
+    (0u8..19, 0usize..12, 0usize..12).prop_map(|(what, who, how)| Step { what, who, how })
 }
 
 struct Chaos {
@@ -39,8 +39,12 @@ impl Chaos {
             services: BTreeSet::new(),
             log: Vec::new(),
         };
-        chaos.run("node add n1 cpu=4 label.rack=a");
-        chaos.run("node add n2 cpu=4 label.rack=b");
+        chaos.run("network create ingress ingress");
+        chaos.run("network create back ipv6");
+        // Too small for all services at once.
+        chaos.run("network create small subnet=10.99.0.0/28");
+        chaos.run("node add n1 cpu=4 label.rack=a plugin=Network/overlay");
+        chaos.run("node add n2 cpu=4 label.rack=b plugin=Network/overlay");
         chaos.nodes.extend(["n1", "n2"]);
         chaos
     }
@@ -102,6 +106,14 @@ impl Chaos {
             12 => format!("agents {}", ["act", "wait"][step.how % 2]),
             13 => "leader change".to_owned(),
             14 => format!("tick {}s", [1, 5, 10, 70][step.how % 4]),
+            15 | 16 => {
+                let networks = ["-", "small", "back,small", "back"][step.how % 4];
+                format!("service update {service} networks={networks}")
+            }
+            17 => {
+                let ports = ["-", ":80", ":80,:53/udp"][step.how % 3];
+                format!("service update {service} publish={ports}")
+            }
             _ => return,
         };
         if command.starts_with("service update") && !self.services.contains(service) {
@@ -123,7 +135,9 @@ impl Chaos {
         }
         self.run("agents act");
         for service in self.services.clone() {
-            self.run(&format!("service update {service} image=app:healed"));
+            self.run(&format!(
+                "service update {service} image=app:healed networks=back"
+            ));
         }
         self.run("tick 10m");
     }

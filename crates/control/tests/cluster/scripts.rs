@@ -66,4 +66,10 @@ scripts! {
     removed_services_disappear => "removal";
     history_is_limited => "history";
     a_new_leader_goes_on => "leader";
+    networks_hand_out_addresses => "network";
+    addresses_run_out_and_come_back => "network-exhausted";
+    networks_have_two_families => "network-dual-stack";
+    published_ports_are_unique => "ports";
+    nodes_of_docker_balance_from_addresses => "load-balancers";
+    subnets_do_not_overlap => "subnets";
 }

@@ -3,8 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use skep_model::{
-    Driver, EndpointSpec, FailureAction, GenericResource, Platform, PortConfig, PublishMode,
-    RestartCondition, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder,
+    Driver, EndpointSpec, FailureAction, GenericResource, NetworkAttachmentConfig, Platform,
+    PortConfig, Protocol, PublishMode, ResolutionMode, RestartCondition, ServiceMode, ServiceSpec,
+    TaskSpec, UpdateConfig, UpdateOrder,
 };
 
 /// The spec called `name` that `args` make of `old`.
@@ -51,6 +52,11 @@ fn set_service(spec: &mut ServiceSpec, key: &str, value: &str) -> bool {
             let labels = &mut Arc::make_mut(&mut spec.annotations).labels;
             labels.insert(key.to_owned(), value.to_owned());
         }
+        "mode" if value == "dnsrr" => {
+            let endpoint = spec.endpoint.get_or_insert_with(EndpointSpec::default);
+            endpoint.mode = ResolutionMode::DnsRr;
+        }
+        "publish" => publish(spec, value),
         "port" => {
             let numbers: Vec<u16> = value.split(':').map(|n| n.parse().unwrap()).collect();
             let endpoint = spec.endpoint.get_or_insert_with(EndpointSpec::default);
@@ -66,10 +72,41 @@ fn set_service(spec: &mut ServiceSpec, key: &str, value: &str) -> bool {
     true
 }
 
+/// `8080:80`, `:53/udp`, `8080:80/tcp/host`; several with commas. `-` is none.
+fn publish(spec: &mut ServiceSpec, value: &str) {
+    let endpoint = spec.endpoint.get_or_insert_with(EndpointSpec::default);
+    endpoint.ports.clear();
+    for text in value.split(',').filter(|text| *text != "-") {
+        let mut parts = text.split('/');
+        let (published, target) = parts.next().unwrap().split_once(':').unwrap();
+        let mut port = PortConfig {
+            published_port: published.parse().unwrap_or(0),
+            target_port: target.parse().unwrap(),
+            ..PortConfig::default()
+        };
+        for word in parts {
+            match word {
+                "udp" => port.protocol = Protocol::Udp,
+                "host" => port.publish_mode = PublishMode::Host,
+                _ => port.protocol = Protocol::Tcp,
+            }
+        }
+        endpoint.ports.push(port);
+    }
+}
+
 fn set_task(task: &mut TaskSpec, key: &str, value: &str) {
     let text = value.to_owned();
     match key {
         "image" => task.container.image = text,
+        "networks" => {
+            let named = |target: &str| NetworkAttachmentConfig {
+                target: target.to_owned(),
+                ..NetworkAttachmentConfig::default()
+            };
+            let names = value.split(',').filter(|name| *name != "-");
+            task.networks = names.map(named).collect();
+        }
         "auth" => task.container.registry_auth.0 = text,
         "cpu" => task.resources.reservations.nano_cpus = nano_cpus(value),
         "mem" => task.resources.reservations.memory_bytes = bytes(value),

@@ -11,6 +11,8 @@ use skep_model::{
 };
 use skep_store::{Object, Store, Transaction};
 
+mod networks;
+
 use crate::spec;
 
 /// Where virtual time begins.
@@ -91,6 +93,13 @@ impl World {
             ["show", "nodes"] => return self.show_nodes(),
             ["show", "blacklist"] => return self.show_blacklist(),
             ["show", "wait", name] => return self.show_wait(name),
+            ["network", "create", name, args @ ..] => self.create_network(name, args),
+            ["network", "rm", name] => self.remove_network(name),
+            ["cluster", "pool", pool, size] => self.set_pool(pool, size),
+            ["show", "networks"] => return self.show_networks(),
+            ["show", "places", rest @ ..] => return self.show_places(rest.first().copied()),
+            ["show", "endpoints"] => return self.show_endpoints(),
+            ["show", "balancers"] => return self.show_balancers(),
             ["check"] => return self.violations(),
             _ => panic!("unknown command `{command}`"),
         };
@@ -315,6 +324,7 @@ impl World {
             manager_status: None,
             certificate: Certificate::default(),
             role: Role::Worker,
+            attachments: Vec::new(),
             vxlan_udp_port: 0,
         };
         change_node(&mut node, args);
@@ -346,7 +356,7 @@ impl World {
         let service = Service {
             id: ServiceId::random(&mut self.rng),
             meta: Meta::default(),
-            spec: Arc::new(spec::service(name, None, args)),
+            spec: Arc::new(self.with_networks(spec::service(name, None, args))),
             spec_version: Version(0),
             previous_spec: None,
             previous_spec_version: None,
@@ -364,7 +374,7 @@ impl World {
     /// As the API does it.
     fn update_service(&mut self, name: &str, args: &[&str]) -> String {
         let mut service = Service::clone(self.store.service_by_name(name).unwrap());
-        let new = spec::service(name, Some(&service.spec), args);
+        let new = self.with_networks(spec::service(name, Some(&service.spec), args));
         service.previous_spec = Some(std::mem::replace(&mut service.spec, Arc::new(new)));
         service.previous_spec_version = Some(service.spec_version);
         service.spec_version = service.meta.version;
@@ -559,6 +569,9 @@ impl World {
         }
         for (name, id) in &self.nodes {
             text = text.replace(id.as_str(), name);
+        }
+        for network in self.store.networks().all() {
+            text = text.replace(network.id.as_str(), network.name());
         }
         for service in self.store.services() {
             text = text.replace(service.id.as_str(), service.name());

@@ -17,7 +17,9 @@ use skep_manager::{
     Published,
     command::{Answer, Command, Rotate, ServiceChange},
 };
-use skep_model::{ClusterSpec, NodeId, NodeSpec, Role, ServiceId, ServiceSpec, Version};
+use skep_model::{
+    ClusterSpec, NetworkId, NetworkSpec, NodeId, NodeSpec, Role, ServiceId, ServiceSpec, Version,
+};
 
 use crate::{
     backend::{errors::from_command, service_logs, view::View},
@@ -137,7 +139,7 @@ impl ClusterBackend for Cluster {
                 id,
                 warnings: Vec::new(),
             }),
-            Answer::Done | Answer::Certificate { .. } => Err(ApiError::new(
+            Answer::Done | Answer::Network(_) | Answer::Certificate { .. } => Err(ApiError::new(
                 skep_docker_api::ErrorKind::System,
                 "the control plane did not name the service",
             )),
@@ -165,6 +167,21 @@ impl ClusterBackend for Cluster {
 
     async fn remove_service(&self, id: ServiceId) -> Result<()> {
         self.command(Command::RemoveService { id }).await.map(drop)
+    }
+
+    async fn create_network(&self, spec: NetworkSpec) -> Result<NetworkId> {
+        let spec = Box::new(spec);
+        match self.command(Command::CreateNetwork { spec }).await? {
+            Answer::Network(id) => Ok(id),
+            Answer::Done | Answer::Service(_) | Answer::Certificate { .. } => Err(ApiError::new(
+                skep_docker_api::ErrorKind::System,
+                "the control plane did not name the network",
+            )),
+        }
+    }
+
+    async fn remove_network(&self, id: NetworkId) -> Result<()> {
+        self.command(Command::RemoveNetwork { id }).await.map(drop)
     }
 
     async fn update_node(&self, id: NodeId, version: Version, spec: NodeSpec) -> Result<()> {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use skep_docker_api::backend::{ClusterView, Revision};
 use skep_manager::{Published, group::Group};
 use skep_model::{
-    Cluster, ManagerStatus, Node, NodeId, NodeTlsInfo, Service, ServiceId, Task, TaskId,
+    Cluster, ManagerStatus, Network, NetworkId, Node, NodeId, NodeTlsInfo, Service, ServiceId,
+    Task, TaskId,
 };
 
 /// One published state, with the raft group at that time.
@@ -90,6 +91,18 @@ impl ClusterView for View {
 
     fn services(&self) -> Vec<Arc<Service>> {
         self.published.store.services().cloned().collect()
+    }
+
+    fn network(&self, id: NetworkId) -> Option<Arc<Network>> {
+        self.published.store.networks().get(id).cloned()
+    }
+
+    fn network_by_name(&self, name: &str) -> Option<Arc<Network>> {
+        self.published.store.networks().by_name(name).cloned()
+    }
+
+    fn networks(&self) -> Vec<Arc<Network>> {
+        self.published.store.networks().all().cloned().collect()
     }
 
     fn task(&self, id: TaskId) -> Option<Arc<Task>> {

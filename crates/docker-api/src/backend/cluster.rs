@@ -4,8 +4,8 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use async_trait::async_trait;
 use skep_model::{
-    Availability, Cluster, ClusterSpec, Node, NodeId, NodeSpec, NodeTlsInfo, Service, ServiceId,
-    ServiceSpec, Task, TaskId, Version,
+    Availability, Cluster, ClusterSpec, Network, NetworkId, NetworkSpec, Node, NodeId, NodeSpec,
+    NodeTlsInfo, Service, ServiceId, ServiceSpec, Task, TaskId, Version,
 };
 
 use crate::{
@@ -78,6 +78,24 @@ pub trait ClusterBackend: Send + Sync + 'static {
     /// Removes a service and its tasks.
     async fn remove_service(&self, id: ServiceId) -> Result<()>;
 
+    /// Whether nodes attach tasks to overlay networks and carry published ports in the routing mesh.
+    /// While they do not, the API refuses networks, services on networks and ingress ports by name.
+    fn has_networks(&self) -> bool {
+        false
+    }
+
+    /// Creates a network. The spec is converted but not validated beyond single fields. Addresses
+    /// that overlap or are used up: [`ErrorKind::InvalidArgument`] with the reason.
+    ///
+    /// [`ErrorKind::InvalidArgument`]: crate::error::ErrorKind::InvalidArgument
+    async fn create_network(&self, spec: NetworkSpec) -> Result<NetworkId>;
+
+    /// Removes a network. In use: [`ErrorKind::InvalidArgument`] and
+    /// `rpc error: code = FailedPrecondition desc = network X is in use by service Y`.
+    ///
+    /// [`ErrorKind::InvalidArgument`]: crate::error::ErrorKind::InvalidArgument
+    async fn remove_network(&self, id: NetworkId) -> Result<()>;
+
     /// Replaces a node's spec.
     async fn update_node(&self, id: NodeId, version: Version, spec: NodeSpec) -> Result<()>;
 
@@ -122,6 +140,12 @@ pub trait ClusterView: Send + Sync {
     fn service_by_name(&self, name: &str) -> Option<Arc<Service>>;
     /// All services.
     fn services(&self) -> Vec<Arc<Service>>;
+    /// A network by its whole id.
+    fn network(&self, id: NetworkId) -> Option<Arc<Network>>;
+    /// A network by its whole name, without regard to case.
+    fn network_by_name(&self, name: &str) -> Option<Arc<Network>>;
+    /// All networks.
+    fn networks(&self) -> Vec<Arc<Network>>;
     /// A task by its whole id.
     fn task(&self, id: TaskId) -> Option<Arc<Task>>;
     /// All tasks.

@@ -50,15 +50,21 @@ impl From<&ServiceSpec> for dto::ServiceSpec {
             update_config: spec.update.as_ref().map(Into::into),
             rollback_config: spec.rollback.as_ref().map(Into::into),
             endpoint_spec: spec.endpoint.as_ref().map(Into::into),
-            networks: Vec::new(),
+            networks: spec.networks.iter().map(Into::into).collect(),
         }
     }
 }
 
-/// Reads the spec a client of `version` sent. Refuses what no node could honour, all at once.
-pub(crate) fn service_spec(mut spec: dto::ServiceSpec, version: ApiVersion) -> Result<ServiceSpec> {
+/// Reads the spec a client of `version` sent. Refuses what no node could honour, all at once;
+/// `has_networks` says that nodes have overlay networks and the routing mesh.
+pub(crate) fn service_spec(
+    mut spec: dto::ServiceSpec,
+    version: ApiVersion,
+    has_networks: bool,
+) -> Result<ServiceSpec> {
     drop_newer_fields(&mut spec, version);
-    unsupported::check(&spec)?;
+    unsupported::check(&spec, has_networks)?;
+    let networks = spec.networks.into_iter().map(Into::into).collect();
     let endpoint = spec.endpoint_spec.map(TryInto::try_into).transpose()?;
     Ok(ServiceSpec {
         annotations: annotations(spec.name, spec.labels),
@@ -66,7 +72,7 @@ pub(crate) fn service_spec(mut spec: dto::ServiceSpec, version: ApiVersion) -> R
         mode: spec.mode.try_into()?,
         update: spec.update_config.map(TryInto::try_into).transpose()?,
         rollback: spec.rollback_config.map(TryInto::try_into).transpose()?,
-        networks: Vec::new(),
+        networks,
         endpoint,
     })
 }

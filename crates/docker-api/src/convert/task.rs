@@ -31,6 +31,7 @@ impl From<&Task> for dto::Task {
                 .unwrap_or_default(),
             status: (&task.status).into(),
             desired_state: task.desired_state.name().to_owned(),
+            networks_attachments: task.networks.iter().map(Into::into).collect(),
             generic_resources: generic(&task.assigned_generic_resources),
             job_iteration: task
                 .job_iteration

@@ -16,10 +16,6 @@ const CONTAINER_RUNTIME: &str = "container";
 
 /// The template as a service shows it; tasks show the same without `Runtime`.
 pub(crate) fn template(spec: &TaskSpec, in_service: bool) -> dto::TaskSpec {
-    let networks = spec
-        .networks
-        .iter()
-        .map(|network| serde_json::json!({ "Target": network.target, "Aliases": network.aliases }));
     dto::TaskSpec {
         container_spec: Some((&spec.container).into()),
         plugin_spec: None,
@@ -27,7 +23,7 @@ pub(crate) fn template(spec: &TaskSpec, in_service: bool) -> dto::TaskSpec {
         resources: Some((&spec.resources).into()),
         restart_policy: Some((&spec.restart).into()),
         placement: Some((&spec.placement).into()),
-        networks: networks.collect(),
+        networks: spec.networks.iter().map(Into::into).collect(),
         log_driver: spec.log_driver.as_ref().map(Into::into),
         force_update: spec.force_update,
         runtime: if in_service {
@@ -63,7 +59,7 @@ impl TryFrom<dto::TaskSpec> for TaskSpec {
                 .unwrap_or_default(),
             placement: spec.placement.map(Into::into).unwrap_or_default(),
             log_driver: spec.log_driver.map(Into::into),
-            networks: Vec::new(),
+            networks: spec.networks.into_iter().map(Into::into).collect(),
             force_update: spec.force_update,
         })
     }

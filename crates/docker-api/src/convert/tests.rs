@@ -173,32 +173,46 @@ fn task() -> impl Strategy<Value = TaskSpec> {
         any::<[i64; 5]>(),
         restart,
         placement,
+        vec(network(), 0..3),
         any::<u64>(),
     )
-        .prop_map(|(container, amounts, restart, placement, force_update)| {
-            let amount = |nano_cpus, memory_bytes| Resources {
-                nano_cpus,
-                memory_bytes,
-                generic: Vec::new(),
-            };
-            TaskSpec {
-                container,
-                resources: ResourceRequirements {
-                    limits: amount(amounts[0], amounts[1]),
-                    reservations: amount(amounts[2], amounts[3]),
-                    pids_limit: amounts[4],
-                    ..ResourceRequirements::default()
-                },
-                restart,
-                placement,
-                log_driver: Some(Driver {
-                    name: "json-file".to_owned(),
-                    options: BTreeMap::new(),
-                }),
-                networks: Vec::new(),
-                force_update,
-            }
-        })
+        .prop_map(
+            |(container, amounts, restart, placement, networks, force_update)| {
+                let amount = |nano_cpus, memory_bytes| Resources {
+                    nano_cpus,
+                    memory_bytes,
+                    generic: Vec::new(),
+                };
+                TaskSpec {
+                    container,
+                    resources: ResourceRequirements {
+                        limits: amount(amounts[0], amounts[1]),
+                        reservations: amount(amounts[2], amounts[3]),
+                        pids_limit: amounts[4],
+                        ..ResourceRequirements::default()
+                    },
+                    restart,
+                    placement,
+                    log_driver: Some(Driver {
+                        name: "json-file".to_owned(),
+                        options: BTreeMap::new(),
+                    }),
+                    networks,
+                    force_update,
+                }
+            },
+        )
+}
+
+fn network() -> impl Strategy<Value = NetworkAttachmentConfig> {
+    (text(), vec(text(), 0..3), map()).prop_map(|(target, aliases, driver_options)| {
+        NetworkAttachmentConfig {
+            target,
+            aliases,
+            addresses: Vec::new(),
+            driver_options,
+        }
+    })
 }
 
 fn update() -> impl Strategy<Value = UpdateConfig> {
@@ -287,7 +301,7 @@ proptest! {
     #[test]
     fn a_service_spec_reads_back(spec in service()) {
         let dto: dto::service::ServiceSpec = through_json(&dto::service::ServiceSpec::from(&spec));
-        prop_assert_eq!(service_spec(dto, VERSION_MAX).expect("supported"), spec);
+        prop_assert_eq!(service_spec(dto, VERSION_MAX, true).expect("supported"), spec);
     }
 
     #[test]
@@ -308,6 +322,7 @@ proptest! {
             manager_status: None,
             certificate: Certificate::default(),
             role: Role::Worker,
+            attachments: Vec::new(),
             vxlan_udp_port: 0,
         };
         let dto = through_json(&dto::node::Node::from(&node).spec);
@@ -342,7 +357,7 @@ fn fields_newer_than_the_client_are_ignored() {
         "Mode":{"GlobalJob":{}}}"#;
     let read = |minor| {
         let dto = serde_json::from_str(json).expect("valid");
-        service_spec(dto, ApiVersion(1, minor))
+        service_spec(dto, ApiVersion(1, minor), false)
     };
     let old = read(30).expect("the job mode is unknown then");
     assert_eq!(old.mode, ServiceMode::default());

@@ -1,9 +1,12 @@
-//! Fields of a service that no node can honour yet. The list only shrinks.
+//! Fields of a service or network that no node can honour yet. The list only shrinks.
+
+use skep_model::OVERLAY_DRIVER;
 
 use crate::{
     dto::{
         container_spec::{ContainerSpec, Privileges},
         mount::Mount,
+        network::CreateNetwork,
         service::{EndpointSpec, ServiceSpec},
         task::TaskSpec,
     },
@@ -11,28 +14,68 @@ use crate::{
 };
 
 /// Refuses `spec` when it asks for something not supported, naming every such field by its path.
-pub(super) fn check(spec: &ServiceSpec) -> Result<()> {
+/// `has_networks`: nodes have overlay networks and the routing mesh.
+pub(super) fn check(spec: &ServiceSpec, has_networks: bool) -> Result<()> {
     let mut found = Found::default();
-    found.when(!spec.networks.is_empty(), "Networks");
+    found.when(!has_networks && !spec.networks.is_empty(), "Networks");
     found.when(spec.mode.replicated_job.is_some(), "Mode.ReplicatedJob");
     found.when(spec.mode.global_job.is_some(), "Mode.GlobalJob");
     template(&spec.task_template, &mut found);
-    if let Some(endpoint) = &spec.endpoint_spec {
+    let has_places = !spec.task_template.networks.is_empty();
+    found.when(!has_networks && has_places, "TaskTemplate.Networks");
+    if let Some(endpoint) = spec.endpoint_spec.as_ref().filter(|_| !has_networks) {
         ports(endpoint, &mut found);
     }
-    if found.0.is_empty() {
-        return Ok(());
+    found.refuse()
+}
+
+/// Refuses a network no node could have.
+pub(crate) fn check_network(
+    create: &CreateNetwork,
+    is_clusters: bool,
+    has_networks: bool,
+) -> Result<()> {
+    let mut found = Found::default();
+    let driver = match create.driver.as_str() {
+        "" if is_clusters => OVERLAY_DRIVER,
+        "" => "bridge",
+        driver => driver,
+    };
+    if !(has_networks && is_clusters) || driver != OVERLAY_DRIVER {
+        found.when(true, format!("Driver={driver}"));
     }
-    Err(ApiError::not_implemented(format!(
-        "not supported yet: {}",
-        found.0.join(", ")
-    )))
+    found.when(create.config_only, "ConfigOnly");
+    found.when(create.has_ipv4 == Some(false), "EnableIPv4=false");
+    let has_option = |name: &str| {
+        create
+            .options
+            .iter()
+            .any(|options| options.contains_key(name))
+    };
+    found.when(has_option("encrypted"), "Options.encrypted");
+    let config_from = create.config_from.as_ref();
+    found.when(
+        config_from.is_some_and(|reference| !reference.network.is_empty()),
+        "ConfigFrom",
+    );
+    found.refuse()
 }
 
 #[derive(Default)]
 struct Found(Vec<String>);
 
 impl Found {
+    /// The refusal, if there is anything to refuse.
+    fn refuse(self) -> Result<()> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        Err(ApiError::not_implemented(format!(
+            "not supported yet: {}",
+            self.0.join(", ")
+        )))
+    }
+
     fn when(&mut self, is_set: bool, path: impl Into<String>) {
         if is_set {
             self.0.push(path.into());
@@ -51,7 +94,6 @@ fn template(spec: &TaskSpec, found: &mut Found) {
         spec.network_attachment_spec.is_some(),
         "TaskTemplate.NetworkAttachmentSpec",
     );
-    found.when(!spec.networks.is_empty(), "TaskTemplate.Networks");
     let reservations = spec
         .resources
         .as_ref()

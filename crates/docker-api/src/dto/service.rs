@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::dto::{
     is_default,
     meta::{Meta, Version},
+    network::AttachmentConfig,
     task::TaskSpec,
 };
 
@@ -43,9 +44,9 @@ pub(crate) struct ServiceSpec {
     pub(crate) rollback_config: Option<UpdateConfig>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) endpoint_spec: Option<EndpointSpec>,
-    /// Deprecated place of `TaskTemplate.Networks`; read only.
-    #[serde(skip_serializing)]
-    pub(crate) networks: Vec<serde_json::Value>,
+    /// Deprecated place of `TaskTemplate.Networks`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) networks: Vec<AttachmentConfig>,
 }
 
 /// How many tasks; exactly one field is set.

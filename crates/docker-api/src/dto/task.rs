@@ -6,6 +6,7 @@ use crate::dto::{
     container_spec::ContainerSpec,
     is_default,
     meta::{Annotations, Driver, GenericResource, Meta, Platform, Version},
+    network::{Attachment, AttachmentConfig},
     service::PortConfig,
 };
 
@@ -29,6 +30,8 @@ pub(crate) struct Task {
     pub(crate) status: TaskStatus,
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) desired_state: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) networks_attachments: Vec<Attachment>,
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) generic_resources: Vec<GenericResource>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,7 +92,7 @@ pub(crate) struct TaskSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) placement: Option<Placement>,
     #[serde(skip_serializing_if = "is_default")]
-    pub(crate) networks: Vec<serde_json::Value>,
+    pub(crate) networks: Vec<AttachmentConfig>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) log_driver: Option<Driver>,
     pub(crate) force_update: u64,

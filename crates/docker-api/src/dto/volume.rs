@@ -1,13 +1,11 @@
-//! Volumes and networks of this node.
-
-use std::collections::BTreeMap;
+//! Volumes of this node.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    backend::{CreateVolumeRequest, NetworkDetail, VolumeDetail},
-    dto::{Map, is_default},
-    http::timestamp::{rfc3339, rfc3339_nano},
+    backend::{CreateVolumeRequest, VolumeDetail},
+    dto::Map,
+    http::timestamp::rfc3339,
 };
 
 /// A volume.
@@ -98,81 +96,4 @@ impl From<CreateVolume> for CreateVolumeRequest {
 pub(crate) struct VolumesPruned {
     pub(crate) volumes_deleted: Option<Vec<String>>,
     pub(crate) space_reclaimed: i64,
-}
-
-/// A network.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub(crate) struct Network {
-    name: String,
-    id: String,
-    created: String,
-    scope: String,
-    driver: String,
-    #[serde(rename = "EnableIPv4")]
-    has_ipv4: bool,
-    #[serde(rename = "EnableIPv6")]
-    has_ipv6: bool,
-    #[serde(rename = "IPAM")]
-    ipam: Ipam,
-    internal: bool,
-    attachable: bool,
-    ingress: bool,
-    config_from: BTreeMap<&'static str, &'static str>,
-    config_only: bool,
-    containers: Map,
-    options: Map,
-    labels: Map,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Ipam {
-    driver: &'static str,
-    options: Option<Map>,
-    config: Vec<IpamConfig>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct IpamConfig {
-    subnet: String,
-    #[serde(skip_serializing_if = "is_default")]
-    gateway: String,
-}
-
-impl From<NetworkDetail> for Network {
-    fn from(network: NetworkDetail) -> Self {
-        let config = network
-            .subnets
-            .iter()
-            .map(|(address, prefix, gateway)| IpamConfig {
-                subnet: format!("{address}/{prefix}"),
-                gateway: gateway
-                    .map(|gateway| gateway.to_string())
-                    .unwrap_or_default(),
-            });
-        Self {
-            name: network.name,
-            id: network.id,
-            created: rfc3339_nano(network.created_at),
-            scope: network.scope,
-            driver: network.driver,
-            has_ipv4: true,
-            has_ipv6: network.has_ipv6,
-            ipam: Ipam {
-                driver: "default",
-                options: None,
-                config: config.collect(),
-            },
-            internal: false,
-            attachable: false,
-            ingress: false,
-            config_from: BTreeMap::from([("Network", "")]),
-            config_only: false,
-            containers: Map::new(),
-            options: network.options,
-            labels: network.labels,
-        }
-    }
 }

@@ -2,11 +2,11 @@
 
 use std::{str::FromStr, sync::Arc};
 
-use skep_model::{Node, NodeId, Service, ServiceId, Task, TaskId};
+use skep_model::{Network, NetworkId, Node, NodeId, Service, ServiceId, ServiceSpec, Task, TaskId};
 
 use crate::{
     backend::{ClusterStatus, ClusterView, LocalNodeState, ManagerState},
-    error::{ApiError, Result},
+    error::{ApiError, ErrorKind, Result},
     http::server::Context,
 };
 
@@ -87,6 +87,35 @@ pub(crate) fn service(view: &dyn ClusterView, wanted: &str) -> Result<Arc<Servic
         || view.service_by_name(wanted).into_iter().collect(),
         || starting(view.services(), wanted, |service| service.id.as_str()),
     )
+}
+
+/// The network of the cluster called `wanted`.
+pub(crate) fn network(view: &dyn ClusterView, wanted: &str) -> Result<Arc<Network>> {
+    find(
+        "network",
+        wanted,
+        |id: NetworkId| view.network(id),
+        || view.network_by_name(wanted).into_iter().collect(),
+        || starting(view.networks(), wanted, |network| network.id.as_str()),
+    )
+}
+
+/// Puts ids in place of what people called the networks of `spec`.
+pub(crate) async fn resolve_networks(context: &Context, spec: &mut ServiceSpec) -> Result<()> {
+    if spec.task.networks.is_empty() && spec.networks.is_empty() {
+        return Ok(());
+    }
+    let view = view(context).await?;
+    let task = Arc::make_mut(&mut spec.task);
+    for wanted in task.networks.iter_mut().chain(&mut spec.networks) {
+        if wanted.target == "none" {
+            let message = "The network none cannot be used with services. Only networks scoped to \
+                           the swarm can be used, such as those created with the overlay driver.";
+            return Err(ApiError::new(ErrorKind::Forbidden, message));
+        }
+        wanted.target = network(&*view, &wanted.target)?.id.to_string();
+    }
+    Ok(())
 }
 
 /// The task called `wanted`.

@@ -1,12 +1,12 @@
-//! `/volumes` and `/networks` of this node.
+//! `/volumes` of this node.
 
 use std::sync::Arc;
 
 use hyper::{Method, StatusCode};
 
 use crate::{
-    backend::{NetworkDetail, VolumeDetail},
-    dto::volume::{CreateVolume, Network, Volume, VolumeList, VolumesPruned},
+    backend::VolumeDetail,
+    dto::volume::{CreateVolume, Volume, VolumeList, VolumesPruned},
     error::{ApiError, Result},
     http::{
         filter::Filters,
@@ -17,7 +17,7 @@ use crate::{
     routes::page_not_found,
 };
 
-/// Routes of volumes and networks.
+/// Routes of volumes.
 pub(crate) async fn dispatch(
     context: &Arc<Context>,
     path: &[&str],
@@ -42,25 +42,6 @@ pub(crate) async fn dispatch(
         (Method::PUT, ["volumes", _]) => Err(ApiError::not_implemented(
             "not supported yet: cluster volumes",
         )),
-        (Method::GET, ["networks"]) => networks(context, &request).await,
-        (Method::GET, ["networks", name]) => network(context, name).await,
-        (Method::POST, ["networks", "create"]) => Err(ApiError::not_implemented(
-            "not supported yet: creating networks",
-        )),
-        (Method::POST, ["networks", "prune"]) => {
-            response::json(&serde_json::json!({ "NetworksDeleted": null }))
-        }
-        (Method::POST, ["networks", _, verb @ ("connect" | "disconnect")]) => Err(
-            ApiError::not_implemented(format!("not supported yet: network {verb}")),
-        ),
-        (Method::DELETE, ["networks", name]) => {
-            let network = find_network(context, name).await?;
-            let name = network.name;
-            Err(ApiError::new(
-                crate::error::ErrorKind::Forbidden,
-                format!("{name} is a pre-defined network and cannot be removed"),
-            ))
-        }
         _ => Err(page_not_found()),
     }
 }
@@ -137,44 +118,4 @@ async fn prune(context: &Context, request: &Request) -> Result<Response> {
         volumes_deleted,
         space_reclaimed,
     })
-}
-
-async fn networks(context: &Context, request: &Request) -> Result<Response> {
-    let known = ["dangling", "driver", "id", "label", "name", "scope", "type"];
-    let filters = Filters::from_query(&request.query, &known)?;
-    let wanted = context
-        .backends
-        .system
-        .networks()
-        .await?
-        .into_iter()
-        .filter(|network| {
-            filters.contained("name", &network.name)
-                && filters.starts("id", &network.id)
-                && filters.equals("driver", &network.driver)
-                && filters.equals("scope", &network.scope)
-                && filters.equals("type", "builtin")
-                && filters.labels("label", &network.labels)
-        });
-    response::json(&wanted.map(Network::from).collect::<Vec<_>>())
-}
-
-async fn network(context: &Context, name: &str) -> Result<Response> {
-    response::json(&Network::from(find_network(context, name).await?))
-}
-
-async fn find_network(context: &Context, name: &str) -> Result<NetworkDetail> {
-    let networks = context.backends.system.networks().await?;
-    let exact = networks
-        .iter()
-        .find(|network| network.id == name || network.name == name);
-    let found = exact.or_else(|| {
-        let mut starting = networks
-            .iter()
-            .filter(|it| !name.is_empty() && it.id.starts_with(name));
-        starting.next().filter(|_| starting.next().is_none())
-    });
-    found
-        .cloned()
-        .ok_or_else(|| ApiError::not_found(format!("network {name} not found")))
 }

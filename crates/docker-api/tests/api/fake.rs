@@ -24,6 +24,9 @@ pub(crate) struct State {
     pub(crate) nodes: BTreeMap<NodeId, Arc<Node>>,
     pub(crate) services: BTreeMap<ServiceId, Arc<Service>>,
     pub(crate) tasks: BTreeMap<TaskId, Arc<Task>>,
+    pub(crate) networks: BTreeMap<NetworkId, Arc<Network>>,
+    /// Nodes have networks.
+    pub(crate) has_networks: bool,
     pub(crate) rng: Rng,
 }
 
@@ -41,6 +44,8 @@ impl Fake {
             nodes: BTreeMap::new(),
             services: BTreeMap::new(),
             tasks: BTreeMap::new(),
+            networks: BTreeMap::new(),
+            has_networks: false,
             rng: Rng::from_seed(1),
         })))
     }
@@ -102,6 +107,7 @@ impl Fake {
                 desired_state: TaskState::Running,
                 endpoint: None,
                 log_driver: None,
+                networks: Vec::new(),
                 assigned_generic_resources: Vec::new(),
                 job_iteration: None,
             };
@@ -145,6 +151,18 @@ impl ClusterView for State {
     }
     fn services(&self) -> Vec<Arc<Service>> {
         self.services.values().cloned().collect()
+    }
+    fn network(&self, id: NetworkId) -> Option<Arc<Network>> {
+        self.networks.get(&id).cloned()
+    }
+    fn network_by_name(&self, name: &str) -> Option<Arc<Network>> {
+        let mut networks = self.networks.values();
+        networks
+            .find(|network| network.name().eq_ignore_ascii_case(name))
+            .cloned()
+    }
+    fn networks(&self) -> Vec<Arc<Network>> {
+        self.networks.values().cloned().collect()
     }
     fn task(&self, id: TaskId) -> Option<Arc<Task>> {
         self.tasks.get(&id).cloned()
@@ -241,6 +259,7 @@ fn first_node(state: &mut State) -> Node {
         }),
         certificate: Certificate::default(),
         role: Role::Manager,
+        attachments: Vec::new(),
         vxlan_udp_port: 0,
     }
 }
@@ -423,6 +442,59 @@ impl ClusterBackend for Fake {
         state.revision += 1;
         state.services.remove(&id);
         state.tasks.retain(|_, task| task.service_id != Some(id));
+        Ok(())
+    }
+
+    fn has_networks(&self) -> bool {
+        self.0.lock().unwrap().has_networks
+    }
+
+    /// Gives every network the same subnet: allocation is not the API's business.
+    async fn create_network(&self, spec: NetworkSpec) -> Result<NetworkId> {
+        let state = &mut *self.0.lock().unwrap();
+        let id = NetworkId::random(&mut state.rng);
+        let meta = Self::meta(state);
+        let config = IpamConfig {
+            family: AddressFamily::V4,
+            subnet: Some("10.0.1.0/24".parse().unwrap()),
+            gateway: Some("10.0.1.1".parse().unwrap()),
+            ..IpamConfig::default()
+        };
+        let driver = |name: &str| Driver {
+            name: name.to_owned(),
+            ..Driver::default()
+        };
+        let mut driver_state = driver(spec.driver_name());
+        let vxlan_ids = (VXLAN_IDS_OPTION.to_owned(), "4097".to_owned());
+        driver_state.options.extend([vxlan_ids]);
+        let network = Network {
+            id,
+            meta,
+            spec,
+            driver_state: Some(driver_state),
+            ipam: Some(IpamOptions {
+                driver: Some(driver("default")),
+                configs: vec![config],
+            }),
+            is_pending_delete: false,
+        };
+        state.networks.insert(id, Arc::new(network));
+        Ok(id)
+    }
+
+    async fn remove_network(&self, id: NetworkId) -> Result<()> {
+        let state = &mut *self.0.lock().unwrap();
+        let uses = |service: &Service| {
+            let mut networks = service.spec.task.networks.iter();
+            networks.any(|network| network.target == id.as_str())
+        };
+        if let Some(service) = state.services.values().find(|service| uses(service)) {
+            return Err(ApiError::invalid(format!(
+                "rpc error: code = FailedPrecondition desc = network {id} is in use by service {}",
+                service.id
+            )));
+        }
+        state.networks.remove(&id);
         Ok(())
     }
 

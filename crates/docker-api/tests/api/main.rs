@@ -7,5 +7,6 @@ mod engine;
 mod fake;
 mod golden;
 mod http;
+mod networks;
 mod server;
 mod swarm;

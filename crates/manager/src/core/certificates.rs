@@ -100,6 +100,7 @@ fn join(
         manager_status: None,
         certificate: Certificate::default(),
         role,
+        attachments: Vec::new(),
         vxlan_udp_port,
     };
     let chain = sign(tx, vault, &node, &csr)?;

@@ -10,8 +10,8 @@ use std::{
 };
 
 use skep_model::{
-    DEFAULT_HEARTBEAT_PERIOD, Node, NodeId, NodeState, Rng, SessionId, Task, TaskId, TaskState,
-    Timestamp,
+    DEFAULT_HEARTBEAT_PERIOD, NetworkAttachment, Node, NodeId, NodeState, Rng, SessionId, Task,
+    TaskId, TaskState, Timestamp,
     dispatch::{
         AssignmentChange, AssignmentSequence, AssignmentsKind, AssignmentsMessage, DispatchError,
         HeartbeatResponse, SessionMessage, SessionRequest, WeightedPeer,
@@ -374,7 +374,8 @@ impl Dispatcher {
         let sent = &session.sent_node;
         let is_news = sent.spec != node.spec
             || sent.role != node.role
-            || sent.certificate.state != node.certificate.state;
+            || sent.certificate.state != node.certificate.state
+            || sent.attachments != node.attachments;
         if is_news {
             session.sent_node = Arc::clone(node);
             out.push(session_message(session, store, &self.group));
@@ -455,9 +456,11 @@ fn session_message(session: &Session, store: &Store, group: &Group) -> Effect {
     }
 }
 
-/// Agents hear of tasks once they are placed.
+/// Agents hear of tasks once they are placed. Never of one with a place that lacks something: a
+/// dockerd would crash on it, at every start.
 fn is_sent(task: &Task) -> bool {
-    task.status.state >= TaskState::Assigned
+    let has_all = |place: &NetworkAttachment| place.network.is_complete();
+    task.status.state >= TaskState::Assigned && task.networks.iter().all(has_all)
 }
 
 /// Status and bookkeeping come from the agent itself; sending them back says nothing.
@@ -470,6 +473,7 @@ fn is_same_for_agent(a: &Task, b: &Task) -> bool {
         && a.service_annotations == b.service_annotations
         && a.log_driver == b.log_driver
         && a.assigned_generic_resources == b.assigned_generic_resources
+        && a.networks == b.networks
 }
 
 /// The period agents are told. An operator's own value is kept; Swarm's default is shortened while

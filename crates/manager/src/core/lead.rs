@@ -9,7 +9,7 @@ use skep_store::{Change, Object, Store, Transaction};
 use super::{
     certificates, cluster,
     dispatcher::{Dispatcher, Registration},
-    nodes,
+    networks, nodes,
     roles::Roles,
     rotation, services,
 };
@@ -100,6 +100,7 @@ impl Lead {
         &mut self,
         tx: &mut Transaction,
         bootstrap: Option<&Bootstrap>,
+        rng: &mut Rng,
         vault: &mut dyn Vault,
     ) {
         if self.has_begun {
@@ -115,6 +116,9 @@ impl Lead {
                 .expect("an empty store takes a cluster");
             let node = (*bootstrap.node).clone();
             tx.create_node(node).expect("an empty store takes a node");
+            networks::ensure(tx, rng, true);
+        } else {
+            networks::ensure(tx, rng, false);
         }
         self.dispatcher.begin(tx);
     }
@@ -238,6 +242,8 @@ fn execute(
             change,
         } => services::update(tx, id, version, change),
         Command::RemoveService { id } => services::remove(tx, id),
+        Command::CreateNetwork { spec } => networks::create(tx, means.rng, *spec),
+        Command::RemoveNetwork { id } => networks::remove(tx, id),
         Command::UpdateNode { id, version, spec } => nodes::update(tx, group, id, version, *spec),
         Command::RemoveNode { id, is_forced } => nodes::remove(tx, group, id, is_forced),
         Command::LeaveGroup { node_id } => nodes::leave_group(tx, group, node_id),

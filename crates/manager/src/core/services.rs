@@ -1,8 +1,8 @@
 //! Commands on services: create, update, roll back, remove.
 
 use skep_model::{
-    JobStatus, Rng, Service, ServiceId, ServiceMode, ServiceSpec, UpdateState, UpdateStatus,
-    Version, validate,
+    JobStatus, NetworkId, PortConfig, Rng, Service, ServiceId, ServiceMode, ServiceSpec,
+    UpdateState, UpdateStatus, Version, validate,
 };
 use skep_store::Transaction;
 
@@ -16,6 +16,8 @@ pub(super) fn create(
     spec: ServiceSpec,
 ) -> Result<Answer, CommandError> {
     refuse_problems(&validate::service_spec(&spec))?;
+    check_networks(tx, &spec)?;
+    check_ports(tx, None, &spec)?;
     check_name_is_free(tx, &spec.annotations.name)?;
     let is_job = is_job(spec.mode);
     let id = ServiceId::random(rng);
@@ -52,6 +54,8 @@ pub(super) fn update(
         ServiceChange::Spec(spec) => {
             refuse_problems(&validate::service_spec(&spec))?;
             check_change(&service.spec, &spec)?;
+            check_networks(tx, &spec)?;
+            check_ports(tx, Some(id), &spec)?;
             service.previous_spec = Some(std::mem::replace(&mut service.spec, (*spec).into()));
             service.previous_spec_version = Some(service.spec_version);
             service.spec_version = version;
@@ -111,6 +115,46 @@ fn check_name_is_free(tx: &Transaction, name: &str) -> Result<(), CommandError> 
     }
     let message = format!("name conflicts with an existing object: service {name} already exists");
     Err(CommandError::new(Code::AlreadyExists, message))
+}
+
+/// Networks are named by id, exist, and are not the one for published ports.
+fn check_networks(tx: &Transaction, spec: &ServiceSpec) -> Result<(), CommandError> {
+    for wanted in spec.task.networks.iter().chain(&spec.networks) {
+        let id = wanted.target.parse::<NetworkId>();
+        let network = id.ok().and_then(|id| tx.view().networks().get(id));
+        let Some(network) = network else {
+            let message = format!("network {} not found", wanted.target);
+            return Err(CommandError::new(Code::NotFound, message));
+        };
+        if network.spec.is_ingress {
+            let message = format!(
+                "Service cannot be explicitly attached to the ingress network {:?}",
+                network.name()
+            );
+            return Err(CommandError::new(Code::InvalidArgument, message));
+        }
+    }
+    Ok(())
+}
+
+/// Published ports no other service has. Only services with one of the numbers are looked at.
+fn check_ports(
+    tx: &Transaction,
+    own: Option<ServiceId>,
+    spec: &ServiceSpec,
+) -> Result<(), CommandError> {
+    let ports = spec.endpoint.iter().flat_map(|endpoint| &endpoint.ports);
+    let holders = ports.flat_map(|port: &PortConfig| {
+        let tables = tx.view().networks();
+        tables.services_with_port(port.protocol, port.published_port)
+    });
+    let holders: std::collections::BTreeSet<ServiceId> = holders.map(|(_, id)| id).collect();
+    let services = holders.into_iter().filter_map(|id| tx.view().service(id));
+    refuse_problems(&validate::port_conflicts(
+        spec,
+        own,
+        services.map(|service| &**service),
+    ))
 }
 
 fn is_job(mode: ServiceMode) -> bool {

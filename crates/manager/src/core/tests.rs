@@ -1,5 +1,7 @@
 //! The core alone: what it proposes, and what it gives out when. The simulator drives it in company.
 
+mod networks;
+
 use std::{sync::Arc, time::Duration};
 
 use skep_model::{

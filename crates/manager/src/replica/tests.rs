@@ -618,6 +618,7 @@ fn a_node_admitted_by_another_kind_of_leader_gets_its_certificate() {
             ..Certificate::default()
         },
         role: Role::Worker,
+        attachments: Vec::new(),
         vxlan_udp_port: 0,
     };
     let store = {

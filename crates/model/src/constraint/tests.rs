@@ -31,6 +31,7 @@ fn node() -> Node {
         manager_status: None,
         certificate: Certificate::default(),
         role: Role::Manager,
+        attachments: Vec::new(),
         vxlan_udp_port: 0,
     };
     let labels = &mut node.spec.annotations.labels;

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use crate::{
     id::NodeId,
-    object::Meta,
-    spec::{NodeSpec, Platform, Resources, Role},
+    object::{Meta, NetworkAttachment},
+    spec::{NodeSpec, OVERLAY_DRIVER, Platform, Resources, Role},
 };
+
+/// The network driver by which a node of Skep shows that it is one.
+pub const SKEP_NETWORK_DRIVER: &str = "skep";
 
 /// A node as stored.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +30,9 @@ pub struct Node {
     pub certificate: Certificate,
     /// Role in force.
     pub role: Role,
+    /// Its load balancer's places on networks, for nodes that need one: see
+    /// [`Node::needs_load_balancers`].
+    pub attachments: Vec<NetworkAttachment>,
     /// UDP port of the data path.
     pub vxlan_udp_port: u16,
 }
@@ -37,6 +43,18 @@ impl Node {
         self.description
             .as_ref()
             .map_or("", |description| &description.hostname)
+    }
+
+    /// Whether the node balances load from an address of its own on each overlay network, as a
+    /// dockerd does. Skep's nodes balance in each container's namespace; they say so by the driver
+    /// [`SKEP_NETWORK_DRIVER`].
+    pub fn needs_load_balancers(&self) -> bool {
+        let has_driver = |wanted: &str| {
+            let description = self.description.as_ref();
+            let mut plugins = description.into_iter().flat_map(|d| &d.engine.plugins);
+            plugins.any(|plugin| plugin.kind == "Network" && plugin.name == wanted)
+        };
+        has_driver(OVERLAY_DRIVER) && !has_driver(SKEP_NETWORK_DRIVER)
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     id::{NodeId, ServiceId, SpecVersion, TaskId, Version},
-    object::{Endpoint, Meta},
+    object::{Endpoint, Meta, NetworkAttachment},
     spec::{Annotations, Driver, GenericResource, PortConfig, TaskSpec},
     state::TaskState,
     time::Timestamp,
@@ -39,6 +39,8 @@ pub struct Task {
     pub endpoint: Option<Arc<Endpoint>>,
     /// Effective log driver.
     pub log_driver: Option<Driver>,
+    /// Its places on networks: allocated before it is placed on a node.
+    pub networks: Vec<NetworkAttachment>,
     /// Generic resources handed to this task.
     pub assigned_generic_resources: Vec<GenericResource>,
     /// Iteration of the job it belongs to.
@@ -75,6 +77,11 @@ impl Task {
             (0, None) => format!("{service}.{}", self.id),
             (slot, _) => format!("{service}.{slot}.{}", self.id),
         }
+    }
+
+    /// Whether the task still holds its addresses: it has not ended, as far as anybody knows.
+    pub fn holds_addresses(&self) -> bool {
+        self.status.state <= TaskState::Running
     }
 
     /// Whether the task still holds its node's resources: placed, and not known to have ended.

@@ -48,6 +48,23 @@ pub(super) async fn call(
             ))
             .await
         }
+        Command::CreateNetwork { spec } => {
+            let spec = Some((&**spec).into());
+            let created = Box::pin(client.create_network(proto::CreateNetworkRequest { spec }));
+            let created = created.await.map_err(|status| command_error(&status))?;
+            let id = created.into_inner().network.unwrap_or_default().id;
+            let malformed = || CommandError::new(Code::Unknown, "malformed answer of the leader");
+            id.parse().map(Answer::Network).map_err(|_| malformed())
+        }
+        Command::RemoveNetwork { id } => {
+            done(Box::pin(client.remove_network(
+                proto::RemoveNetworkRequest {
+                    name: String::new(),
+                    network_id: id.to_string(),
+                },
+            )))
+            .await
+        }
         Command::UpdateNode { id, version, spec } => {
             done(Box::pin(client.update_node(proto::UpdateNodeRequest {
                 node_id: id.to_string(),

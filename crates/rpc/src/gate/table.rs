@@ -109,6 +109,10 @@ fn is_control(method: &str) -> bool {
             | "CreateService"
             | "UpdateService"
             | "RemoveService"
+            | "GetNetwork"
+            | "ListNetworks"
+            | "CreateNetwork"
+            | "RemoveNetwork"
             | "GetCluster"
             | "ListClusters"
             | "UpdateCluster"
@@ -170,7 +174,7 @@ mod tests {
             "/docker.swarmkit.v1.CA/GetUnlockKey/",
             "/docker.swarmkit.v2.CA/GetUnlockKey",
             "/CA/GetUnlockKey",
-            "/docker.swarmkit.v1.Control/CreateNetwork",
+            "/docker.swarmkit.v1.Control/CreateSecret",
             "/docker.swarmkit.v1.Watch/Watch",
         ] {
             assert!(rule(path).is_none(), "{path}");

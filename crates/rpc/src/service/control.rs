@@ -4,7 +4,7 @@ use skep_manager::{
     Handle, Published,
     command::{Answer, Command, Rotate, ServiceChange},
 };
-use skep_model::{Cluster, Node, NodeId, ServiceId, Version};
+use skep_model::{Cluster, NetworkId, Node, NodeId, ServiceId, Version};
 use skep_wire::proto::{self, control_server, update_service_request::Rollback};
 use tonic::{Request, Response, Status, async_trait};
 
@@ -173,6 +173,54 @@ impl control_server::Control for Control {
         Ok(Response::new(proto::RemoveServiceResponse {}))
     }
 
+    async fn get_network(
+        &self,
+        request: Request<proto::GetNetworkRequest>,
+    ) -> Result<Response<proto::GetNetworkResponse>, Status> {
+        let view = handle(&request)?.view();
+        let network_id = id(&request.get_ref().network_id, "network")?;
+        let network = Some(shown_network(&view, network_id)?);
+        Ok(Response::new(proto::GetNetworkResponse { network }))
+    }
+
+    async fn list_networks(
+        &self,
+        request: Request<proto::ListNetworksRequest>,
+    ) -> Result<Response<proto::ListNetworksResponse>, Status> {
+        let view = handle(&request)?.view();
+        let filters = request.into_inner().filters.unwrap_or_default();
+        let networks = view.store.networks().all();
+        let networks = networks.filter(|network| filter::network(&filters, network));
+        let networks = networks.map(|network| network.as_ref().into()).collect();
+        Ok(Response::new(proto::ListNetworksResponse { networks }))
+    }
+
+    async fn create_network(
+        &self,
+        request: Request<proto::CreateNetworkRequest>,
+    ) -> Result<Response<proto::CreateNetworkResponse>, Status> {
+        let handle = handle(&request)?;
+        let spec = present(request.into_inner().spec)?;
+        let spec = Box::new(spec.try_into().map_err(malformed)?);
+        let answer = handle.command(Command::CreateNetwork { spec }).await;
+        let Answer::Network(network_id) = answer.map_err(status_of_command)? else {
+            return Err(Status::internal("unexpected answer of the manager"));
+        };
+        let network = Some(shown_network(&handle.view(), network_id)?);
+        Ok(Response::new(proto::CreateNetworkResponse { network }))
+    }
+
+    async fn remove_network(
+        &self,
+        request: Request<proto::RemoveNetworkRequest>,
+    ) -> Result<Response<proto::RemoveNetworkResponse>, Status> {
+        let handle = handle(&request)?;
+        let id = id(&request.get_ref().network_id, "network")?;
+        let removed = handle.command(Command::RemoveNetwork { id }).await;
+        removed.map_err(status_of_command)?;
+        Ok(Response::new(proto::RemoveNetworkResponse {}))
+    }
+
     async fn get_cluster(
         &self,
         request: Request<proto::GetClusterRequest>,
@@ -262,6 +310,12 @@ fn shown_service(view: &Published, service_id: ServiceId) -> Result<proto::Servi
     let service = view.store.service(service_id);
     let service = service.ok_or_else(|| not_found("service", service_id.as_str()))?;
     Ok(service.as_ref().into())
+}
+
+fn shown_network(view: &Published, network_id: NetworkId) -> Result<proto::Network, Status> {
+    let network = view.store.networks().get(network_id);
+    let network = network.ok_or_else(|| not_found("network", network_id.as_str()))?;
+    Ok(network.as_ref().into())
 }
 
 fn cluster_of<'v>(view: &'v Published, id: &str) -> Result<&'v Cluster, Status> {

@@ -66,7 +66,7 @@ impl node_ca_server::NodeCa for NodeCa {
                 node_id: node_id.to_string(),
                 node_membership: proto::node_spec::Membership::from(membership).into(),
             })),
-            Answer::Done | Answer::Service(_) => {
+            Answer::Done | Answer::Service(_) | Answer::Network(_) => {
                 Err(Status::internal("unexpected answer of the manager"))
             }
         }

@@ -171,6 +171,9 @@ fn wish_of(command: &Command) -> Wish {
         }
         Command::RemoveNode { id, .. } => Wish::Remove(ObjectId::Node(*id)),
         Command::IssueCertificate { .. } => Wish::Certificate,
-        Command::UpdateCluster { .. } | Command::LeaveGroup { .. } => Wish::Other,
+        Command::UpdateCluster { .. }
+        | Command::LeaveGroup { .. }
+        | Command::CreateNetwork { .. }
+        | Command::RemoveNetwork { .. } => Wish::Other,
     }
 }

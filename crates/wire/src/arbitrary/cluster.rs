@@ -19,7 +19,7 @@ impl Draw {
             blacklisted_certificates: blacklisted.into_iter().collect(),
             unlock_keys: self.list(Self::encryption_key),
             is_fips: self.flag(),
-            default_address_pool: self.list(Self::network),
+            default_address_pool: self.list(Self::subnet),
             subnet_size: self.small(),
             vxlan_udp_port: self.port_number(),
         }

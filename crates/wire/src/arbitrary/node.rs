@@ -19,6 +19,7 @@ impl Draw {
             manager_status: self.option(Self::manager_status),
             certificate: self.certificate(),
             role: self.one_of(&ROLES),
+            attachments: self.list(Self::attachment),
             vxlan_udp_port: self.port_number(),
         }
     }

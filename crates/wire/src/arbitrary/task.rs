@@ -24,6 +24,7 @@ impl Draw {
             desired_state: self.one_of(&TaskState::ALL),
             endpoint: self.option(|draw| Arc::new(draw.endpoint())),
             log_driver: self.option(Self::driver),
+            networks: self.list(Self::attachment),
             assigned_generic_resources: self.list(Self::generic_resource),
             job_iteration: self.option(Self::version),
         }

@@ -3,7 +3,9 @@
 use skep_model as model;
 
 use crate::{
-    convert::field::{At, enum_pair, id, known, option, or_default, port, to_list, unsupported},
+    convert::field::{
+        At, enum_pair, id, known, list, option, or_default, port, to_list, unsupported,
+    },
     error::Error,
     proto::{
         self, NodeRole, issuance_status, node_status::State, raft_member_status::Reachability,
@@ -51,7 +53,7 @@ impl From<&model::Node> for proto::Node {
             attachment: None,
             certificate: Some((&value.certificate).into()),
             role: NodeRole::from(value.role).into(),
-            attachments: Vec::new(),
+            attachments: to_list(&value.attachments),
             vxlanudp_port: value.vxlan_udp_port.into(),
         }
     }
@@ -62,7 +64,6 @@ impl TryFrom<proto::Node> for model::Node {
 
     fn try_from(value: proto::Node) -> Result<Self, Error> {
         unsupported(value.attachment.is_none()).at("attachment")?;
-        unsupported(value.attachments.is_empty()).at("attachments")?;
         Ok(Self {
             id: id(&value.id).at("id")?,
             meta: value.meta.unwrap_or_default().into(),
@@ -72,6 +73,7 @@ impl TryFrom<proto::Node> for model::Node {
             manager_status: option(value.manager_status).at("manager_status")?,
             certificate: or_default(value.certificate).at("certificate")?,
             role: known::<NodeRole, _>(value.role).at("role")?,
+            attachments: list(value.attachments).at("attachments")?,
             vxlan_udp_port: port(value.vxlanudp_port).at("VXLANUDPPort")?,
         })
     }

@@ -41,6 +41,7 @@ pub(crate) struct TaskParts {
     pub(crate) annotations: Arc<model::Annotations>,
     pub(crate) service_annotations: Arc<model::Annotations>,
     pub(crate) endpoint: Option<Arc<model::Endpoint>>,
+    pub(crate) networks: Vec<model::NetworkAttachment>,
 }
 
 impl From<&model::Task> for proto::Task {
@@ -49,13 +50,14 @@ impl From<&model::Task> for proto::Task {
             spec: Some((&*value.spec).into()),
             service_annotations: Some((&*value.service_annotations).into()),
             endpoint: value.endpoint.as_deref().map(Into::into),
+            networks: to_list(&value.networks),
             ..Self::without_shared_parts(value)
         }
     }
 }
 
 impl proto::Task {
-    /// `value` with `spec`, `service_annotations` and `endpoint` left out.
+    /// `value` with `spec`, `service_annotations`, `endpoint` and `networks` left out.
     pub(crate) fn without_shared_parts(value: &model::Task) -> Self {
         Self {
             id: value.id.to_string(),
@@ -82,7 +84,6 @@ impl proto::Task {
 
     /// The model's form of this task with `parts` in place of its own.
     pub(crate) fn into_model_with(self, parts: TaskParts) -> Result<model::Task, Error> {
-        unsupported(self.networks.is_empty()).at("networks")?;
         unsupported(self.volumes.is_empty()).at("volumes")?;
         let generic = list(self.assigned_generic_resources);
         Ok(model::Task {
@@ -99,6 +100,7 @@ impl proto::Task {
             desired_state: known::<TaskState, _>(self.desired_state).at("desired_state")?,
             endpoint: parts.endpoint,
             log_driver: self.log_driver.map(Into::into),
+            networks: parts.networks,
             assigned_generic_resources: generic.at("assigned_generic_resources")?,
             job_iteration: self.job_iteration.map(Into::into),
         })
@@ -118,6 +120,7 @@ impl TryFrom<proto::Task> for model::Task {
                 or_default(value.service_annotations.take()).at("service_annotations")?,
             ),
             endpoint: endpoint.map(Arc::new),
+            networks: list(std::mem::take(&mut value.networks)).at("networks")?,
         };
         value.into_model_with(parts)
     }

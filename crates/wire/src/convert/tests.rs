@@ -44,6 +44,11 @@ proptest! {
     }
 
     #[test]
+    fn networks_survive(seed: u64) {
+        check::<_, proto::Network>(&Draw::from_seed(seed).network());
+    }
+
+    #[test]
     fn clusters_survive(seed: u64) {
         check::<_, proto::Cluster>(&Draw::from_seed(seed).cluster());
     }
@@ -121,9 +126,19 @@ fn what_the_model_cannot_hold_is_refused_by_name() {
 
     let attachment = proto::NetworkAttachment::default();
     check_refused(
-        |task| task.networks.push(attachment),
-        "networks",
-        &Problem::Unsupported,
+        |task| task.networks = vec![attachment],
+        "networks.network",
+        &Problem::Missing,
+    );
+    let attachment = proto::NetworkAttachment {
+        network: Some((&Draw::from_seed(1).network()).into()),
+        addresses: vec!["10.0.0.300/24".to_owned()],
+        ..Default::default()
+    };
+    check_refused(
+        |task| task.networks = vec![attachment],
+        "networks.addresses",
+        &Problem::InvalidNetwork("10.0.0.300/24".to_owned()),
     );
     let volume = proto::VolumeAttachment::default();
     check_refused(
@@ -238,9 +253,9 @@ fn absent_messages_mean_the_defaults_of_swarm() {
 }
 
 #[test]
-fn a_network_attachment_of_a_node_is_refused() {
+fn a_nodes_place_on_no_network_is_refused() {
     let mut node = proto::Node::from(&Draw::from_seed(1).node());
-    node.attachments.push(proto::NetworkAttachment::default());
+    node.attachments = vec![proto::NetworkAttachment::default()];
     let error = model::Node::try_from(node).unwrap_err();
-    assert_eq!(error.to_string(), "field `attachments` is not supported");
+    assert_eq!(error.to_string(), "field `attachments.network` is missing");
 }

@@ -33,6 +33,7 @@ fn whole_message(id: u64, actions: &[Action]) -> proto::InternalRaftRequest {
             Object::Node(node) => Target::Node((&**node).into()),
             Object::Service(service) => Target::Service((&**service).into()),
             Object::Task(task) => Target::Task((&**task).into()),
+            Object::Network(network) => Target::Network((&**network).into()),
             Object::Cluster(cluster) => Target::Cluster((&**cluster).into()),
         }),
     });
@@ -85,10 +86,10 @@ proptest! {
 
 #[test]
 fn an_object_of_a_kind_we_do_not_have_is_refused() {
-    let network = proto::store_action::Target::Network(proto::Network::default());
+    let secret = proto::store_action::Target::Secret(proto::Secret::default());
     let action = proto::StoreAction {
         action: 1,
-        target: Some(network),
+        target: Some(secret),
     };
     let entry = proto::InternalRaftRequest {
         id: 1,
@@ -96,7 +97,7 @@ fn an_object_of_a_kind_we_do_not_have_is_refused() {
     }
     .encode_to_vec();
     let error = decode_actions(&entry, &mut SpecCache::new()).unwrap_err();
-    assert_eq!(error.to_string(), "field `action.network` is not supported");
+    assert_eq!(error.to_string(), "field `action.secret` is not supported");
 }
 
 #[test]

@@ -42,6 +42,7 @@ proptest! {
                 Object::Node(node) => store.nodes.push((&**node).into()),
                 Object::Service(service) => store.services.push((&**service).into()),
                 Object::Task(task) => store.tasks.push((&**task).into()),
+                Object::Network(network) => store.networks.push((&**network).into()),
                 Object::Cluster(cluster) => store.clusters.push((&**cluster).into()),
             }
         }
@@ -84,7 +85,7 @@ fn a_snapshot_of_another_version_is_refused() {
 #[test]
 fn objects_of_kinds_we_do_not_have_are_refused() {
     let store = proto::StoreSnapshot {
-        networks: vec![proto::Network::default()],
+        secrets: vec![proto::Secret::default()],
         ..Default::default()
     };
     let bytes = proto::Snapshot {
@@ -93,5 +94,5 @@ fn objects_of_kinds_we_do_not_have_are_refused() {
     }
     .encode_to_vec();
     let error = decode_snapshot(&bytes, &mut SpecCache::new()).unwrap_err();
-    assert_eq!(error.to_string(), "field `store.networks` is not supported");
+    assert_eq!(error.to_string(), "field `store.secrets` is not supported");
 }

@@ -193,6 +193,7 @@ pub(crate) fn task() -> model::Task {
             name: "json-file".to_owned(),
             options: labels(&[("max-size", "10m")]),
         }),
+        networks: Vec::new(),
         assigned_generic_resources: vec![model::GenericResource::Named {
             kind: "gpu".to_owned(),
             value: "uuid1".to_owned(),
@@ -260,6 +261,7 @@ pub(crate) fn node() -> model::Node {
             cn: "manager000000000000000001".to_owned(),
         },
         role: model::Role::Manager,
+        attachments: Vec::new(),
         vxlan_udp_port: 4789,
     }
 }
@@ -306,12 +308,83 @@ fn cluster() -> model::Cluster {
     }
 }
 
-/// One object of each kind.
+/// One object of each kind there was at first.
 pub(crate) fn objects() -> Vec<Object> {
     vec![
         Object::Node(node().into()),
         Object::Service(service().into()),
         Object::Task(task().into()),
         Object::Cluster(cluster().into()),
+    ]
+}
+
+fn network() -> model::Network {
+    let config = |subnet: &str, gateway: &str| model::IpamConfig {
+        family: model::AddressFamily::V4,
+        subnet: Some(subnet.parse().unwrap()),
+        range: Some(subnet.parse().unwrap()),
+        gateway: Some(gateway.parse().unwrap()),
+        reserved: [("router".to_owned(), gateway.parse().unwrap())].into(),
+    };
+    let driver = |options: &[(&str, &str)]| model::Driver {
+        name: "overlay".to_owned(),
+        options: labels(options),
+    };
+    let ipam = model::IpamOptions {
+        driver: Some(model::Driver {
+            name: "default".to_owned(),
+            options: labels(&[("com.docker.network.ipam.serial", "true")]),
+        }),
+        configs: vec![config("10.0.1.0/24", "10.0.1.1")],
+    };
+    model::Network {
+        id: "network000000000000000001".parse().unwrap(),
+        meta: meta(),
+        spec: model::NetworkSpec {
+            annotations: annotations(),
+            driver: Some(driver(&[(model::MTU_OPTION, "1400")])),
+            has_ipv6: true,
+            is_internal: true,
+            ipam: Some(ipam.clone()),
+            is_attachable: true,
+            is_ingress: true,
+            config_from: Some("local".to_owned()),
+        },
+        driver_state: Some(driver(&[(model::VXLAN_IDS_OPTION, "4097")])),
+        ipam: Some(model::IpamOptions {
+            configs: vec![
+                config("10.0.1.0/24", "10.0.1.1"),
+                model::IpamConfig {
+                    family: model::AddressFamily::V6,
+                    subnet: Some("fd00:1::/64".parse().unwrap()),
+                    ..model::IpamConfig::default()
+                },
+            ],
+            ..ipam
+        }),
+        is_pending_delete: true,
+    }
+}
+
+/// A network, and objects with places on it: kinds of fields that came second.
+pub(crate) fn network_objects() -> Vec<Object> {
+    let network = Arc::new(network());
+    let attachment = model::NetworkAttachment {
+        network: Arc::clone(&network),
+        addresses: vec![
+            "10.0.1.3/24".parse().unwrap(),
+            "fd00:1::3/64".parse().unwrap(),
+        ],
+        aliases: texts(&["www"]),
+        driver_options: labels(&[("a", "b")]),
+    };
+    let mut task = task();
+    task.networks = vec![attachment.clone()];
+    let mut node = node();
+    node.attachments = vec![attachment];
+    vec![
+        Object::Network(network),
+        Object::Task(task.into()),
+        Object::Node(node.into()),
     ]
 }

@@ -49,6 +49,7 @@ pub(super) fn task(number: u64, desired_state: TaskState) -> Arc<Task> {
         desired_state,
         endpoint: None,
         log_driver: None,
+        networks: Vec::new(),
         assigned_generic_resources: Vec::new(),
         job_iteration: None,
     })

@@ -53,6 +53,7 @@ fn task(container: ContainerSpec) -> Task {
         desired_state: skep_model::TaskState::Running,
         endpoint: None,
         log_driver: None,
+        networks: Vec::new(),
         assigned_generic_resources: Vec::new(),
         job_iteration: None,
     }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use skep_model::{Cluster, Node, Service, Task};
+use skep_model::{Cluster, Network, Node, Service, Task};
 use skep_store::Store;
 use skep_wire::proto::{
-    self, NodeRole, list_clusters_request, list_nodes_request, list_services_request,
-    list_tasks_request, node_spec::Membership,
+    self, NodeRole, list_clusters_request, list_networks_request, list_nodes_request,
+    list_services_request, list_tasks_request, node_spec::Membership,
 };
 
 type Labels = BTreeMap<String, String>;
@@ -49,6 +49,13 @@ pub(super) fn service(filters: &list_services_request::Filters, service: &Servic
     let annotations = &service.spec.annotations;
     has_name(&filters.names, &filters.name_prefixes, &annotations.name)
         && has_prefix(&filters.id_prefixes, service.id.as_str())
+        && has_labels(&filters.labels, &annotations.labels)
+}
+
+pub(super) fn network(filters: &list_networks_request::Filters, network: &Network) -> bool {
+    let annotations = &network.spec.annotations;
+    has_name(&filters.names, &filters.name_prefixes, &annotations.name)
+        && has_prefix(&filters.id_prefixes, network.id.as_str())
         && has_labels(&filters.labels, &annotations.labels)
 }
 

@@ -1,0 +1,257 @@
+//! Networks: what a cluster begins with, what is refused, and what agents are told.
+
+use skep_model::{
+    Driver, EndpointSpec, IpamConfig, IpamOptions, NetworkAttachmentConfig, NetworkId, NetworkSpec,
+    PREDEFINED_LABEL, Plugin, PortConfig, dispatch::AssignmentChange,
+};
+
+use super::*;
+
+fn network(name: &str, subnet: &str) -> NetworkSpec {
+    let mut spec = NetworkSpec::default();
+    spec.annotations.name = name.to_owned();
+    if !subnet.is_empty() {
+        let config = IpamConfig {
+            subnet: Some(subnet.parse().unwrap()),
+            ..IpamConfig::default()
+        };
+        spec.ipam = Some(IpamOptions {
+            driver: None,
+            configs: vec![config],
+        });
+    }
+    spec
+}
+
+fn on_network(command: Command, network: NetworkId) -> Command {
+    let Command::CreateService { mut spec } = command else {
+        panic!("no service");
+    };
+    Arc::make_mut(&mut spec.task).networks = vec![NetworkAttachmentConfig {
+        target: network.to_string(),
+        ..NetworkAttachmentConfig::default()
+    }];
+    Command::CreateService { spec }
+}
+
+fn publishing(command: Command, published_port: u16) -> Command {
+    let Command::CreateService { mut spec } = command else {
+        panic!("no service");
+    };
+    spec.endpoint = Some(EndpointSpec {
+        ports: vec![PortConfig {
+            target_port: 80,
+            published_port,
+            ..PortConfig::default()
+        }],
+        ..EndpointSpec::default()
+    });
+    Command::CreateService { spec }
+}
+
+impl Harness {
+    fn create_network(&mut self, spec: NetworkSpec) -> Result<NetworkId, String> {
+        let spec = Box::new(spec);
+        match self.run(Command::CreateNetwork { spec }) {
+            Ok(Answer::Network(id)) => Ok(id),
+            Ok(other) => panic!("answered {other:?}"),
+            Err(error) => Err(error.message),
+        }
+    }
+
+    fn run(&mut self, command: Command) -> Result<Answer, CommandError> {
+        let to = self.command(command);
+        self.settle();
+        self.reply(to).expect("a command is answered").clone()
+    }
+
+    fn refusal(&mut self, command: Command) -> String {
+        self.run(command).expect_err("it is refused").message
+    }
+}
+
+#[test]
+fn a_new_cluster_has_its_networks() {
+    let harness = Harness::leading();
+    let tables = harness.core.store().networks();
+    let ingress = tables.ingress().unwrap();
+    assert_eq!(ingress.name(), "ingress");
+    assert_eq!(ingress.vxlan_ids().collect::<Vec<_>>(), [4096]);
+    let subnets: Vec<_> = ingress.subnets().map(|config| config.subnet).collect();
+    assert_eq!(subnets, [Some("10.0.0.0/24".parse().unwrap())]);
+    for name in ["bridge", "host"] {
+        let network = tables.by_name(name).unwrap();
+        assert!(network.spec.is_predefined() && network.is_complete());
+        assert_eq!(network.subnets().count(), 0);
+    }
+}
+
+#[test]
+fn a_network_is_refused_with_the_reason() {
+    let mut harness = Harness::leading();
+    harness
+        .create_network(network("back", "10.0.5.0/24"))
+        .unwrap();
+    let mut refused = |spec| harness.create_network(spec).unwrap_err();
+    assert_eq!(
+        refused(network("BACK", "")),
+        "name conflicts with an existing object: network BACK already exists"
+    );
+    assert_eq!(
+        refused(network("wide", "10.0.0.0/16")),
+        "Pool overlaps with other one on this address space: 10.0.0.0/16 and 10.0.0.0/24 of \
+         network ingress"
+    );
+    let mut labelled = network("mine", "");
+    let label = (PREDEFINED_LABEL.to_owned(), "true".to_owned());
+    labelled.annotations.labels.extend([label]);
+    assert_eq!(
+        refused(labelled),
+        "label com.docker.swarm.predefined is for internally created predefined networks and \
+         cannot be applied by users"
+    );
+    let mut second = network("mesh", "");
+    second.is_ingress = true;
+    assert!(refused(second).ends_with("is already present"));
+    let mut foreign = network("own", "");
+    foreign.driver = Some(Driver {
+        name: "weave".to_owned(),
+        ..Driver::default()
+    });
+    assert_eq!(refused(foreign), "plugin weave not supported");
+}
+
+#[test]
+fn a_network_in_use_stays() {
+    let mut harness = Harness::with_agent();
+    let id = harness.create_network(network("back", "")).unwrap();
+    let Ok(Answer::Service(service)) = harness.run(on_network(create("web", 1), id)) else {
+        panic!("the service is not created");
+    };
+    let remove = || Command::RemoveNetwork { id };
+    assert_eq!(
+        harness.refusal(remove()),
+        format!("network {id} is in use by service {service}")
+    );
+    harness.run(Command::RemoveService { id: service }).unwrap();
+    harness.run(remove()).unwrap();
+    assert_eq!(harness.refusal(remove()), format!("network {id} not found"));
+    let host = harness.core.store().networks().by_name("host").unwrap().id;
+    assert_eq!(
+        harness.refusal(Command::RemoveNetwork { id: host }),
+        format!("network {host} (host) is a swarm predefined network and cannot be removed")
+    );
+}
+
+#[test]
+fn ingress_is_removed_when_no_service_publishes_and_made_anew() {
+    let mut harness = Harness::with_agent();
+    let id = harness.core.store().networks().ingress().unwrap().id;
+    let created = harness.run(publishing(create("web", 1), 8080));
+    let Ok(Answer::Service(service)) = created else {
+        panic!("the service is not created");
+    };
+    assert_eq!(
+        harness.refusal(Command::RemoveNetwork { id }),
+        format!("ingress network cannot be removed because service {service} depends on it")
+    );
+    harness.run(Command::RemoveService { id: service }).unwrap();
+    harness.run(Command::RemoveNetwork { id }).unwrap();
+    let mut spec = network("mesh", "10.200.0.0/16");
+    spec.is_ingress = true;
+    harness.create_network(spec).unwrap();
+    let ingress = harness.core.store().networks().ingress().unwrap();
+    assert_eq!(ingress.name(), "mesh");
+}
+
+#[test]
+fn services_name_networks_and_ports_they_can_have() {
+    let mut harness = Harness::leading();
+    let ingress = harness.core.store().networks().ingress().unwrap().id;
+    let nowhere = NetworkId::random(&mut Rng::from_seed(9));
+    assert_eq!(
+        harness.refusal(on_network(create("web", 1), nowhere)),
+        format!("network {nowhere} not found")
+    );
+    assert_eq!(
+        harness.refusal(on_network(create("web", 1), ingress)),
+        "Service cannot be explicitly attached to the ingress network \"ingress\""
+    );
+    let Ok(Answer::Service(first)) = harness.run(publishing(create("a", 1), 8080)) else {
+        panic!("the service is not created");
+    };
+    assert_eq!(
+        harness.refusal(publishing(create("b", 1), 8080)),
+        format!("port '8080' is already in use by service 'a' ({first}) as an ingress port")
+    );
+    harness.run(publishing(create("b", 1), 8081)).unwrap();
+}
+
+#[test]
+fn an_agent_is_sent_tasks_with_their_places() {
+    let mut harness = Harness::with_agent();
+    let id = harness.create_network(network("back", "")).unwrap();
+    harness.run(on_network(create("web", 1), id)).unwrap();
+    let sent: Vec<Arc<Task>> = harness
+        .out
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Send {
+                message: ToAgent::Assignments(message),
+                ..
+            } => Some(&message.changes),
+            _ => None,
+        })
+        .flatten()
+        .filter_map(|change| match change {
+            AssignmentChange::UpdateTask(task) => Some(Arc::clone(task)),
+            _ => None,
+        })
+        .collect();
+    let [task] = sent.as_slice() else {
+        panic!("sent {} tasks", sent.len());
+    };
+    let [place] = task.networks.as_slice() else {
+        panic!("the task has {} places", task.networks.len());
+    };
+    assert!(place.network.is_complete());
+    assert_eq!(place.addresses, ["10.0.1.3/24".parse().unwrap()]);
+    let endpoint = task.endpoint.as_ref().unwrap();
+    assert_eq!(endpoint.virtual_ips[0].addr, "10.0.1.2/24");
+}
+
+#[test]
+fn a_node_of_docker_is_told_where_it_balances_from() {
+    let mut harness = Harness::with_agent();
+    let mut node = skep_model::Node::clone(harness.core.store().node(harness.node_id()).unwrap());
+    let description = node.description.as_mut().unwrap();
+    description.engine.plugins.push(Plugin {
+        kind: "Network".to_owned(),
+        name: "overlay".to_owned(),
+    });
+    let request = SessionRequest {
+        description: description.clone(),
+        session_id: None,
+    };
+    let message = FromAgent::Register {
+        node_id: node.id,
+        addr: "192.0.2.1:1".to_owned(),
+        request: Box::new(request),
+    };
+    harness.handle(Event::Agent {
+        connection: ConnectionId(2),
+        message,
+    });
+    harness.settle();
+    let told = harness.out.iter().rev().find_map(|effect| match effect {
+        Effect::Send {
+            message: ToAgent::Session(message),
+            ..
+        } => message.node.as_ref().map(|node| node.attachments.clone()),
+        _ => None,
+    });
+    let told = told.expect("a session message was sent");
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].network.name(), "ingress");
+    assert_eq!(told[0].addresses, ["10.0.0.2/24".parse().unwrap()]);
+}
