@@ -131,7 +131,11 @@ impl Node {
     /// and while the leader's snapshot is being written, since entries between it and what was applied before are looked for.
     /// Time stands still until they are. Winning others' votes takes messages that are sent after the write.
     fn must_not_win(&self) -> bool {
-        if self.outstanding.as_ref().is_some_and(|write| write.has_snapshot) {
+        if self
+            .outstanding
+            .as_ref()
+            .is_some_and(|write| write.has_snapshot)
+        {
             return true;
         }
         let raft = &self.raft.raft;
@@ -221,7 +225,11 @@ impl Node {
             .iter()
             .map(convert::message_from_raft)
             .collect();
-        let held = ready.take_persisted_messages();
+        let mut held: Vec<Message> = ready
+            .take_persisted_messages()
+            .iter()
+            .map(convert::message_from_raft)
+            .collect();
         if !ready.snapshot().is_empty() {
             out.snapshot = Some(self.accept_snapshot(ready.snapshot()));
         }
@@ -233,18 +241,25 @@ impl Node {
             .collect();
         let hard_state = convert::hard_state_from_raft(&self.raft.raft.hard_state());
         let vote = (hard_state.term, hard_state.vote);
-        if vote != self.written_vote || !out.entries.is_empty() || out.snapshot.is_some() {
+        let committed = ready.take_committed_entries();
+        out.committed = committed.iter().map(convert::entry_from_raft).collect();
+        let is_removal = out.committed.iter().any(removes_member);
+        if is_removal {
+            // Whoever is removed stops when it hears of it. This member must then know, too, after a crash: of two it would
+            // wait for the vote of the other for ever.
+            held.splice(..0, std::mem::take(&mut out.messages));
+        }
+        let has_log = !out.entries.is_empty() || out.snapshot.is_some();
+        if vote != self.written_vote || has_log || is_removal {
             self.written_vote = vote;
             out.hard_state = Some(hard_state);
         }
-        let committed = ready.take_committed_entries();
         self.raft.advance_append_async(ready);
         self.outstanding = Some(Outstanding {
             number: out.number,
-            messages: held.iter().map(convert::message_from_raft).collect(),
+            messages: held,
             has_snapshot: out.snapshot.is_some(),
         });
-        out.committed = committed.iter().map(convert::entry_from_raft).collect();
         self.hand_out(&out.committed);
         Some(out)
     }
@@ -387,6 +402,12 @@ impl fmt::Debug for Node {
             .field("is_stopped", &self.is_stopped)
             .finish_non_exhaustive()
     }
+}
+
+fn removes_member(entry: &Entry) -> bool {
+    entry
+        .conf_change()
+        .is_some_and(|change| change.kind() == ConfChangeKind::RemoveNode)
 }
 
 fn restored_log(restored: &Restored, hard_state: HardState, at: &SnapshotMetadata) -> MemoryLog {

@@ -86,6 +86,36 @@ fn member_missing_from_the_snapshots_membership_is_added() {
 }
 
 #[test]
+fn a_removal_is_durable_before_the_removed_hears_of_it() {
+    let mut group = Group::new(2, 3);
+    let remove = change(ConfChangeKind::RemoveNode, 2);
+    group.node(1).propose_conf_change(&remove).unwrap();
+    // Up to the acknowledgement of the entry that removes the member.
+    let leader = group.members.get_mut(&1).unwrap();
+    let append = leader.pump();
+    let follower = group.members.get_mut(&2).unwrap();
+    for message in append.into_iter().filter(|message| message.to == 2) {
+        follower.node.step(message).unwrap();
+    }
+    let acknowledged = follower.pump();
+    let leader = group.members.get_mut(&1).unwrap();
+    for message in acknowledged {
+        leader.node.step(message).unwrap();
+    }
+    let ready = leader.node.ready().unwrap();
+    assert_eq!(ready.committed.len(), 1);
+    assert!(
+        ready.messages.is_empty(),
+        "it hears nothing before the write"
+    );
+    assert!(ready.must_write());
+    leader.disk.write(&ready).unwrap();
+    group.restart(1);
+    group.members.get_mut(&1).unwrap().pump();
+    assert_eq!(group.node(1).members().voters, [1]);
+}
+
+#[test]
 fn leader_does_not_remove_itself() {
     let mut group = Group::new(3, 3);
     let remove = change(ConfChangeKind::RemoveNode, 1);
