@@ -181,3 +181,69 @@ fn reachability(status: &ManagerStatus) -> String {
         Reachability::Reachable => "reachable".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use skep_manager::{bootstrap::NewCluster, event::Bootstrap};
+    use skep_model::{ClusterId, ClusterSpec, Rng, RootCa};
+    use skep_store::Object;
+    use skep_wire::member::Member;
+
+    use super::*;
+
+    fn manager(raft_id: u64) -> Node {
+        let mut rng = Rng::from_seed(raft_id);
+        let new = NewCluster {
+            cluster_id: ClusterId::random(&mut rng),
+            node_id: NodeId::random(&mut rng),
+            spec: ClusterSpec::default(),
+            root_ca: RootCa::default(),
+            certificate: Vec::new(),
+            availability: Availability::Active,
+            data_path_port: 0,
+            default_address_pool: Vec::new(),
+            subnet_size: 0,
+        };
+        *Bootstrap::from(new).node
+    }
+
+    fn group(leader: Option<u64>, reachability: Reachability) -> Group {
+        let members = [1, 2, 9].map(|raft_id| Member {
+            raft_id,
+            node_id: manager(raft_id).id,
+            addr: String::new(),
+        });
+        let mut group = Group::new(1, members.to_vec());
+        group.leader = leader;
+        for status in group.members.values_mut() {
+            status.reachability = reachability;
+        }
+        group
+    }
+
+    #[test]
+    fn a_change_of_leader_is_told_of_both_managers() {
+        // The third is in the group, but its node is unknown yet.
+        let nodes = [1, 2].map(|raft_id| Object::Node(manager(raft_id).into()));
+        let store = Store::from_objects(nodes).unwrap();
+        let old = group(Some(1), Reachability::Reachable);
+        let new = group(Some(2), Reachability::Reachable);
+        assert!(group_events(&old, &old, &store).is_empty());
+        let events = group_events(&old, &new, &store);
+        assert_eq!(events.len(), 2);
+        for event in &events {
+            assert_eq!((event.kind, event.action.as_str()), ("node", "update"));
+            let now_leads = event.actor_id == manager(2).id.to_string();
+            assert_eq!(event.attributes["leader.new"], now_leads.to_string());
+            assert_eq!(event.attributes["leader.old"], (!now_leads).to_string());
+            assert!(!event.attributes.contains_key("reachability.new"));
+        }
+        let lost = group(Some(2), Reachability::Unreachable);
+        let events = group_events(&new, &lost, &store);
+        let told = |event: &Event| event.attributes["reachability.new"].clone();
+        assert_eq!(
+            events.iter().map(told).collect::<Vec<_>>(),
+            ["unreachable"; 2]
+        );
+    }
+}

@@ -103,7 +103,7 @@ impl Running {
             Arc::clone(&security),
             setup.current.subscribe(),
         ));
-        connections.spawn(server.serve(listener, cancel.clone()));
+        connections.spawn(Arc::clone(&server).serve(listener, cancel.clone()));
         let opened = setup.open(origin).await?;
         let Opened {
             manager,
@@ -126,6 +126,7 @@ impl Running {
             node_id: setup.member.identity().node_id,
             cluster: Cluster::new(handle.clone(), security),
             handle,
+            port: server,
         }));
         info!(addr = %addr, "Manager started");
         Ok(Self {

@@ -27,6 +27,8 @@ pub(crate) struct Active {
     pub(crate) handle: Handle,
     /// Commands and reads, forwarded to the leader.
     pub(crate) cluster: Cluster,
+    /// Port 2377.
+    pub(crate) port: Arc<skep_rpc::Server>,
 }
 
 /// How a membership is.
