@@ -87,9 +87,12 @@ impl Message {
                 .is_some_and(|snapshot| snapshot.data.is_empty())
     }
 
-    /// Puts the newest stored snapshot in; the membership stays that of the sender's node, which is current.
+    /// Puts the newest stored snapshot in. The membership is that of the sender's node, unless a newer snapshot was stored since
+    /// the message was made: with an older membership the receiver would miss the changes in between, and win elections alone.
     pub fn attach_snapshot(&mut self, mut stored: Snapshot) {
-        if let Some(announced) = self.snapshot.take() {
+        if let Some(announced) = self.snapshot.take()
+            && announced.index() >= stored.index()
+        {
             stored.metadata.conf_state = announced.metadata.conf_state;
         }
         self.snapshot = Some(stored);

@@ -86,6 +86,33 @@ fn member_missing_from_the_snapshots_membership_is_added() {
 }
 
 #[test]
+fn a_snapshot_stored_since_it_was_announced_keeps_its_own_membership() {
+    let snapshot = |index, voters: &[u64]| Snapshot {
+        data: Bytes::from_static(b"x"),
+        metadata: SnapshotMetadata {
+            conf_state: ConfState {
+                voters: voters.to_vec(),
+                ..ConfState::default()
+            },
+            index,
+            term: 1,
+        },
+    };
+    let attach = |stored: Snapshot| {
+        let mut message = Message {
+            snapshot: Some(snapshot(4, &[1])),
+            ..Message::default()
+        };
+        message.attach_snapshot(stored);
+        message.snapshot.unwrap()
+    };
+    let newer = attach(snapshot(8, &[1, 2, 3]));
+    assert_eq!(newer.metadata.conf_state.voters, [1, 2, 3]);
+    let same = attach(snapshot(4, &[1, 2]));
+    assert_eq!(same.metadata.conf_state.voters, [1]);
+}
+
+#[test]
 fn a_removal_is_durable_before_the_removed_hears_of_it() {
     let mut group = Group::new(2, 3);
     let remove = change(ConfChangeKind::RemoveNode, 2);
