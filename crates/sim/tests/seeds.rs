@@ -22,22 +22,19 @@ fn run_binary(seeds: &str) -> String {
         .to_owned()
 }
 
-/// The seed that first finds the bug.
+/// Some seed finds the bug, by one of the invariants it belongs to. Others may find what follows
+/// from it.
 #[track_caller]
 fn check(bug: Bug, invariants: &[&str]) {
     let options = Options {
         bug: Some(bug),
         ..Options::default()
     };
-    let found = (0..BUG_SEEDS).find_map(|seed| {
-        let violation = run_seed(seed, &options).violation?;
-        Some((seed, violation))
+    let is_found = (0..BUG_SEEDS).any(|seed| {
+        let violation = run_seed(seed, &options).violation;
+        violation.is_some_and(|violation| invariants.contains(&violation.invariant.as_str()))
     });
-    let (seed, violation) = found.unwrap_or_else(|| panic!("{bug} was not found"));
-    assert!(
-        invariants.contains(&violation.invariant.as_str()),
-        "seed {seed}: {violation:?}"
-    );
+    assert!(is_found, "{bug} was not found");
 }
 
 #[test]
