@@ -25,8 +25,10 @@ use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, Rout
 use crate::endpoint::Mac;
 
 mod overlay;
+mod ways;
 
 pub(crate) use overlay::TunnelRequest;
+pub(crate) use ways::Way;
 
 /// Link group of links about to be deleted: "skep". One request deletes a group; nobody else uses this number by accident.
 const GROUP_DYING: u32 = 0x736b_6570;
@@ -452,6 +454,7 @@ impl NetlinkError {
             nix::libc::ENODEV,
             nix::libc::ENOENT,
             nix::libc::EADDRNOTAVAIL,
+            nix::libc::ESRCH,
         ];
         self.errno().is_some_and(|errno| gone.contains(&errno))
     }

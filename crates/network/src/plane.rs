@@ -1,4 +1,4 @@
-//! The data plane of a node in a cluster: overlay networks and the containers on them.
+//! The data plane of a node in a cluster: overlay networks, the containers on them, and the routing mesh.
 //!
 //! One value says what should be: [`Desired`], with a generation. [`Plane::update`] follows it, [`Plane::reconcile`] repairs what
 //! others broke, [`Plane::doctor`] says in words what differs. Allocation, health and membership are the caller's. Design and
@@ -21,6 +21,8 @@ mod client;
 mod desired;
 mod doctor;
 mod hands;
+mod mesh;
+mod mesh_hands;
 mod observe;
 mod owner;
 mod report;
@@ -35,6 +37,7 @@ pub use desired::{
     Container, DataPath, Desired, DesiredError, Health, Overlay, Place, Remote, Service,
 };
 pub use hands::ActionError;
+pub use mesh::{Action as MeshAction, Backends, Mesh, Peer, PublishedPort};
 pub use report::{Failure, Report, Scope, Step};
 pub use sandbox::{Action, Port, Remotes, Tunnel};
 pub use tunnels::Action as TunnelAction;

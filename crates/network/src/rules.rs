@@ -23,6 +23,11 @@ pub(crate) const MAP_ADDR: &str = "ports_addr";
 /// Prefix of the empty chain that carries the digest.
 pub(crate) const DIGEST_PREFIX: &str = "base_";
 
+/// Name of the tunnel to other nodes that belongs to a bridge. Links of endpoints have a hyphen there.
+pub(crate) fn mesh_link(bridge: &str) -> String {
+    format!("{bridge}x")
+}
+
 /// The rules that do not depend on endpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruleset {
@@ -92,6 +97,7 @@ impl Ruleset {
     pub fn new(bridge: &str, subnet: IpNet) -> Ruleset {
         let inside = format!("iifname \"{bridge}\"");
         let outside = format!("oifname \"{bridge}\"");
+        let mesh = mesh_link(bridge);
         let chain = |name, hook, rules| Chain { name, hook, rules };
         let chains = vec![
             chain(
@@ -122,7 +128,9 @@ impl Ruleset {
                     // A container to a port of the node that leads to a container.
                     format!("{outside} ip saddr {subnet} ct status dnat masquerade"),
                     // Containers to the world.
-                    format!("oifname != {{ \"{bridge}\", \"lo\" }} ip saddr {subnet} masquerade"),
+                    format!(
+                        "oifname != {{ \"{bridge}\", \"{mesh}\", \"lo\" }} ip saddr {subnet} masquerade"
+                    ),
                 ],
             ),
             chain(
@@ -131,6 +139,8 @@ impl Ruleset {
                 vec![
                     format!("{outside} ct state established,related accept"),
                     format!("{outside} ct status dnat accept"),
+                    // What other nodes translated; the mesh's own rules see to the rest.
+                    format!("iifname \"{mesh}\" {outside} accept"),
                     // Containers to one another, and the world to addresses of containers.
                     format!("{outside} drop"),
                 ],

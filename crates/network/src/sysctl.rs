@@ -50,9 +50,14 @@ pub(crate) fn turn_on(key: &str) -> Result<(), SysctlError> {
     })
 }
 
+/// Whether a sysctl has a value; one that does not exist has none.
+pub(crate) fn is(key: &str, value: &str) -> bool {
+    std::fs::read_to_string(path(key)).is_ok_and(|old| old.trim() == value)
+}
+
 /// Writes a value, unless it is there already.
 pub(crate) fn set(key: &str, value: &str) -> Result<(), SysctlError> {
-    if std::fs::read_to_string(path(key)).is_ok_and(|old| old.trim() == value) {
+    if is(key, value) {
         return Ok(());
     }
     std::fs::write(path(key), value).map_err(|source| SysctlError {

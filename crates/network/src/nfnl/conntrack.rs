@@ -15,10 +15,12 @@ const ORIGINAL: u16 = 1;
 const REPLY: u16 = 2;
 const ZONE: u16 = 18;
 
-/// `CTA_TUPLE_IP`, `CTA_TUPLE_PROTO`, `CTA_PROTO_NUM`.
+/// `CTA_TUPLE_IP`, `CTA_TUPLE_PROTO`, `CTA_PROTO_NUM`, `CTA_PROTO_SRC_PORT`, `CTA_PROTO_DST_PORT`.
 const TUPLE_IP: u16 = 1;
 const TUPLE_PROTOCOL: u16 = 2;
 const PROTOCOL_NUMBER: u16 = 1;
+const SOURCE_PORT: u16 = 2;
+const DESTINATION_PORT: u16 = 3;
 
 /// `CTA_IP_V4_SRC` and its neighbours.
 const V4_SOURCE: u16 = 1;
@@ -35,8 +37,12 @@ pub(crate) struct Flow {
     pub(crate) protocol: u8,
     /// Where the client sent it.
     pub(crate) destination: IpAddr,
+    /// The port there; 0 without ports.
+    pub(crate) destination_port: u16,
     /// Who answers.
     pub(crate) answerer: IpAddr,
+    /// From which port; 0 without ports.
+    pub(crate) answerer_port: u16,
 }
 
 // === impl NetfilterSocket ===
@@ -94,9 +100,17 @@ fn read(body: &[u8]) -> Option<(Flow, &[u8])> {
     let flow = Flow {
         protocol: *protocol.first()?,
         destination: address(original, V4_DESTINATION, V6_DESTINATION)?,
+        destination_port: port(original, DESTINATION_PORT),
         answerer: address(reply, V4_SOURCE, V6_SOURCE)?,
+        answerer_port: port(reply, SOURCE_PORT),
     };
     Some((flow, original))
+}
+
+fn port(tuple: &[u8], kind: u16) -> u16 {
+    let port = find(tuple, TUPLE_PROTOCOL).and_then(|protocol| find(protocol, kind));
+    port.and_then(|bytes| bytes.try_into().ok())
+        .map_or(0, u16::from_be_bytes)
 }
 
 fn address(tuple: &[u8], v4: u16, v6: u16) -> Option<IpAddr> {

@@ -61,6 +61,8 @@ pub(crate) enum Data {
     Value(Vec<u8>),
     /// A chain to go on with.
     Goto(String),
+    /// It is a set, not a map.
+    Nothing,
 }
 
 /// Transactions written but not sent: the same for every namespace with the same change.
@@ -120,8 +122,8 @@ impl Batches {
                 buffer.nest(LIST_ITEM, |buffer| {
                     buffer.nest(KEY, |buffer| buffer.attribute(VALUE, &change.key));
                     match &change.verb {
+                        Verb::Add(Data::Nothing) | Verb::Delete => {}
                         Verb::Add(data) => buffer.nest(DATA, |buffer| write_data(buffer, data)),
-                        Verb::Delete => {}
                     }
                 });
             });
@@ -137,6 +139,7 @@ impl Batches {
 
 fn write_data(buffer: &mut Buffer, data: &Data) {
     match data {
+        Data::Nothing => {}
         Data::Value(value) => buffer.attribute(VALUE, value),
         Data::Goto(chain) => buffer.nest(VERDICT, |buffer| {
             buffer.attribute(VERDICT_CODE, &GOTO.to_be_bytes());
@@ -223,7 +226,9 @@ impl NetfilterSocket {
 
 fn read_element(item: &[u8]) -> Option<(Vec<u8>, Data)> {
     let key = find(find(item, KEY)?, VALUE)?.to_vec();
-    let data = find(item, DATA)?;
+    let Some(data) = find(item, DATA) else {
+        return Some((key, Data::Nothing));
+    };
     let data = match (find(data, VALUE), find(data, VERDICT)) {
         (Some(value), _) => Data::Value(value.to_vec()),
         (None, Some(verdict)) => Data::Goto(text(find(verdict, VERDICT_CHAIN)?)),

@@ -107,7 +107,7 @@ fn body(family: Family) -> String {
     let mut text = format!(
         "  map {VIPS} {{ type {kind} : verdict; }}\n  map {SLOTS} {{ typeof {address} . numgen random mod 16 : {address}; }}\n"
     );
-    for count in (1..=EXACT_COUNT_MAX).chain(SPREAD_COUNTS) {
+    for count in slot_counts() {
         let rule = format!("dnat to {address} . numgen random mod {count} map @{SLOTS}");
         writeln!(text, "  chain {} {{{RULE_MARK}{rule}\n  }}", chain(count))
             .expect("writing to a string succeeds");
@@ -135,6 +135,11 @@ fn body(family: Family) -> String {
     text
 }
 
+/// All numbers of slots there can be.
+pub(crate) fn slot_counts() -> impl Iterator<Item = usize> {
+    (1..=EXACT_COUNT_MAX).chain(SPREAD_COUNTS)
+}
+
 fn chain(slot_count: usize) -> String {
     if slot_count == 0 {
         REFUSE.to_owned()
@@ -144,7 +149,7 @@ fn chain(slot_count: usize) -> String {
 }
 
 /// How many slots so many backends get.
-fn slot_count(backend_count: usize) -> usize {
+pub(crate) fn slot_count(backend_count: usize) -> usize {
     if backend_count <= EXACT_COUNT_MAX {
         return backend_count;
     }
@@ -280,7 +285,7 @@ impl Elements {
         self.vips
             .extend(listing.into_iter().filter_map(|(key, data)| match data {
                 Data::Goto(chain) => Some((address(&key)?, chain)),
-                Data::Value(_) => None,
+                Data::Value(_) | Data::Nothing => None,
             }));
     }
 
@@ -293,7 +298,7 @@ impl Elements {
                     Data::Value(value) => {
                         Some(((address(vip)?, u32::from_ne_bytes(*slot)), address(&value)?))
                     }
-                    Data::Goto(_) => None,
+                    Data::Goto(_) | Data::Nothing => None,
                 }
             }));
     }

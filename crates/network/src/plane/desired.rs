@@ -11,6 +11,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::balance::Backends;
+use super::mesh::Mesh;
 use crate::dns::{Upstream, Zone};
 use crate::endpoint::{EndpointIdError, Mac, check_id};
 
@@ -38,6 +39,8 @@ pub struct Desired {
     pub networks: BTreeMap<String, Arc<Overlay>>,
     /// This node's containers with a place on an overlay network, by endpoint id.
     pub containers: BTreeMap<String, Arc<Container>>,
+    /// The routing mesh; none for a node without a node network.
+    pub mesh: Option<Arc<Mesh>>,
 }
 
 /// This node's end of all tunnels.
@@ -151,6 +154,15 @@ pub enum DesiredError {
         /// The address.
         vip: IpAddr,
     },
+    /// Slices of the node network overlap, or are not IPv4.
+    #[error("slices of the node network overlap, are too small or not IPv4")]
+    Slices,
+    /// A node's number is 0 or taken.
+    #[error("node number {0} is taken, or a node has number 0")]
+    Number(u16),
+    /// A published port is 0, or leads out of the node network.
+    #[error("published port {0} leads out of the node network, or is 0")]
+    Published(u16),
     /// A container is on a network the value does not have.
     #[error("container `{container}` is on network `{network}`, which is not given")]
     NoNetwork {
@@ -205,6 +217,7 @@ impl Desired {
             data_path,
             networks: BTreeMap::new(),
             containers: BTreeMap::new(),
+            mesh: None,
         }
     }
 
@@ -228,6 +241,9 @@ impl Desired {
             }
             self.check_macs(id, network, &mut errors);
             check_vips(id, network, &mut errors);
+        }
+        if let Some(mesh) = &self.mesh {
+            mesh.check(&mut errors);
         }
         for (id, container) in &self.containers {
             errors.extend(check_id(id).err().map(DesiredError::from));

@@ -1,6 +1,7 @@
 //! Says in words what differs: every step a repair would take means that something is not as it should be. Pure.
 
 use super::client;
+use super::mesh;
 use super::report::Step;
 use super::sandbox::{Action, BRIDGE, Remotes, VXLAN};
 
@@ -21,12 +22,52 @@ pub(crate) fn findings(steps: &[Step]) -> Vec<String> {
                         .map(|text| format!("network {id}: {text}")),
                 );
             }
+            Step::Mesh(action) => {
+                findings.extend(mesh(action).into_iter().map(|text| format!("mesh: {text}")));
+            }
             Step::Container(id, action) => {
                 findings.push(format!("container {id}: {}", container(action)));
             }
         }
     }
     findings
+}
+
+fn mesh(action: &mesh::Action) -> Vec<String> {
+    let one = |text: &str| vec![text.to_owned()];
+    match action {
+        mesh::Action::DeleteTunnel => one("the tunnel between nodes is another"),
+        mesh::Action::CreateTunnel => one("the tunnel between nodes is missing"),
+        mesh::Action::SetTunnel => {
+            one("the tunnel between nodes is down, or has another MTU or other switches")
+        }
+        mesh::Action::ChangeRemotes(remotes) => tables(remotes),
+        mesh::Action::RemoveWays { routes, returns } => {
+            let routes = routes
+                .iter()
+                .map(|net| format!("a route to {net} should not be there"));
+            let returns = returns
+                .iter()
+                .map(|number| format!("a way back to node {number} should not be there"));
+            routes.chain(returns).collect()
+        }
+        mesh::Action::AddWays { routes, returns } => {
+            let routes = routes
+                .keys()
+                .map(|net| format!("{net} is not routed to its node"));
+            let returns = returns
+                .keys()
+                .map(|number| format!("replies to what node {number} brings do not go back there"));
+            routes.chain(returns).collect()
+        }
+        mesh::Action::ReplaceRules => one("its rules are missing or changed"),
+        mesh::Action::Balance { count } => vec![format!(
+            "{count} elements of its maps are missing, stale or wrong"
+        )],
+        mesh::Action::ForgetFlows { count } => {
+            vec![format!("{count} flows lead to tasks that are gone")]
+        }
+    }
 }
 
 fn container(action: &client::Action) -> String {

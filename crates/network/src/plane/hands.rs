@@ -76,6 +76,8 @@ pub(crate) struct Hands {
     /// Sockets inside containers, by endpoint id.
     pub(super) clients: BTreeMap<String, NetfilterSocket>,
     pub(super) names: Server,
+    /// The node's tables and flows.
+    pub(super) flows: NetfilterSocket,
     /// Actions until a test kills the program.
     #[cfg(test)]
     pub(crate) actions_left: Option<u32>,
@@ -97,6 +99,7 @@ impl Hands {
             netns_dir,
             sandboxes: BTreeMap::new(),
             clients: BTreeMap::new(),
+            flows: NetfilterSocket::open()?,
             names: Server::start().map_err(ActionError::Names)?,
             #[cfg(test)]
             actions_left: None,
@@ -174,7 +177,9 @@ impl Hands {
                     let key = sysctl::disable_ipv6(VXLAN);
                     self.netns.inside(&path, move || sysctl::set(&key, "0"))??;
                 }
-                change_remotes(self.sandbox(network)?, remotes)?;
+                let socket = self.sandbox(network)?;
+                let index = socket.link_index(VXLAN)?;
+                change_remotes(socket, index, remotes)?;
             }
             Action::CreatePort { link, port } => self.create_port(network, link, port)?,
             Action::ConfigurePort { link, port } => self.configure_port(network, link, port)?,
@@ -343,8 +348,12 @@ fn configure(port: &Port) -> Result<(), ActionError> {
     Ok(())
 }
 
-fn change_remotes(socket: &mut RouteSocket, remotes: &Remotes) -> Result<(), ActionError> {
-    let index = socket.link_index(VXLAN)?;
+/// Changes the tables of a tunnel.
+pub(crate) fn change_remotes(
+    socket: &mut RouteSocket,
+    index: u32,
+    remotes: &Remotes,
+) -> Result<(), ActionError> {
     for (&mac, &node) in &remotes.forward {
         socket.add_forwarding(index, mac, node)?;
     }

@@ -12,12 +12,16 @@ use rtnetlink::packet_route::link::{
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
 
+use super::mesh;
 use super::sandbox::{BRIDGE, LinkState, PortState, State, Tunnel, VXLAN, is_port_name};
 use crate::endpoint::Mac;
 use crate::netlink::{self, NetlinkError, RouteSocket};
 
 /// What a container has of an interface: addresses and direct routes.
 pub(crate) type Inside = (BTreeSet<IpNet>, BTreeSet<IpNet>);
+
+/// Forwarding entries and neighbours of a tunnel.
+pub(crate) type TunnelTables = (BTreeMap<Mac, IpAddr>, BTreeMap<IpAddr, Mac>);
 
 /// Everything in a sandbox. What lies inside containers is left open.
 pub(crate) fn sandbox(socket: &mut RouteSocket) -> Result<State, NetlinkError> {
@@ -42,20 +46,80 @@ pub(crate) fn sandbox(socket: &mut RouteSocket) -> Result<State, NetlinkError> {
         }
     }
     if let Some(tunnel) = tunnel {
-        let index = tunnel.header.index;
-        let is_here = |entry: &NeighbourMessage| entry.header.ifindex == index;
-        let forwarding = socket.neighbours(AddressFamily::Bridge)?;
-        let forwarding = forwarding.iter().filter(|entry| is_here(entry));
-        state.forwarding = forwarding.filter_map(forwarding_entry).collect();
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let neighbours = socket.neighbours(family)?;
-            let neighbours = neighbours.iter().filter(|entry| is_here(entry));
-            state
-                .neighbours
-                .extend(neighbours.filter_map(neighbour_entry));
-        }
+        (state.forwarding, state.neighbours) = tables(socket, tunnel.header.index)?;
     }
     Ok(state)
+}
+
+/// Forwarding entries and neighbours of a tunnel.
+pub(crate) fn tables(socket: &mut RouteSocket, index: u32) -> Result<TunnelTables, NetlinkError> {
+    let is_here = |entry: &&NeighbourMessage| entry.header.ifindex == index;
+    let entries = socket.neighbours(AddressFamily::Bridge)?;
+    let forwarding = entries
+        .iter()
+        .filter(is_here)
+        .filter_map(forwarding_entry)
+        .collect();
+    let mut neighbours = BTreeMap::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let entries = socket.neighbours(family)?;
+        neighbours.extend(entries.iter().filter(is_here).filter_map(neighbour_entry));
+    }
+    Ok((forwarding, neighbours))
+}
+
+/// A tunnel by name: index, what it is, its Ethernet address, its state.
+pub(crate) fn tunnel(
+    socket: &mut RouteSocket,
+    wanted: &str,
+) -> Result<Option<(u32, Tunnel, Mac, LinkState)>, NetlinkError> {
+    let links = socket.links()?;
+    let link = links.iter().find(|link| name(link) == Some(wanted));
+    Ok(link.and_then(|link| {
+        let mac = link
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                LinkAttribute::Address(bytes) => bytes.as_slice().try_into().ok().map(Mac),
+                _ => None,
+            })?;
+        let state = link_state(link, netlink::is_up(link));
+        Some((link.header.index, tunnel_of(link)?, mac, state))
+    }))
+}
+
+/// Routes through a link: slices in the main table, ways back in their own.
+pub(crate) fn ways(socket: &mut RouteSocket, index: u32) -> Result<mesh::Tables, NetlinkError> {
+    let mut tables = mesh::Tables::default();
+    for route in socket.routes()? {
+        let (mut table, mut gateway, mut oif) = (u32::from(route.header.table), None, None);
+        let mut destination = None;
+        for attribute in &route.attributes {
+            match attribute {
+                RouteAttribute::Table(number) => table = *number,
+                RouteAttribute::Gateway(RouteAddress::Inet(ip)) => gateway = Some(IpAddr::V4(*ip)),
+                RouteAttribute::Destination(RouteAddress::Inet(ip)) => {
+                    destination = Some(IpAddr::V4(*ip));
+                }
+                RouteAttribute::Oif(index) => oif = Some(*index),
+                _ => {}
+            }
+        }
+        let (true, Some(gateway)) = (oif == Some(index), gateway) else {
+            continue;
+        };
+        let length = route.header.destination_prefix_length;
+        match (destination, mesh::number_in(table)) {
+            (None, Some(number)) => drop(tables.returns.insert(number, gateway)),
+            (Some(ip), None) => {
+                tables
+                    .routes
+                    .extend(IpNet::new(ip, length).ok().map(|net| (net, gateway)));
+            }
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+    }
+    Ok(tables)
 }
 
 /// The tunnel and ports of a sandbox.

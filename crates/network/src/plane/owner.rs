@@ -32,6 +32,7 @@ const OVERHEAD_V6: u32 = 70;
 const MTU_FALLBACK: u32 = 1500;
 
 mod clients;
+mod mesh;
 
 /// A request to the owner thread.
 #[derive(Debug)]
@@ -71,6 +72,8 @@ pub(crate) struct Owner {
     beliefs: BTreeMap<String, State>,
     /// Containers whose rules are believed to be as they should.
     clients: BTreeSet<String>,
+    /// What the node is believed to hold of the mesh.
+    mesh: Option<super::mesh::State>,
     /// Deletions that wait until virtual addresses have changed.
     deferred: Vec<(String, Action)>,
     /// Networks whose sandbox is believed not to exist need no observation either.
@@ -117,6 +120,7 @@ impl Owner {
             desired: None,
             beliefs: BTreeMap::new(),
             clients: BTreeSet::new(),
+            mesh: None,
             deferred: Vec::new(),
             is_observed: false,
             mtu_max: MTU_FALLBACK - OVERHEAD_V4,
@@ -150,6 +154,7 @@ impl Owner {
         let mut report = self.new_report();
         self.perform_networks(&new, &touched(&old, &new), &mut report);
         self.change_clients(&old, &new, &mut report);
+        self.follow_mesh(old.mesh.as_ref(), &new, &mut report);
         self.finish(&mut report)?;
         Ok(report)
     }
@@ -158,6 +163,7 @@ impl Owner {
     fn reconcile(&mut self) -> Result<Report, Error> {
         self.beliefs.clear();
         self.clients.clear();
+        self.mesh = None;
         let Some(desired) = self.desired.clone() else {
             return Ok(Report::default());
         };
@@ -170,6 +176,7 @@ impl Owner {
         }
         self.perform_networks(&desired, &touched, &mut report);
         self.repair_clients(&desired, &mut report);
+        self.follow_mesh(None, &desired, &mut report);
         self.finish(&mut report)?;
         if !report.steps.is_empty() {
             let (steps, failures) = (report.steps.len(), report.failures.len());
@@ -210,6 +217,7 @@ impl Owner {
                 Err(error) => findings.push(format!("container {id}: {}", ErrorChain(&error))),
             }
         }
+        steps.extend(self.examine_mesh(&desired)?);
         for id in self.orphans()? {
             steps.push(Step::Network(id, Action::DeleteSandbox));
         }
@@ -219,8 +227,13 @@ impl Owner {
 
     /// Takes everything away. Continues past failures and returns the first.
     fn remove(&mut self) -> Result<(), Error> {
-        self.desired = None;
+        let mesh = self.desired.take().and_then(|desired| desired.mesh.clone());
         let mut report = Report::default();
+        if let Some(mesh) = mesh
+            && let Err(error) = self.hands.remove_mesh(&mesh.bridge)
+        {
+            report.fail(Scope::Mesh, error);
+        }
         let deleted = self.delete_networks(&mut report);
         let rules = tunnels::remove().map_err(|error| Error::Action(Arc::new(error)));
         let files = self.dir.remove();

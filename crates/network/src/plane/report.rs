@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::client;
 use super::hands::ActionError;
+use super::mesh;
 use super::sandbox::Action;
 use super::tunnels;
 
@@ -35,6 +36,8 @@ pub struct Failure {
 pub enum Scope {
     /// The node as a whole.
     Node,
+    /// The routing mesh.
+    Mesh,
     /// A network and all containers on it.
     Network(String),
     /// One container.
@@ -47,6 +50,8 @@ pub enum Scope {
 pub enum Step {
     /// Of the node.
     Node(tunnels::Action),
+    /// Of the routing mesh.
+    Mesh(mesh::Action),
     /// Of the network with this id.
     Network(String, Action),
     /// Of the rules inside the container with this id.
@@ -68,6 +73,7 @@ impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Scope::Node => write!(f, "node"),
+            Scope::Mesh => write!(f, "mesh"),
             Scope::Network(id) => write!(f, "network {id}"),
             Scope::Container(id) => write!(f, "container {id}"),
         }
@@ -78,6 +84,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Step::Node(action) => write!(f, "node: {action}"),
+            Step::Mesh(action) => write!(f, "node: {action}"),
             Step::Network(id, action) => write!(f, "network {id}: {action}"),
             Step::Container(id, action) => write!(f, "container {id}: {action}"),
         }

@@ -199,7 +199,10 @@ pub(crate) fn plan(wish: &Wish, state: Option<&State>) -> Vec<Action> {
     }
     // A new tunnel knows nobody.
     let known = if tunnel.is_some() { state } else { &nothing };
-    let remotes = Remotes::between(wish, known);
+    let remotes = Remotes::between(
+        (&wish.forwarding, &wish.neighbours),
+        (&known.forwarding, &known.neighbours),
+    );
     if remotes != Remotes::default() {
         actions.push(Action::ChangeRemotes(remotes));
     }
@@ -344,25 +347,29 @@ pub(crate) fn is_port_name(name: &str) -> bool {
 // === impl Remotes ===
 
 impl Remotes {
-    fn between(wish: &Wish, state: &State) -> Remotes {
+    /// What leads from tables that are to those that should be.
+    pub(crate) fn between(wish: NodeTables<'_>, state: NodeTables<'_>) -> Remotes {
         Remotes {
-            forward: missing(&wish.forwarding, &state.forwarding),
-            resolve: missing(&wish.neighbours, &state.neighbours),
+            forward: missing(wish.0, state.0),
+            resolve: missing(wish.1, state.1),
             forget: state
-                .neighbours
+                .1
                 .keys()
-                .filter(|ip| !wish.neighbours.contains_key(ip))
+                .filter(|ip| !wish.1.contains_key(ip))
                 .copied()
                 .collect(),
             drop: state
-                .forwarding
+                .0
                 .iter()
-                .filter(|(mac, _)| !wish.forwarding.contains_key(mac))
+                .filter(|(mac, _)| !wish.0.contains_key(mac))
                 .map(|(&mac, &node)| (mac, node))
                 .collect(),
         }
     }
 }
+
+/// Forwarding entries and neighbours of a tunnel.
+pub(crate) type NodeTables<'a> = (&'a BTreeMap<Mac, IpAddr>, &'a BTreeMap<IpAddr, Mac>);
 
 /// Entries of `wish` that `state` lacks or has with another value.
 fn missing<K: Ord + Copy, V: PartialEq + Copy>(

@@ -9,6 +9,7 @@ use crate::testbed::{Server, ask, inside, run};
 
 mod balancing;
 mod healing;
+mod meshing;
 mod naming;
 
 #[test]

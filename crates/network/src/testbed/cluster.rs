@@ -8,11 +8,15 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::{inside, on_node, run};
+use crate::config::Config;
 use crate::dns::{Upstream, Zone};
 use crate::endpoint::Mac;
+use crate::network::Network;
 use crate::plane::{
-    Container, DataPath, Desired, Health, Overlay, Place, Plane, Remote, Report, Service,
+    Backends, Container, DataPath, Desired, Health, Mesh, Overlay, Peer, Place, Plane,
+    PublishedPort, Remote, Report, Service,
 };
+use crate::ports::Protocol;
 
 /// Networks of the tests: id, VXLAN id, subnets. `red` and `blue` have the same.
 const NETWORKS: [(&str, u32, &[&str]); 4] = [
@@ -33,6 +37,10 @@ pub(crate) struct Cluster {
     pub(crate) zones: BTreeMap<&'static str, Arc<Zone>>,
     /// Servers of all containers for other names.
     pub(crate) upstreams: Vec<Upstream>,
+    /// Published ports and what they lead to; with networks, the same on all nodes.
+    pub(crate) ports: BTreeMap<PublishedPort, Backends>,
+    /// Node networks, once opened.
+    pub(crate) networks: Vec<Network>,
     pub(crate) generation: u64,
 }
 
@@ -83,6 +91,8 @@ pub(crate) fn on_cluster(count: usize, test: impl AsyncFnOnce(&mut Cluster) + Se
             services: BTreeMap::new(),
             zones: BTreeMap::new(),
             upstreams: Vec::new(),
+            ports: BTreeMap::new(),
+            networks: Vec::new(),
             generation: 0,
         };
         test(&mut cluster).await;
@@ -191,6 +201,9 @@ impl Cluster {
             };
             desired.networks.insert(id.to_owned(), Arc::new(overlay));
         }
+        if !self.networks.is_empty() {
+            desired.mesh = Some(Arc::new(self.mesh(number)));
+        }
         for member in local {
             desired
                 .containers
@@ -215,6 +228,56 @@ impl Cluster {
                 .collect(),
         };
         self.services.insert((network, id), Arc::new(service));
+    }
+
+    /// Opens the node network of every node: slice 10.255.<number>.0/24 on bridge `skep0`.
+    pub(crate) fn open_networks(&mut self) {
+        for (node, number) in self.nodes.iter().zip(1..) {
+            let config = Config {
+                subnet: slice(number),
+                mtu: 1450,
+                ..Config::new(format!("/run/net{number}"))
+            };
+            let network = inside(Some(&node.netns), move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .build()
+                    .unwrap();
+                runtime.block_on(Network::open(config)).unwrap()
+            });
+            self.networks.push(network);
+        }
+    }
+
+    /// Publishes a TCP and a UDP port of that number for the next update.
+    pub(crate) fn publish(&mut self, port: u16, backends: &[(&str, Health)]) {
+        let backends: Backends = backends
+            .iter()
+            .map(|(backend, health)| (backend.parse().unwrap(), *health))
+            .collect();
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            self.ports
+                .insert(PublishedPort { protocol, port }, backends.clone());
+        }
+    }
+
+    fn mesh(&self, number: usize) -> Mesh {
+        let others = (1..=self.nodes.len()).filter(|other| *other != number);
+        let peers = others.map(|other| {
+            let node = self.node(other).address;
+            let peer = Peer {
+                node,
+                slice: slice(other),
+                addresses: [node].into(),
+            };
+            (u16::try_from(other).unwrap(), peer)
+        });
+        Mesh {
+            bridge: "skep0".to_owned(),
+            number: u16::try_from(number).unwrap(),
+            slice: slice(number),
+            peers: peers.collect(),
+            ports: self.ports.clone(),
+        }
     }
 
     fn services_on(&self, network: &str) -> BTreeMap<String, Arc<Service>> {
@@ -266,6 +329,10 @@ impl Cluster {
             reports
         }
     }
+}
+
+fn slice(number: usize) -> IpNet {
+    format!("10.255.{number}.0/24").parse().unwrap()
 }
 
 /// A container's namespace.

@@ -77,7 +77,9 @@ fn flows_are_kept_as_long_as_they_can_be() {
         let flow = Flow {
             protocol,
             destination,
+            destination_port: 80,
             answerer,
+            answerer_port: 80,
         };
         is_doomed(&flow, &vips)
     };
