@@ -239,6 +239,7 @@ impl Agent {
         self.schedule_wake(ctx);
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm for each kind of effect")]
     fn perform_one(&mut self, ctx: &mut Context, effect: Effect) {
         match effect {
             Effect::Persist(_) => unreachable!("stored before"),
