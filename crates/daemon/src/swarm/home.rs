@@ -216,16 +216,18 @@ impl Home {
         Ok(files.with_lock(self.versioned(lock)))
     }
 
-    /// `lock` with the version that the log's key has: it decides which lock is in force, and so
-    /// whether an interrupted change of the node's key is finished.
+    /// `lock` as the log's key has it: that file decides whether there is a lock at all, and by its
+    /// version whether an interrupted change of the node's key is finished. A key for a plain file
+    /// opens it too, but must not be what the next certificate is sealed with.
     fn versioned(&self, lock: &Lock) -> Lock {
-        let version = match self.log_key(lock) {
-            Ok(Some(key)) => key.kek_version,
-            Ok(None) | Err(_) => lock.version,
+        let path = self.0.join(KEY);
+        let Ok(Some(key)) = self.log_key(lock) else {
+            return lock.clone();
         };
+        let is_sealed = KeyFile::is_locked(&path).unwrap_or(true);
         Lock {
-            key: lock.key.clone(),
-            version,
+            key: lock.key.clone().filter(|_| is_sealed),
+            version: key.kek_version,
         }
     }
 

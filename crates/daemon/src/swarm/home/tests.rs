@@ -152,9 +152,63 @@ fn keys_are_sealed_and_opened_with_the_cluster() {
 }
 
 #[test]
+fn crash_while_sealing_leaves_what_one_key_opens() {
+    let (open, first, second) = (Lock::default(), locked(1, 5), locked(2, 9));
+    let unlocked = Lock {
+        key: None,
+        version: 11,
+    };
+    for (old, new) in [
+        (&open, &first),
+        (&first, &second),
+        (&second, &unlocked),
+        (&unlocked, &first),
+    ] {
+        for is_decided in [false, true] {
+            let Rig { _dir, home, .. } = rig(old);
+            let dek = home.log_key(old).unwrap().unwrap().dek;
+            let key = KeyFile {
+                dek,
+                kek_version: new.version,
+            };
+            let files = home.certificates(old).unwrap();
+            let crashed = files.reseal(new.clone(), || {
+                if is_decided {
+                    key.save(&home.0.join(KEY), kek(new).as_ref()).unwrap();
+                }
+                Err(io::Error::other("crash"))
+            });
+            assert!(crashed.is_err());
+            let (decided, other) = if is_decided { (new, old) } else { (old, new) };
+            assert_eq!(home.is_locked().unwrap(), decided.key.is_some());
+            // Users know the key, not the version.
+            let typed = |lock: &Lock| Lock {
+                version: 0,
+                ..lock.clone()
+            };
+            if decided.key.is_some() {
+                assert!(!home.opens(&typed(other)).unwrap_or(false));
+            }
+            check_opens(&home, &typed(decided), &[]);
+            home.reseal(&typed(decided), &second).unwrap();
+            check_opens(&home, &typed(&second), &[&first, &open]);
+        }
+    }
+}
+
+#[test]
 fn a_manager_that_joins_a_locked_cluster_is_sealed_from_the_start() {
     let lock = locked(3, 4);
     let Rig { _dir, home, .. } = rig(&lock);
     assert!(home.is_locked().unwrap());
     check_opens(&home, &lock, &[&Lock::default(), &locked(4, 4)]);
+}
+
+#[test]
+fn a_plain_log_key_means_no_lock_whatever_key_is_typed() {
+    let (first, unlocked) = (locked(1, 5), Lock::default());
+    let Rig { _dir, home, .. } = rig(&first);
+    home.reseal(&first, &unlocked).unwrap();
+    let found = home.lock_in_force([&first, &unlocked]).unwrap();
+    assert_eq!(found.key, None, "the next certificate must not be sealed");
 }
