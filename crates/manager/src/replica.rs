@@ -80,7 +80,7 @@ pub enum DiskRequest {
     /// Store a snapshot and drop the log behind it.
     Snapshot {
         /// What to store.
-        content: SnapshotContent,
+        content: Box<SnapshotContent>,
         /// Where in the log it stands.
         metadata: SnapshotMetadata,
         /// Entries up to here are dropped.
@@ -688,10 +688,10 @@ impl Replica {
                 cluster.spec.raft.log_entries_for_slow_followers
             });
         let compact_to = skep_raft::compaction_point(index, kept);
-        let content = SnapshotContent {
+        let content = Box::new(SnapshotContent {
             store,
             membership: self.group.membership(),
-        };
+        });
         out.push(Output::Disk(DiskRequest::Snapshot {
             content,
             metadata,
