@@ -29,6 +29,9 @@ pub struct Args {
     /// Log format: text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
+    /// Address that serves metrics for Prometheus at /metrics, without TLS [default: none]
+    #[arg(long, value_name = "IP:PORT")]
+    pub metrics_addr: Option<String>,
     /// Raft with Docker's ticks (1 s, elections of 10 s and more), for a group with Docker's managers
     #[arg(long)]
     pub raft_compat: bool,

@@ -32,6 +32,8 @@ pub struct Config {
     pub log_level: String,
     /// Log format.
     pub log_format: LogFormat,
+    /// Where metrics are served; nowhere by default.
+    pub metrics_addr: Option<SocketAddr>,
     /// Raft ticks as Docker's managers, which then may be in the group.
     pub raft_compat: bool,
     /// OCI runtime.
@@ -102,6 +104,7 @@ struct File {
     group: Option<String>,
     log_level: Option<String>,
     log_format: Option<String>,
+    metrics_addr: Option<String>,
     raft_compat: bool,
     oci_runtime: Option<String>,
     bridge: Option<String>,
@@ -189,6 +192,7 @@ fn merge(args: &Args, file: File, mistakes: &mut Vec<Mistake>) -> Config {
         .clone()
         .or(file.oci_runtime)
         .unwrap_or("auto".to_owned());
+    let metrics = args.metrics_addr.clone().or(file.metrics_addr);
     let registries = args.insecure_registries.iter().cloned();
     let labels: Vec<String> = file.labels.into_iter().chain(args.labels.clone()).collect();
     Config {
@@ -202,6 +206,7 @@ fn merge(args: &Args, file: File, mistakes: &mut Vec<Mistake>) -> Config {
             .or(file.log_level)
             .unwrap_or("info".to_owned()),
         log_format: keep(parse_log_format(&format), mistakes).unwrap_or(LogFormat::Text),
+        metrics_addr: metrics.and_then(|addr| keep(parse_metrics_addr(&addr), mistakes)),
         raft_compat: args.raft_compat || file.raft_compat,
         oci_runtime: match runtime.as_str() {
             "auto" => OciRuntime::Auto,
@@ -234,6 +239,13 @@ fn check_absolute(key: &'static str, path: &Path, mistakes: &mut Vec<Mistake>) {
         let problem = format!("`{}` is not an absolute path", path.display());
         mistakes.push(Mistake::Value { key, problem });
     }
+}
+
+fn parse_metrics_addr(addr: &str) -> Result<SocketAddr, Mistake> {
+    addr.parse().map_err(|_| Mistake::Value {
+        key: "metrics-addr",
+        problem: format!("`{addr}` is not ADDRESS:PORT"),
+    })
 }
 
 fn parse_host(host: &str) -> Result<Listen, Mistake> {

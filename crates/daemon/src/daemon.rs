@@ -32,7 +32,7 @@ use crate::{
         volumes::NodeVolumes,
     },
     config::{Config, OciRuntime},
-    events, logging,
+    events, logging, metrics,
     sockets::{self, Socket},
     subnet,
     swarm::Swarm,
@@ -88,6 +88,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     }
     let lock = lock(&config.data_dir)?;
     let sockets = sockets::bind(&config).await?;
+    let metrics = match config.metrics_addr {
+        Some(addr) => Some(metrics::bind(addr).await?),
+        None => None,
+    };
     let subnet = config
         .bridge_subnet
         .or_else(|| subnet::choose(&config.bridge));
@@ -108,6 +112,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         shutdown.clone(),
     ));
     tasks.spawn(watch_network(Arc::clone(&engine), shutdown.clone()));
+    if let Some(listener) = metrics {
+        tasks.spawn(metrics::serve(
+            listener,
+            Arc::clone(&swarm),
+            shutdown.clone(),
+        ));
+    }
     let server = Arc::new(Server::new(backends));
     for socket in sockets {
         let (server, shutdown) = (Arc::clone(&server), shutdown.clone());

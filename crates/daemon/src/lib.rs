@@ -10,6 +10,7 @@ mod daemon;
 mod error_chain;
 mod events;
 mod logging;
+mod metrics;
 mod sockets;
 mod subnet;
 mod swarm;
