@@ -1,0 +1,277 @@
+//! Metrics for Prometheus, on an address of their own (`metrics-addr`, off by default as Docker's).
+//!
+//! Names are Docker's where Docker has them (`swarm_manager_*`, `swarm_node_*`); Skep's own begin with
+//! `skep_`. Everything is read when it is asked for: nothing is counted here.
+
+use std::{collections::BTreeMap, convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Method, Request, Response, StatusCode, body::Incoming, header, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::{
+    encoding::text::encode,
+    metrics::{counter::ConstCounter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+use skep_manager::Published;
+use skep_model::{NodeState, Reachability, TaskState};
+use skep_rpc::Counters;
+use tokio::{net::TcpListener, sync::Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::warn;
+
+use crate::swarm::Swarm;
+
+/// Scrapers at one time; there are one or two.
+const CONNECTIONS_MAX: usize = 16;
+/// Longest wait for a request's head.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// What Prometheus asks for.
+const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Label = [(&'static str, String); 1];
+
+/// What is told.
+struct Facts {
+    node_id: Option<String>,
+    cluster_id: Option<String>,
+    manager: Option<ManagerFacts>,
+}
+
+struct ManagerFacts {
+    view: Arc<Published>,
+    port: Counters,
+}
+
+/// Listens where the operator wants.
+///
+/// # Errors
+/// The address cannot be bound.
+pub(crate) async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(addr)
+        .await
+        .with_context(|| format!("failed to bind `{addr}` for metrics"))
+}
+
+/// Serves `GET /metrics` until told to stop.
+pub(crate) async fn serve(listener: TcpListener, swarm: Arc<Swarm>, shutdown: CancellationToken) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.cancelled() => break,
+        };
+        let Ok((stream, _)) = accepted else { continue };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            continue;
+        };
+        let (swarm, shutdown) = (Arc::clone(&swarm), shutdown.clone());
+        connections.spawn(async move {
+            let service = service_fn(move |request| {
+                let response = answer(&request, &swarm);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), service);
+            // A scraper that goes away is its own business.
+            let _ = shutdown.run_until_cancelled(connection).await;
+            drop(place);
+        });
+    }
+    connections.close();
+    connections.wait().await;
+}
+
+fn answer(request: &Request<Incoming>, swarm: &Swarm) -> Response<Full<Bytes>> {
+    let (status, kind, body) = match (request.method(), request.uri().path()) {
+        (&Method::GET, "/metrics") => match render(&facts(swarm)) {
+            Ok(text) => (StatusCode::OK, CONTENT_TYPE, text),
+            Err(error) => {
+                warn!(error = %error, "Failed to write metrics");
+                let text = "failed to write metrics\n".to_owned();
+                (StatusCode::INTERNAL_SERVER_ERROR, "text/plain", text)
+            }
+        },
+        _ => (
+            StatusCode::NOT_FOUND,
+            "text/plain",
+            "only GET /metrics is here\n".to_owned(),
+        ),
+    };
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    let kind = header::HeaderValue::from_static(kind);
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+fn facts(swarm: &Swarm) -> Facts {
+    let member = swarm.member();
+    let identity = member.as_ref().map(|member| member.identity());
+    let manager = member.and_then(|member| member.manager());
+    Facts {
+        node_id: identity.as_ref().map(|of| of.node_id.to_string()),
+        cluster_id: identity.as_ref().map(|of| of.cluster_id.to_string()),
+        manager: manager.map(|active| ManagerFacts {
+            view: active.handle.view(),
+            port: active.port.counters(),
+        }),
+    }
+}
+
+/// The text of a scrape.
+fn render(facts: &Facts) -> Result<String, std::fmt::Error> {
+    let mut registry = Registry::default();
+    let is_manager = gauge(
+        &mut registry,
+        "swarm_node_manager",
+        "Whether this node is a manager",
+    );
+    is_manager.set(i64::from(facts.manager.is_some()));
+    if let (Some(node_id), Some(swarm_id)) = (&facts.node_id, &facts.cluster_id) {
+        let info = Family::<Vec<(&str, String)>, Gauge>::default();
+        registry.register(
+            "swarm_node_info",
+            "Ids of this node and its cluster",
+            info.clone(),
+        );
+        let ids = vec![("swarm_id", swarm_id.clone()), ("node_id", node_id.clone())];
+        info.get_or_create(&ids).set(1);
+    }
+    if let Some(manager) = &facts.manager {
+        cluster(&mut registry, &manager.view);
+        port(&mut registry, &manager.port);
+    }
+    let mut text = String::new();
+    encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+/// What the committed state says.
+fn cluster(registry: &mut Registry, view: &Published) {
+    let store = &view.store;
+    let leads = gauge(
+        registry,
+        "swarm_manager_leader",
+        "Whether this manager leads",
+    );
+    leads.set(i64::from(view.is_leader));
+    let count = gauge(registry, "swarm_manager_services_total", "Services");
+    count.set(saturated(store.service_count()));
+    let mut nodes: BTreeMap<&str, usize> = NODE_STATES.map(|(_, name)| (name, 0)).into();
+    for node in store.nodes() {
+        let named = NODE_STATES
+            .iter()
+            .find(|(state, _)| *state == node.status.state);
+        if let Some((_, name)) = named {
+            *nodes.entry(name).or_default() += 1;
+        }
+    }
+    family(registry, ("swarm_manager_nodes", "Nodes by state"), &nodes);
+    let mut tasks: BTreeMap<&str, usize> = TaskState::ALL.map(|state| (state.name(), 0)).into();
+    for task in store.tasks() {
+        *tasks.entry(task.status.state.name()).or_default() += 1;
+    }
+    family(
+        registry,
+        ("swarm_manager_tasks_total", "Tasks by state"),
+        &tasks,
+    );
+    let mut members: BTreeMap<&str, usize> = REACHABILITIES.map(|(_, name)| (name, 0)).into();
+    for status in view.group.members.values() {
+        let named = REACHABILITIES
+            .iter()
+            .find(|(state, _)| *state == status.reachability);
+        if let Some((_, name)) = named {
+            *members.entry(name).or_default() += 1;
+        }
+    }
+    let about = (
+        "skep_raft_members",
+        "Managers by reachability, as this one knows it",
+    );
+    family(registry, about, &members);
+    let index = gauge(
+        registry,
+        "skep_raft_applied_index",
+        "Last raft entry applied",
+    );
+    index.set(i64::try_from(view.index).unwrap_or(i64::MAX));
+    let fault = gauge(
+        registry,
+        "skep_raft_fault",
+        "Whether the raft log cannot be written",
+    );
+    fault.set(i64::from(view.fault.is_some()));
+}
+
+/// What happened at port 2377.
+fn port(registry: &mut Registry, counters: &Counters) {
+    let counts = [
+        (
+            "connections",
+            "Connections past their handshake",
+            counters.connections,
+        ),
+        (
+            "handshakes_failed",
+            "Handshakes that failed, took too long or were turned away",
+            counters.handshakes_failed,
+        ),
+        (
+            "requests",
+            "Requests served or passed on",
+            counters.requests,
+        ),
+        (
+            "forwarded",
+            "Requests passed on to the leader",
+            counters.forwarded,
+        ),
+        (
+            "refused",
+            "Requests refused because of who called",
+            counters.refused,
+        ),
+    ];
+    for (name, help, count) in counts {
+        registry.register(format!("skep_port_{name}"), help, ConstCounter::new(count));
+    }
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {
+    let gauge = Gauge::default();
+    registry.register(name, help, gauge.clone());
+    gauge
+}
+
+fn family(registry: &mut Registry, (name, help): (&str, &str), counts: &BTreeMap<&str, usize>) {
+    let family = Family::<Label, Gauge>::default();
+    registry.register(name, help, family.clone());
+    for (state, count) in counts {
+        let label = [("state", (*state).to_owned())];
+        family.get_or_create(&label).set(saturated(*count));
+    }
+}
+
+fn saturated(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+const NODE_STATES: [(NodeState, &str); 4] = [
+    (NodeState::Unknown, "unknown"),
+    (NodeState::Down, "down"),
+    (NodeState::Ready, "ready"),
+    (NodeState::Disconnected, "disconnected"),
+];
+
+const REACHABILITIES: [(Reachability, &str); 3] = [
+    (Reachability::Unknown, "unknown"),
+    (Reachability::Unreachable, "unreachable"),
+    (Reachability::Reachable, "reachable"),
+];
