@@ -45,6 +45,8 @@ pub struct Node {
     conf_state: ConfState,
     /// Last index handed out (or in the snapshot started from).
     applied: u64,
+    /// Committed entries from this member's own removal on, kept back while it leads.
+    deferred: Vec<Entry>,
     is_stopped: bool,
 }
 
@@ -87,6 +89,7 @@ impl Node {
             written_vote: (hard_state.term, hard_state.vote),
             conf_state: metadata.conf_state,
             applied: metadata.index,
+            deferred: Vec::new(),
             is_stopped: false,
         };
         node.timer.settle(&mut node.raft);
@@ -98,6 +101,22 @@ impl Node {
         if !self.is_stopped && (self.is_leader() || !self.must_not_win()) {
             self.raft.tick();
             self.timer.settle(&mut self.raft);
+        }
+        self.resign();
+    }
+
+    /// A leader whose own removal is committed hands leadership over before it takes it in and stops: of two members the other
+    /// does not know of the commit yet, and would wait for this one's vote for ever.
+    fn resign(&mut self) {
+        if self.deferred.is_empty() || !self.is_leader() || self.transferring().is_some() {
+            return;
+        }
+        let own = self.id;
+        let mut peers = self.peers();
+        peers.retain(|peer| peer.id != own);
+        if let Some(best) = peers.iter().max_by_key(|peer| peer.matched_index) {
+            // Tried again at the next tick.
+            let _ = self.transfer(best.id);
         }
     }
 
@@ -207,7 +226,8 @@ impl Node {
     /// Whether `ready` would give work.
     #[must_use]
     pub fn has_ready(&self) -> bool {
-        !self.is_stopped && self.outstanding.is_none() && self.raft.has_ready()
+        let is_released = !self.deferred.is_empty() && !self.is_leader();
+        !self.is_stopped && self.outstanding.is_none() && (self.raft.has_ready() || is_released)
     }
 
     /// The next round of work; `None` if there is none, or the previous one is not `persisted`.
@@ -242,8 +262,19 @@ impl Node {
         let hard_state = convert::hard_state_from_raft(&self.raft.raft.hard_state());
         let vote = (hard_state.term, hard_state.vote);
         let committed = ready.take_committed_entries();
-        out.committed = committed.iter().map(convert::entry_from_raft).collect();
-        let is_removal = out.committed.iter().any(removes_member);
+        out.committed = std::mem::take(&mut self.deferred);
+        out.committed
+            .extend(committed.iter().map(convert::entry_from_raft));
+        if self.is_leader() && self.conf_state.voters.len() > 1 {
+            let own = |entry: &Entry| removed_member(entry) == Some(self.id);
+            if let Some(at) = out.committed.iter().position(own) {
+                self.deferred = out.committed.split_off(at);
+            }
+        }
+        let is_removal = out
+            .committed
+            .iter()
+            .any(|entry| removed_member(entry).is_some());
         if is_removal {
             // Whoever is removed stops when it hears of it. This member must then know, too, after a crash: of two it would
             // wait for the vote of the other for ever.
@@ -266,6 +297,8 @@ impl Node {
 
     fn accept_snapshot(&mut self, snapshot: &eraftpb::Snapshot) -> Snapshot {
         self.raft.mut_store().reset(snapshot.get_metadata());
+        // What it holds need not be handed out.
+        self.deferred.clear();
         let snapshot = convert::snapshot_from_raft(snapshot);
         assert!(
             snapshot.index() >= self.applied,
@@ -404,10 +437,10 @@ impl fmt::Debug for Node {
     }
 }
 
-fn removes_member(entry: &Entry) -> bool {
-    entry
-        .conf_change()
-        .is_some_and(|change| change.kind() == ConfChangeKind::RemoveNode)
+/// Whom the entry removes.
+fn removed_member(entry: &Entry) -> Option<u64> {
+    let change = entry.conf_change()?;
+    (change.kind() == ConfChangeKind::RemoveNode).then_some(change.node_id)
 }
 
 fn restored_log(restored: &Restored, hard_state: HardState, at: &SnapshotMetadata) -> MemoryLog {
