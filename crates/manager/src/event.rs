@@ -28,10 +28,6 @@ pub struct ConnectionId(pub u64);
 pub struct RequestId(pub u64);
 
 /// What happened.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one exists at a time, and a whole store comes once in a manager's life"
-)]
 #[derive(Debug)]
 pub enum Event {
     /// This manager became leader of `term`, with everything committed before already applied.

@@ -43,7 +43,8 @@ pub struct Store {
     tasks_to_place: OrdMap<PlaceKey, Arc<Task>>,
     /// Nodes without load are absent.
     loads: OrdMap<NodeId, NodeLoad>,
-    networks: NetworkTables,
+    /// Behind a pointer, because a store is passed around.
+    networks: Arc<NetworkTables>,
 }
 
 /// A node, and beside it what the scheduler asks of every node: reading it from ten thousand objects
@@ -322,6 +323,10 @@ impl Store {
             .map(|(_, _, task)| self.tasks.get(task).expect("an indexed task exists"))
     }
 
+    fn network_tables(&mut self) -> &mut NetworkTables {
+        Arc::make_mut(&mut self.networks)
+    }
+
     fn check_name(&self, object: &Object) -> Result<(), ApplyError> {
         let (holder, name) = match object {
             Object::Service(service) => {
@@ -369,7 +374,7 @@ impl Store {
         match object {
             Object::Node(node) => {
                 let old = self.nodes.get(&node.id).map(|row| Arc::clone(&row.node));
-                self.networks.set_node(old.as_deref(), Some(node));
+                self.network_tables().set_node(old.as_deref(), Some(node));
                 let row = NodeRow {
                     node: Arc::clone(node),
                     room: NodeRoom::of(node),
@@ -383,11 +388,13 @@ impl Store {
             }
             Object::Network(network) => {
                 let old = self.networks.get(network.id).cloned();
-                self.networks.set_network(old.as_deref(), Some(network));
+                self.network_tables()
+                    .set_network(old.as_deref(), Some(network));
             }
             Object::Service(service) => {
                 let old = self.services.get(&service.id).cloned();
-                self.networks.set_service(old.as_deref(), Some(service));
+                self.network_tables()
+                    .set_service(old.as_deref(), Some(service));
                 self.services_by_name
                     .insert(service.name().to_lowercase(), service.id);
                 self.services.insert(service.id, Arc::clone(service));
@@ -414,7 +421,7 @@ impl Store {
 
     /// Turns the index entries of a task from those of `old` into those of `new`.
     fn index_task(&mut self, old: Option<&Arc<Task>>, new: Option<&Arc<Task>>) {
-        self.networks
+        self.network_tables()
             .set_task(old.map(|task| &**task), new.map(|task| &**task));
         let old = old.map_or_else(Keys::default, |old| Keys::of(old));
         let keys = new.map_or_else(Keys::default, |new| Keys::of(new));
@@ -463,13 +470,13 @@ impl Store {
         self.unindex(old, None);
         match old {
             Object::Node(node) => {
-                self.networks.set_node(Some(node), None);
+                self.network_tables().set_node(Some(node), None);
                 self.nodes.remove(&node.id);
                 self.drained_nodes.remove(&node.id);
             }
-            Object::Network(network) => self.networks.set_network(Some(network), None),
+            Object::Network(network) => self.network_tables().set_network(Some(network), None),
             Object::Service(service) => {
-                self.networks.set_service(Some(service), None);
+                self.network_tables().set_service(Some(service), None);
                 self.services.remove(&service.id);
             }
             Object::Task(task) => {

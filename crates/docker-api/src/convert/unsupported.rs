@@ -20,9 +20,7 @@ pub(super) fn check(spec: &ServiceSpec, has_networks: bool) -> Result<()> {
     found.when(!has_networks && !spec.networks.is_empty(), "Networks");
     found.when(spec.mode.replicated_job.is_some(), "Mode.ReplicatedJob");
     found.when(spec.mode.global_job.is_some(), "Mode.GlobalJob");
-    template(&spec.task_template, &mut found);
-    let has_places = !spec.task_template.networks.is_empty();
-    found.when(!has_networks && has_places, "TaskTemplate.Networks");
+    template(&spec.task_template, has_networks, &mut found);
     if let Some(endpoint) = spec.endpoint_spec.as_ref().filter(|_| !has_networks) {
         ports(endpoint, &mut found);
     }
@@ -83,7 +81,7 @@ impl Found {
     }
 }
 
-fn template(spec: &TaskSpec, found: &mut Found) {
+fn template(spec: &TaskSpec, has_networks: bool, found: &mut Found) {
     found.when(spec.runtime == "plugin", "TaskTemplate.Runtime=plugin");
     found.when(
         spec.runtime == "attachment",
@@ -94,6 +92,8 @@ fn template(spec: &TaskSpec, found: &mut Found) {
         spec.network_attachment_spec.is_some(),
         "TaskTemplate.NetworkAttachmentSpec",
     );
+    let has_places = !spec.networks.is_empty();
+    found.when(!has_networks && has_places, "TaskTemplate.Networks");
     let reservations = spec
         .resources
         .as_ref()

@@ -1,7 +1,7 @@
 //! Commands as the calls of SwarmKit's Control service that carry them to the leader.
 
 use skep_manager::command::{Answer, Code, Command, CommandError, Rotate, ServiceChange};
-use skep_model::{ClusterId, ClusterSpec, Version};
+use skep_model::{ClusterId, ClusterSpec, NetworkSpec, ServiceSpec, Version};
 use skep_wire::proto::{self, control_client::ControlClient, update_service_request::Rollback};
 use tonic::{Response, Status};
 
@@ -14,14 +14,7 @@ pub(super) async fn call(
     cluster_id: ClusterId,
 ) -> Result<Answer, CommandError> {
     match command {
-        Command::CreateService { spec } => {
-            let spec = Some((&**spec).into());
-            let created = Box::pin(client.create_service(proto::CreateServiceRequest { spec }));
-            let created = created.await.map_err(|status| command_error(&status))?;
-            let id = created.into_inner().service.unwrap_or_default().id;
-            let malformed = || CommandError::new(Code::Unknown, "malformed answer of the leader");
-            id.parse().map(Answer::Service).map_err(|_| malformed())
-        }
+        Command::CreateService { spec } => create_service(client, spec).await,
         Command::UpdateService {
             id,
             version,
@@ -48,14 +41,7 @@ pub(super) async fn call(
             ))
             .await
         }
-        Command::CreateNetwork { spec } => {
-            let spec = Some((&**spec).into());
-            let created = Box::pin(client.create_network(proto::CreateNetworkRequest { spec }));
-            let created = created.await.map_err(|status| command_error(&status))?;
-            let id = created.into_inner().network.unwrap_or_default().id;
-            let malformed = || CommandError::new(Code::Unknown, "malformed answer of the leader");
-            id.parse().map(Answer::Network).map_err(|_| malformed())
-        }
+        Command::CreateNetwork { spec } => create_network(client, spec).await,
         Command::RemoveNetwork { id } => {
             done(Box::pin(client.remove_network(
                 proto::RemoveNetworkRequest {
@@ -94,6 +80,32 @@ pub(super) async fn call(
             "this command is not passed on",
         )),
     }
+}
+
+async fn create_service(
+    mut client: ControlClient<Connection>,
+    spec: &ServiceSpec,
+) -> Result<Answer, CommandError> {
+    let spec = Some(spec.into());
+    let created = Box::pin(client.create_service(proto::CreateServiceRequest { spec }));
+    let created = created.await.map_err(|status| command_error(&status))?;
+    let id = created.into_inner().service.unwrap_or_default().id;
+    id.parse().map(Answer::Service).map_err(|_| malformed())
+}
+
+async fn create_network(
+    mut client: ControlClient<Connection>,
+    spec: &NetworkSpec,
+) -> Result<Answer, CommandError> {
+    let spec = Some(spec.into());
+    let created = Box::pin(client.create_network(proto::CreateNetworkRequest { spec }));
+    let created = created.await.map_err(|status| command_error(&status))?;
+    let id = created.into_inner().network.unwrap_or_default().id;
+    id.parse().map(Answer::Network).map_err(|_| malformed())
+}
+
+fn malformed() -> CommandError {
+    CommandError::new(Code::Unknown, "malformed answer of the leader")
 }
 
 async fn done<T>(
