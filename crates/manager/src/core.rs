@@ -12,6 +12,7 @@ mod admission;
 mod certificates;
 mod cluster;
 mod dispatcher;
+mod keys;
 mod lead;
 mod networks;
 mod nodes;
@@ -142,6 +143,7 @@ impl Core {
             Some(lead.next_sweep),
             lead.roles.retry_at,
             lead.rotation_retry_at,
+            Some(lead.next_key_rotation),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -234,6 +236,7 @@ impl Core {
         self.last_turn = self.last_turn.max(last_write(&self.store));
         let mut lead = Lead {
             next_sweep: now + SWEEP_PERIOD,
+            next_key_rotation: now + keys::ROTATION_PERIOD,
             dispatcher: Dispatcher::new(Arc::clone(&self.group)),
             roles: Roles {
                 is_dirty: true,

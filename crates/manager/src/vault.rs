@@ -14,6 +14,9 @@ use skep_model::{
 
 pub use self::system::SystemVault;
 
+/// Bytes of a key of the data plane (AES-128-GCM).
+const NETWORK_KEY_BYTES: usize = 16;
+
 /// A certificate that is wanted.
 #[derive(Debug, Clone, Copy)]
 pub struct Order<'a> {
@@ -54,6 +57,13 @@ pub trait Vault: fmt::Debug + Send {
 
     /// A new key that unlocks managers, 32 bytes.
     fn unlock_key(&mut self) -> Redacted<Vec<u8>>;
+
+    /// A new key of the data plane: AES-128, so half of what unlocks a manager.
+    fn network_key(&mut self) -> Redacted<Vec<u8>> {
+        let mut key = self.unlock_key();
+        key.0.truncate(NETWORK_KEY_BYTES);
+        key
+    }
 
     /// A rotation from `root` to the root that `wanted` names, or to a new one.
     fn rotate_root(

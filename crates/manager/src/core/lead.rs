@@ -9,7 +9,7 @@ use skep_store::{Change, Object, Store, Transaction};
 use super::{
     certificates, cluster,
     dispatcher::{Dispatcher, Registration},
-    networks, nodes,
+    keys, networks, nodes,
     roles::Roles,
     rotation, services,
 };
@@ -51,6 +51,8 @@ pub(super) struct Lead {
     pub(super) dirty: Dirty,
     pub(super) wakes: Wakes,
     pub(super) next_sweep: Timestamp,
+    /// When the keys of the data plane are rotated.
+    pub(super) next_key_rotation: Timestamp,
     pub(super) dispatcher: Dispatcher,
     pub(super) roles: Roles,
     /// Nodes or the cluster object changed since certificates were last looked at.
@@ -120,6 +122,7 @@ impl Lead {
         } else {
             networks::ensure(tx, rng, false);
         }
+        keys::ensure(tx, rng, vault);
         self.dispatcher.begin(tx);
     }
 
@@ -165,6 +168,10 @@ impl Lead {
         }
         if self.roles.is_due(tx.now()) {
             self.roles.reconcile(tx, means.group, out);
+        }
+        if tx.now() >= self.next_key_rotation {
+            self.next_key_rotation = tx.now() + keys::ROTATION_PERIOD;
+            keys::rotate(tx, means.vault);
         }
         let is_rotation_due = self.rotation_retry_at.is_some_and(|at| at <= tx.now());
         if std::mem::take(&mut self.are_certificates_dirty) || is_rotation_due {

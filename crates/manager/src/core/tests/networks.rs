@@ -255,3 +255,25 @@ fn a_node_of_docker_is_told_where_it_balances_from() {
     assert_eq!(told[0].network.name(), "ingress");
     assert_eq!(told[0].addresses, ["10.0.0.2/24".parse().unwrap()]);
 }
+
+#[test]
+fn keys_of_the_data_plane_are_rotated_one_by_one() {
+    let mut harness = Harness::leading();
+    let times = |harness: &Harness, subsystem: &str| -> Vec<u64> {
+        let cluster = harness.core.store().cluster().unwrap();
+        let keys = cluster.network_bootstrap_keys.iter();
+        let own = keys.filter(|key| key.subsystem == subsystem);
+        own.map(|key| key.lamport_time).collect()
+    };
+    let before = ["networking:gossip", "networking:ipsec"].map(|name| times(&harness, name));
+    harness.now = harness.now + Duration::from_secs(12 * 3600 + 1);
+    harness.settle();
+    for (name, before) in ["networking:gossip", "networking:ipsec"].iter().zip(before) {
+        assert_eq!(before.len(), 3);
+        let after = times(&harness, name);
+        assert_eq!(after[..2], before[1..], "{name}");
+        assert!(after[2] > before[2], "{name}");
+    }
+    let deadline = harness.core.next_deadline().unwrap();
+    assert!(deadline > harness.now, "there is nothing left to do");
+}
