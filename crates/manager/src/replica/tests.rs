@@ -1,5 +1,7 @@
 //! Groups of replicas on disks in memory and a network that can be cut. The simulator goes further.
 
+mod found;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use skep_model::{
