@@ -31,11 +31,6 @@ pub enum Action {
     },
     /// Opens the name server's sockets.
     ServeNames,
-    /// Deletes flows of virtual addresses to backends that are gone.
-    ForgetFlows {
-        /// How many there were.
-        count: usize,
-    },
 }
 
 /// What a container's namespace holds.
@@ -205,12 +200,9 @@ impl Hands {
                     let sockets = opened.map_err(ActionError::Names)?;
                     self.names.add(id, path, sockets);
                 }
-                Action::ForgetFlows { .. } => {}
             }
         }
-        let count = self.forget_flows(id, container, vips)?;
-        let forgotten = (count > 0).then_some(Action::ForgetFlows { count });
-        Ok(actions.into_iter().chain(forgotten).collect())
+        Ok(actions)
     }
 
     /// Changes elements of a container that is as it should be but for them.
@@ -289,7 +281,6 @@ impl fmt::Display for Action {
                 vips.iter().try_for_each(|vip| write!(f, " {vip}"))
             }
             Action::ServeNames => write!(f, "serve names"),
-            Action::ForgetFlows { count } => write!(f, "forget {count} flows"),
         }
     }
 }

@@ -64,9 +64,6 @@ fn mesh(action: &mesh::Action) -> Vec<String> {
         mesh::Action::Balance { count } => vec![format!(
             "{count} elements of its maps are missing, stale or wrong"
         )],
-        mesh::Action::ForgetFlows { count } => {
-            vec![format!("{count} flows lead to tasks that are gone")]
-        }
     }
 }
 
@@ -82,9 +79,6 @@ fn container(action: &client::Action) -> String {
             format!("virtual addresses lead elsewhere than they should: {vips}")
         }
         client::Action::ServeNames => "names are not served".to_owned(),
-        client::Action::ForgetFlows { count } => {
-            format!("{count} flows lead to backends that are gone")
-        }
     }
 }
 

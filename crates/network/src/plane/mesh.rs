@@ -147,11 +147,6 @@ pub enum Action {
         /// How many.
         count: usize,
     },
-    /// Deletes flows to tasks that are gone.
-    ForgetFlows {
-        /// How many there were.
-        count: usize,
-    },
 }
 
 /// The maps, all of them.
@@ -519,7 +514,6 @@ impl fmt::Display for Action {
             }
             Action::ReplaceRules => write!(f, "replace rules of the mesh"),
             Action::Balance { count } => write!(f, "change {count} elements of the mesh"),
-            Action::ForgetFlows { count } => write!(f, "forget {count} flows of the mesh"),
         }
     }
 }

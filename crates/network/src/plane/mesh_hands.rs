@@ -116,7 +116,6 @@ impl Hands {
                 );
                 self.flows.commit(&batches.finish())?;
             }
-            Action::ForgetFlows { .. } => {}
         }
         Ok(())
     }

@@ -12,9 +12,11 @@ use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 
 use super::Error;
+use super::balance::Vips;
 use super::client;
-use super::desired::Desired;
+use super::desired::{Container, Desired};
 use super::hands::{ActionError, Hands};
+use super::mesh::{Backends, PublishedPort};
 use super::report::{Failure, Report, Scope, Step};
 use super::sandbox::{self, Action, State, Wish};
 use super::tunnels;
@@ -74,12 +76,21 @@ pub(crate) struct Owner {
     clients: BTreeSet<String>,
     /// What the node is believed to hold of the mesh.
     mesh: Option<super::mesh::State>,
+    /// What may have flows to forget.
+    doubts: Doubts,
     /// Deletions that wait until virtual addresses have changed.
     deferred: Vec<(String, Action)>,
     /// Networks whose sandbox is believed not to exist need no observation either.
     is_observed: bool,
     mtu_max: u32,
     warnings: Vec<String>,
+}
+
+/// Virtual addresses and ports whose backends changed, with what they lead to now.
+#[derive(Debug, Default)]
+struct Doubts {
+    clients: BTreeMap<String, (Arc<Container>, Vips)>,
+    ports: BTreeMap<PublishedPort, Backends>,
 }
 
 /// Tells a caller, if it still waits.
@@ -108,6 +119,7 @@ impl Owner {
                 #[cfg(test)]
                 Command::Doom { actions } => owner.hands.actions_left = Some(actions),
             }
+            owner.forget_flows();
         }
     }
 
@@ -121,6 +133,7 @@ impl Owner {
             beliefs: BTreeMap::new(),
             clients: BTreeSet::new(),
             mesh: None,
+            doubts: Doubts::default(),
             deferred: Vec::new(),
             is_observed: false,
             mtu_max: MTU_FALLBACK - OVERHEAD_V4,

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::Owner;
 use crate::error::ErrorChain;
+use crate::nfnl::Family;
+use crate::plane::balance::Vips;
 use crate::plane::client::{self, Action, Delta};
 use crate::plane::desired::{Container, Desired};
+use crate::plane::mesh;
 use crate::plane::report::{Report, Scope, Step};
 
 // === impl Owner ===
@@ -22,7 +25,6 @@ impl Owner {
             Some((id.as_str(), delta))
         });
         let deltas: BTreeMap<&str, Delta> = deltas.collect();
-        let mut doubtful = Vec::new();
         for (id, container) in &new.containers {
             let is_same = |before: &Arc<Container>| {
                 Arc::ptr_eq(before, container) || before.attachments == container.attachments
@@ -34,20 +36,39 @@ impl Owner {
             let networks = container.attachments.keys();
             for delta in networks.filter_map(|network| deltas.get(network.as_str())) {
                 if self.change_client(id, container, delta, report) && !delta.doubtful.is_empty() {
-                    doubtful.push((id, container, delta));
+                    self.doubt(id, container, delta.doubtful.clone());
                 }
             }
         }
         self.set_views(new);
-        // Walking the kernel's flows is slow, so no change of maps waits for it.
-        for (id, container, delta) in doubtful {
-            match self.hands.forget_flows(id, container, &delta.doubtful) {
-                Ok(0) => {}
-                Ok(count) => {
-                    let action = Action::ForgetFlows { count };
-                    report.steps.push(Step::Container(id.clone(), action));
+    }
+
+    /// Notes virtual addresses of a container that may have flows to forget.
+    fn doubt(&mut self, id: &str, container: &Arc<Container>, vips: Vips) {
+        if !vips.is_empty() {
+            let doubt = self.doubts.clients.entry(id.to_owned());
+            let (_, noted) = doubt.or_insert_with(|| (Arc::clone(container), Vips::new()));
+            noted.extend(vips);
+        }
+    }
+
+    /// Deletes flows that lead to what is gone. Walking the kernel's flows is slow, so nobody waits for it: it happens after an
+    /// answer and before the next command.
+    pub(super) fn forget_flows(&mut self) {
+        for (id, (container, vips)) in std::mem::take(&mut self.doubts.clients) {
+            match self.hands.forget_flows(&id, &container, &vips) {
+                Ok(count) => debug!(endpoint.id = %id, count, "Flows to lost backends deleted"),
+                Err(error) => {
+                    debug!(endpoint.id = %id, error = %ErrorChain(&error), "Flows not deleted");
                 }
-                Err(error) => report.fail(Scope::Container(id.clone()), error),
+            }
+        }
+        let ports = std::mem::take(&mut self.doubts.ports);
+        if !ports.is_empty() {
+            let is_doomed = |flow: &_| mesh::is_doomed(flow, &ports);
+            match self.hands.flows.forget_flows(Family::V4, is_doomed) {
+                Ok(count) => debug!(count, "Flows to lost tasks deleted"),
+                Err(error) => debug!(error = %ErrorChain(&error), "Flows not deleted"),
             }
         }
     }
@@ -83,7 +104,7 @@ impl Owner {
     fn change_client(
         &mut self,
         id: &str,
-        container: &Container,
+        container: &Arc<Container>,
         delta: &Delta,
         report: &mut Report,
     ) -> bool {
@@ -106,7 +127,7 @@ impl Owner {
     fn repair_client(
         &mut self,
         id: &str,
-        container: &Container,
+        container: &Arc<Container>,
         desired: &Desired,
         report: &mut Report,
     ) {
@@ -114,6 +135,10 @@ impl Owner {
         match self.hands.repair_client(id, container, &vips) {
             Ok(actions) => {
                 self.clients.insert(id.to_owned());
+                // Where nothing differed no flow can lead astray.
+                if !actions.is_empty() {
+                    self.doubt(id, container, vips);
+                }
                 let actions = actions.into_iter();
                 let steps = actions.map(|action| Step::Container(id.to_owned(), action));
                 report.steps.extend(steps);
