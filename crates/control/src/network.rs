@@ -16,7 +16,7 @@ mod port;
 pub use self::creation::{Allocation, Refusal, allocate, networks_of_a_new_cluster};
 pub(crate) use self::{attachment::attach, endpoint::endpoint, port::is_ingress};
 
-use skep_model::{Network, NetworkId, NodeId};
+use skep_model::{Network, NetworkId, NodeId, ServiceId};
 use skep_store::Store;
 
 use crate::{
@@ -51,7 +51,15 @@ pub(crate) fn reconcile(view: &Store, id: NetworkId) -> Plan {
 pub(crate) fn retry(view: &Store) -> Plan {
     let mut plan = Plan::default();
     for (service, task) in view.networks().first_tasks_to_allocate() {
-        plan.follow_up.extend(service.map(Key::Service));
+        let lacks_some = |id: &ServiceId| {
+            view.service(*id).is_some_and(|service| {
+                let (wanted, waits) = endpoint(view, service);
+                wanted != service.endpoint || !waits.is_empty()
+            })
+        };
+        // Looking at a service is looking at all of its tasks.
+        plan.follow_up
+            .extend(service.filter(lacks_some).map(Key::Service));
         plan.follow_up.push(Key::Task(task));
     }
     plan
