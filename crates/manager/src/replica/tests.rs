@@ -8,7 +8,7 @@ use skep_model::{
     Annotations, Certificate, CertificateState, Membership, Meta, Node, NodeSpec, NodeStatus,
     Redacted, Role,
 };
-use skep_raft::{MemoryDisk, Storage};
+use skep_raft::{MemoryDisk, SnapshotMetadata, Storage};
 use skep_wire::member::encode_member;
 
 use super::*;
