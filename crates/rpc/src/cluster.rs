@@ -188,9 +188,28 @@ impl Cluster {
         let connection = self.connect(addr).await?;
         let client = ControlClient::new(connection).max_decoding_message_size(RESPONSE_BYTES_MAX);
         let cluster_id = self.channels.security().cluster_id();
-        timeout_at(until, commands::call(client, command, cluster_id))
-            .await
-            .unwrap_or_else(|_| Err(too_late()))
+        tokio::select! {
+            answer = timeout_at(until, commands::call(client, command, cluster_id)) => {
+                answer.unwrap_or_else(|_| Err(too_late()))
+            }
+            () = self.replaced(addr) => Err(leader_replaced()),
+        }
+    }
+
+    /// Waits until this manager learns that the one at `addr` leads no more: whoever waits for its answer need not wait for the
+    /// connection to time out.
+    async fn replaced(&self, addr: &str) {
+        let mut group = self.handle.group();
+        let is_other = |group: &Arc<Group>| {
+            group
+                .leader()
+                .is_none_or(|leader| leader.member.addr != addr)
+        };
+        let seen = group.wait_for(is_other).await.is_ok();
+        if !seen {
+            // The manager has stopped; its handle says so to whoever asks.
+            std::future::pending::<()>().await;
+        }
     }
 
     async fn read_through(
@@ -200,7 +219,10 @@ impl Cluster {
     ) -> Result<Arc<Published>, CommandError> {
         let connection = self.connect(addr).await?;
         let mut client = PeerClient::new(connection);
-        let answer = timeout_at(until, client.read_index(ReadIndexRequest {})).await;
+        let answer = tokio::select! {
+            answer = timeout_at(until, client.read_index(ReadIndexRequest {})) => answer,
+            () = self.replaced(addr) => return Err(leader_replaced()),
+        };
         let answer = match answer.map_err(|_| too_late())? {
             Ok(answer) => answer.into_inner(),
             // A manager of another kind leads: what is known here is all there is.
@@ -223,6 +245,13 @@ async fn pause(group: &mut watch::Receiver<Arc<Group>>) {
         // The manager has stopped; its handle will say so.
         sleep(RETRY).await;
     }
+}
+
+fn leader_replaced() -> CommandError {
+    CommandError::new(
+        Code::Aborted,
+        "the leader was lost while it carried out the request; it is not known whether it took effect",
+    )
 }
 
 fn too_late() -> CommandError {
