@@ -192,7 +192,8 @@ fn merge(args: &Args, file: File, mistakes: &mut Vec<Mistake>) -> Config {
         .clone()
         .or(file.oci_runtime)
         .unwrap_or("auto".to_owned());
-    let metrics = args.metrics_addr.clone().or(file.metrics_addr);
+    let bridge = args.bridge.clone().or(file.bridge);
+    let metrics = args.metrics_addr.as_ref().or(file.metrics_addr.as_ref());
     let registries = args.insecure_registries.iter().cloned();
     let labels: Vec<String> = file.labels.into_iter().chain(args.labels.clone()).collect();
     Config {
@@ -206,17 +207,13 @@ fn merge(args: &Args, file: File, mistakes: &mut Vec<Mistake>) -> Config {
             .or(file.log_level)
             .unwrap_or("info".to_owned()),
         log_format: keep(parse_log_format(&format), mistakes).unwrap_or(LogFormat::Text),
-        metrics_addr: metrics.and_then(|addr| keep(parse_metrics_addr(&addr), mistakes)),
+        metrics_addr: metrics.and_then(|addr| keep(parse_metrics_addr(addr), mistakes)),
         raft_compat: args.raft_compat || file.raft_compat,
         oci_runtime: match runtime.as_str() {
             "auto" => OciRuntime::Auto,
             _ => OciRuntime::Named(runtime),
         },
-        bridge: args
-            .bridge
-            .clone()
-            .or(file.bridge)
-            .unwrap_or("skep0".to_owned()),
+        bridge: bridge.unwrap_or("skep0".to_owned()),
         bridge_subnet: subnet.and_then(|subnet| keep(parse_subnet(&subnet), mistakes)),
         insecure_registries: file
             .insecure_registries

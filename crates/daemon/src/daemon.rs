@@ -79,19 +79,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     raise_descriptor_limit();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    for dir in [&config.data_dir, &config.run_dir] {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o711)
-            .create(dir)
-            .with_context(|| format!("failed to create `{}`", dir.display()))?;
-    }
+    make_directories(&config)?;
     let lock = lock(&config.data_dir)?;
     let sockets = sockets::bind(&config).await?;
-    let metrics = match config.metrics_addr {
-        Some(addr) => Some(metrics::bind(addr).await?),
-        None => None,
-    };
+    let metrics = metrics::bind(config.metrics_addr).await?;
     let subnet = config
         .bridge_subnet
         .or_else(|| subnet::choose(&config.bridge));
@@ -113,11 +104,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     ));
     tasks.spawn(watch_network(Arc::clone(&engine), shutdown.clone()));
     if let Some(listener) = metrics {
-        tasks.spawn(metrics::serve(
-            listener,
-            Arc::clone(&swarm),
-            shutdown.clone(),
-        ));
+        let served = metrics::serve(listener, Arc::clone(&swarm), shutdown.clone());
+        tasks.spawn(served);
     }
     let server = Arc::new(Server::new(backends));
     for socket in sockets {
@@ -150,6 +138,17 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     engine.close().await;
     drop(lock);
     info!("Daemon has stopped");
+    Ok(())
+}
+
+fn make_directories(config: &Config) -> anyhow::Result<()> {
+    for dir in [&config.data_dir, &config.run_dir] {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(dir)
+            .with_context(|| format!("failed to create `{}`", dir.display()))?;
+    }
     Ok(())
 }
 

@@ -45,14 +45,15 @@ struct ManagerFacts {
     port: Counters,
 }
 
-/// Listens where the operator wants.
+/// Listens where the operator wants, if anywhere.
 ///
 /// # Errors
 /// The address cannot be bound.
-pub(crate) async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(addr)
-        .await
-        .with_context(|| format!("failed to bind `{addr}` for metrics"))
+pub(crate) async fn bind(addr: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
+    let Some(addr) = addr else { return Ok(None) };
+    let listener = TcpListener::bind(addr).await;
+    let listener = listener.with_context(|| format!("failed to bind `{addr}` for metrics"))?;
+    Ok(Some(listener))
 }
 
 /// Serves `GET /metrics` until told to stop.

@@ -1,3 +1,5 @@
+//! Reserved labels, right and wrong.
+
 use super::*;
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {

@@ -1,3 +1,5 @@
+//! A group of one made of stored state.
+
 use skep_manager::{bootstrap::NewCluster, event::Bootstrap};
 use skep_model::{Availability, ClusterId, ClusterSpec, Rng, RootCa, object::Cluster};
 use skep_raft::{Entry, EntryKind};

@@ -1,3 +1,5 @@
+//! Backups that are whole, cut short, foreign.
+
 use skep_model::{Rng, object::Cluster};
 use skep_store::{Object, Store};
 use skep_wire::snapshot::Membership;

@@ -1,3 +1,5 @@
+//! Files of a membership through locks and crashes.
+
 use std::net::SocketAddr;
 
 use skep_ca::{KeyRequest, PublicKey, RootCa, Subject, UnlockKey};
