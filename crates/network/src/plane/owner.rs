@@ -21,6 +21,7 @@ use super::report::{Failure, Report, Scope, Step};
 use super::sandbox::{self, Action, State, Wish};
 use super::tunnels;
 use crate::error::ErrorChain;
+use crate::reservation::Reservations;
 use crate::state::StateDir;
 
 /// What VXLAN adds to a packet: outer Ethernet is not counted by the outer MTU, inner Ethernet is. IPv4 20, UDP 8, VXLAN 8,
@@ -76,6 +77,9 @@ pub(crate) struct Owner {
     clients: BTreeSet<String>,
     /// What the node is believed to hold of the mesh.
     mesh: Option<super::mesh::State>,
+    /// Published ports, held by sockets.
+    reservations: Reservations,
+    held: BTreeSet<PublishedPort>,
     /// What may have flows to forget.
     doubts: Doubts,
     /// Deletions that wait until virtual addresses have changed.
@@ -133,6 +137,8 @@ impl Owner {
             beliefs: BTreeMap::new(),
             clients: BTreeSet::new(),
             mesh: None,
+            reservations: Reservations::default(),
+            held: BTreeSet::new(),
             doubts: Doubts::default(),
             deferred: Vec::new(),
             is_observed: false,

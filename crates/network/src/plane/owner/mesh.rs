@@ -1,14 +1,17 @@
 //! The owner's work for the routing mesh.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::Owner;
+use crate::error::ErrorChain;
 use crate::plane::Error;
 use crate::plane::desired::{Desired, Health};
 use crate::plane::hands::ActionError;
 use crate::plane::mesh::{self, Action, Backends, Mesh, PublishedPort, Wish};
 use crate::plane::report::{Report, Scope, Step};
+use crate::ports::HostPort;
 
 // === impl Owner ===
 
@@ -23,6 +26,7 @@ impl Owner {
         let new = desired.mesh.as_ref();
         if let Some(old) = old.filter(|old| new.is_none_or(|new| new.bridge != old.bridge)) {
             self.mesh = None;
+            self.hold_ports(&BTreeMap::new(), report);
             if let Err(error) = self.hands.remove_mesh(&old.bridge) {
                 report.fail(Scope::Mesh, error);
             }
@@ -31,6 +35,7 @@ impl Owner {
         if self.mesh.is_some() && old.is_some_and(|old| old == new) {
             return;
         }
+        self.hold_ports(&new.ports, report);
         let doubtful = doubtful(old, new);
         if let Err(error) = self.perform_mesh(desired, new, report) {
             report.fail(Scope::Mesh, error);
@@ -40,6 +45,32 @@ impl Owner {
         let is_changed = |step: &Step| matches!(step, Step::Mesh(_));
         if old.is_some() || report.steps.iter().any(is_changed) {
             self.doubts.ports.extend(doubtful);
+        }
+    }
+
+    /// Holds published ports, so that a program of the node that wants one is told, and lets go of others. One that a program
+    /// has already is published all the same, on all nodes; it is tried again at each reconciliation.
+    fn hold_ports(&mut self, ports: &BTreeMap<PublishedPort, Backends>, report: &mut Report) {
+        let name = |port: &PublishedPort| format!("{}/{}", port.protocol, port.port);
+        let stale = self.held.iter().filter(|port| !ports.contains_key(port));
+        for port in stale.copied().collect::<Vec<_>>() {
+            self.reservations.release(&name(&port));
+            self.held.remove(&port);
+        }
+        for &port in ports.keys() {
+            if self.held.contains(&port) {
+                continue;
+            }
+            let wanted = HostPort {
+                protocol: port.protocol,
+                host_ip: Ipv4Addr::UNSPECIFIED.into(),
+                published: port.port,
+                target: port.port,
+            };
+            match self.reservations.reserve(&name(&port), &[wanted]) {
+                Ok(()) => drop(self.held.insert(port)),
+                Err(error) => report.warnings.push(ErrorChain(&error).to_string()),
+            }
         }
     }
 

@@ -206,6 +206,40 @@ fn containers_of_different_nodes_meet_through_published_ports_only() {
 }
 
 #[test]
+fn published_ports_are_held_and_one_that_is_taken_is_a_warning() {
+    on_cluster(2, async |cluster| {
+        let [_, t2] = shop(cluster).await;
+        let netns = cluster.node(1).netns.clone();
+        let bind = |port: u16| {
+            let netns = netns.clone();
+            inside(Some(&netns), move || TcpListener::bind(("0.0.0.0", port)))
+        };
+        assert_eq!(bind(8080).unwrap_err().kind(), ErrorKind::AddrInUse);
+        let taken = bind(8081).unwrap();
+        cluster.ports.clear();
+        cluster.publish(8081, &[("10.255.2.2:80", Ready)]);
+        let reports = cluster.update().await;
+        let warning = "failed to bind host port 0.0.0.0:8081/tcp";
+        assert!(
+            reports[0].warnings[0].starts_with(warning),
+            "{:?}",
+            reports[0].warnings
+        );
+        assert_eq!(reports[1].warnings, [""; 0]);
+        // It is published all the same, and the other port is free again.
+        let _server = Server::tcp_named(Some(&t2), "0.0.0.0:80", Some("two"));
+        assert_eq!(
+            answers(Protocol::Tcp, None, "192.0.2.1:8081", 5),
+            set(["two"])
+        );
+        drop((taken, bind(8080).unwrap()));
+        let report = cluster.node(1).plane.reconcile().await.unwrap();
+        assert_eq!(report.warnings, [""; 0]);
+        assert_eq!(bind(8081).unwrap_err().kind(), ErrorKind::AddrInUse);
+    });
+}
+
+#[test]
 fn ports_of_one_node_are_unaffected() {
     on_cluster(2, async |cluster| {
         let [_, _] = shop(cluster).await;
