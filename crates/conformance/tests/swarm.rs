@@ -1,6 +1,11 @@
 //! The swarm itself: starting, leaving, settings, and the node in it.
 
-use skep_conformance::{Node, Options};
+use std::time::Duration;
+
+use skep_conformance::{Node, Options, until};
+
+/// Longest wait for what the control plane decides.
+const PATIENCE: Duration = Duration::from_secs(40);
 
 fn bare() -> Node {
     Node::with(Options {
@@ -143,9 +148,17 @@ fn node_is_listed_labelled_drained_and_activated() {
         tasks.contains("web.1") && tasks.contains("web.2"),
         "{tasks}"
     );
+    // A drain moves tasks. There is nowhere to move them to, so they serve on, and it is said why.
     node.docker_ok("node update --availability drain self");
-    node.running("web", 0);
-    assert_eq!(node.docker_ok("ps -q"), "");
+    until("the drain says why it waits", PATIENCE, || {
+        let tasks = node.docker_ok("service ps --no-trunc web");
+        if tasks.contains("1 node not available for new tasks") {
+            Ok(())
+        } else {
+            Err(tasks)
+        }
+    });
+    assert_eq!(node.docker_ok("ps -q").lines().count(), 2);
     node.docker_ok("node update --availability active self");
     node.running("web", 2);
     let gone = node.docker_fails("node inspect nobody");

@@ -455,7 +455,7 @@ impl Core {
                 node_id,
                 addr,
                 request,
-            } => match lead.dispatcher.admit(&self.store, node_id, now) {
+            } => match lead.dispatcher.admit(&self.store, node_id, &addr, now) {
                 Ok(()) => lead.registrations.push_back(Registration {
                     connection,
                     node_id,

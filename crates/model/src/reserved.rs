@@ -145,6 +145,13 @@ impl JoinPolicy {
         }
     }
 
+    /// Lifts the limits of the token for `role`: they were the old token's.
+    pub fn lift(labels: &mut Labels, role: Role) {
+        let keys = keys(role);
+        labels.remove(keys.expires);
+        labels.remove(keys.uses);
+    }
+
     /// Writes the uses left of the token for `role`.
     pub fn store_uses(labels: &mut Labels, role: Role, uses: u64) {
         labels.insert(keys(role).uses.to_owned(), uses.to_string());

@@ -71,7 +71,10 @@ pub(crate) struct World {
 
 impl World {
     /// A world of `profile`, at its first moment.
-    #[expect(clippy::too_many_lines, reason = "in the order in which the seed is used up")]
+    #[expect(
+        clippy::too_many_lines,
+        reason = "in the order in which the seed is used up"
+    )]
     pub(crate) fn new(mut rng: Rng, profile: Profile, options: &Options) -> Self {
         let machine_count = profile.node_count + profile.spare_count;
         let node_ids: Vec<NodeId> = (0..machine_count)

@@ -1,6 +1,11 @@
 //! The image side of the Engine API, over the engine's image store.
 
-use std::{collections::BTreeMap, io, pin::pin, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    io::{self, Read},
+    pin::pin,
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -24,6 +29,8 @@ use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
 
 /// Messages of a long operation that may wait for the client.
 const PROGRESS_QUEUE: usize = 64;
+/// Bytes read and dropped behind the end of an archive. Some writers pad to 10 KiB, others to much more.
+const READ_OUT_BYTES_MAX: u64 = 64 << 20;
 /// Bytes between the writer of an archive and the client.
 const PIPE_BYTES: usize = 256 << 10;
 
@@ -119,7 +126,13 @@ impl ImageBackend for Images {
 
     async fn load(&self, archive: ByteStream, _request: LoadRequest) -> Result<ProgressStream> {
         let source = reader(archive);
-        let loaded = self.blocking(move |store| store.load(source)).await?;
+        let work = move |store: ImageStore| {
+            let mut source = source;
+            let loaded = store.load(&mut source);
+            read_out(source);
+            loaded
+        };
+        let loaded = self.blocking(work).await?;
         for line in &loaded.images {
             self.engine.note_image("load", &line.id.to_string());
         }
@@ -146,7 +159,12 @@ impl ImageBackend for Images {
         };
         let source = reader(archive);
         let id = self
-            .blocking(move |store| store.import(source, &options))
+            .blocking(move |store| {
+                let mut source = source;
+                let id = store.import(&mut source, &options);
+                read_out(source);
+                id
+            })
             .await?;
         self.engine.note_image("import", &id.to_string());
         let message = Progress {
@@ -260,6 +278,12 @@ impl Images {
 }
 
 /// The request body as the blocking reader the store wants.
+/// Reads what follows an archive's end, or what a refusal left: a client that is still sending
+/// would see a broken connection instead of the answer.
+fn read_out(source: impl Read) {
+    let _ = io::copy(&mut source.take(READ_OUT_BYTES_MAX), &mut io::sink());
+}
+
 fn reader(archive: ByteStream) -> SyncIoBridge<StreamReader<ByteStream, Bytes>> {
     SyncIoBridge::new(StreamReader::new(archive))
 }

@@ -1,6 +1,8 @@
 //! Commands on the cluster object: settings, join tokens, unlock key, root of certificates.
 
-use skep_model::{Cluster, ClusterSpec, EncryptionKey, Node, Version, validate};
+use skep_model::{
+    Cluster, ClusterSpec, EncryptionKey, Node, Role, Version, reserved::JoinPolicy, validate,
+};
 use skep_store::Transaction;
 
 use super::{refuse_problems, refuse_store_error, rotation};
@@ -26,7 +28,8 @@ pub(super) fn update(
     refuse_problems(&validate::cluster_spec(&spec))?;
     let mut cluster = Cluster::clone(stored);
     cluster.meta.version = version;
-    cluster.spec = spec;
+    let old = std::mem::replace(&mut cluster.spec, spec);
+    lift_limits(&mut cluster.spec, &old, rotate);
     let root = &mut cluster.root_ca;
     if rotate.worker_token {
         root.join_tokens.worker = vault.join_token(&root.ca_cert);
@@ -39,6 +42,21 @@ pub(super) fn update(
     tx.update_cluster(cluster)
         .map_err(|error| refuse_store_error(&error))?;
     Ok(Answer::Done)
+}
+
+/// A new token begins without the limits of the one it replaces, unless new ones come with it.
+fn lift_limits(spec: &mut ClusterSpec, old: &ClusterSpec, rotate: Rotate) {
+    let rotated = [
+        (rotate.worker_token, Role::Worker),
+        (rotate.manager_token, Role::Manager),
+    ];
+    for (is_rotated, role) in rotated {
+        let labels = &mut spec.annotations.labels;
+        let before = JoinPolicy::read(&old.annotations.labels, role);
+        if is_rotated && JoinPolicy::read(labels, role) == before {
+            JoinPolicy::lift(labels, role);
+        }
+    }
 }
 
 /// Makes the unlock key follow the setting: none while managers are not locked.

@@ -139,6 +139,7 @@ impl Dispatcher {
         &mut self,
         store: &Store,
         node_id: NodeId,
+        addr: &str,
         now: Timestamp,
     ) -> Result<(), DispatchError> {
         if store.node(node_id).is_none() {
@@ -147,6 +148,12 @@ impl Dispatcher {
         if self.sessions.len() >= SESSIONS_MAX && !self.sessions.contains_key(&node_id) {
             return Err(DispatchError::Unavailable("too many sessions".to_owned()));
         }
+        if let Some(rival) = self.rival(store, node_id, addr, now) {
+            tracing::warn!(node.id = %node_id, node.addr = addr, node.rival = rival, "Two machines have one identity");
+            let message =
+                format!("another machine with this node's identity is connected from {rival}");
+            return Err(DispatchError::PermissionDenied(message));
+        }
         let recent = self.registrations.entry(node_id).or_default();
         recent.retain(|at| now.since(*at) < RATE_WINDOW);
         if recent.len() >= REGISTRATIONS_MAX {
@@ -154,6 +161,23 @@ impl Dispatcher {
         }
         recent.push(now);
         Ok(())
+    }
+
+    /// Where another machine with the node's identity speaks from, if one has done so just now: a
+    /// copied data directory. A node that moved to another address is silent at the old one.
+    fn rival<'a>(
+        &self,
+        store: &'a Store,
+        node_id: NodeId,
+        addr: &str,
+        now: Timestamp,
+    ) -> Option<&'a str> {
+        self.sessions.get(&node_id)?;
+        let period = heartbeat_period(store);
+        let heard_at = *self.deadlines.get(&node_id)?;
+        let is_alive = heard_at.since(now) > period * GRACE_HEARTBEATS - period * 3 / 2;
+        let known = &store.node(node_id)?.status.addr;
+        (is_alive && known != addr).then_some(known)
     }
 
     /// Writes what a registering node says of itself, as far as it is new.

@@ -42,10 +42,9 @@ pub(super) fn remove(
     let Some(node) = tx.view().node(id) else {
         return Err(not_found(id));
     };
-    let is_manager = node.spec.desired_role == Role::Manager
-        || node.role == Role::Manager
-        || group.by_node(id).is_some();
-    let refusal = if is_manager {
+    // One that was promoted and never came to join is no loss.
+    let is_joining = node.role == Role::Manager && node.status.state == NodeState::Ready;
+    let refusal = if group.by_node(id).is_some() || is_joining {
         Some(format!(
             "node {id} is a cluster manager and is a member of the raft cluster. \
              It must be demoted to worker before removal"

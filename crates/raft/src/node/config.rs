@@ -56,7 +56,8 @@ impl Config {
             max_inflight_msgs: MESSAGES_INFLIGHT_MAX,
             check_quorum: self.check_quorum,
             pre_vote: self.pre_vote,
-            batch_append: true,
+            // It would join messages without limit while the disk is busy; a receiver refuses what is too large.
+            batch_append: false,
             max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
             max_committed_size_per_ready: COMMITTED_BYTES_PER_READY_MAX,
             ..raft::Config::default()
