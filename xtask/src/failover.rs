@@ -40,6 +40,18 @@ pub(crate) struct Options {
     /// Creates per sample.
     #[arg(long, default_value_t = 5000)]
     creates: usize,
+    /// Only measure creates.
+    #[arg(long)]
+    creates_only: bool,
+}
+
+/// Where clients ask.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// All at the leader, as Docker was measured.
+    Leader,
+    /// At all managers alike.
+    Spread,
 }
 
 /// How the leader is lost.
@@ -52,9 +64,24 @@ enum Loss {
 
 /// Measures, and prints a table and a line of JSON.
 #[expect(clippy::print_stdout, reason = "the figures are the command's output")]
-#[expect(clippy::print_stderr, reason = "progress belongs on standard error")]
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let mut report = Report::default();
+    if options.creates_only {
+        let cluster = LocalCluster::start(&options.skep, "failover", 3, 3)?;
+        for place in [Place::Leader, Place::Spread] {
+            creates(&cluster, options, place, &mut report)?;
+        }
+    } else {
+        losses(options, &mut report)?;
+    }
+    println!("{}", report.table());
+    println!("{}", report.json("failover"));
+    Ok(())
+}
+
+/// What is lost with a leader, and with a worker.
+#[expect(clippy::print_stderr, reason = "progress belongs on standard error")]
+fn losses(options: &Options, report: &mut Report) -> anyhow::Result<()> {
     {
         let cluster = LocalCluster::start(&options.skep, "failover", 3, 3)?;
         for (loss, name) in [
@@ -64,10 +91,12 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         ] {
             eprintln!("{name}");
             let samples = repeat(options, || outage(&cluster, loss))?;
-            add(&mut report, name, "ms", &samples);
+            add(report, name, "ms", &samples);
         }
         eprintln!("creates");
-        creates(&cluster, options, &mut report)?;
+        for place in [Place::Leader, Place::Spread] {
+            creates(&cluster, options, place, report)?;
+        }
     }
     let cluster = LocalCluster::start(&options.skep, "failover", 4, 3)?;
     let create = service("move", REPLICAS_PER_NODE * 4);
@@ -76,22 +105,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         .request("POST", "/services/create", Some(&create))?;
     eprintln!("tasks of a dead worker");
     let samples = repeat(options, || moved(&cluster, |_| 4))?;
-    add(
-        &mut report,
-        "worker off: its tasks run after",
-        "s",
-        &samples,
-    );
+    add(report, "worker off: its tasks run after", "s", &samples);
     eprintln!("tasks of a dead leader");
     let samples = repeat(options, || moved(&cluster, |leader| leader))?;
-    add(
-        &mut report,
-        "leader off: its tasks run after",
-        "s",
-        &samples,
-    );
-    println!("{}", report.table());
-    println!("{}", report.json("failover"));
+    add(report, "leader off: its tasks run after", "s", &samples);
     Ok(())
 }
 
@@ -279,18 +296,28 @@ fn wait_running(
 }
 
 /// Creates by many clients that are spread over the managers.
-fn creates(cluster: &LocalCluster, options: &Options, report: &mut Report) -> anyhow::Result<()> {
+fn creates(
+    cluster: &LocalCluster,
+    options: &Options,
+    place: Place,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     let (mut rates, mut p50, mut p99) = (Vec::new(), Vec::new(), Vec::new());
-    cluster.wait_whole()?;
+    let leader = cluster.wait_whole()?;
     for run in 0..options.runs {
+        let series = format!("{place:?}-{run}").to_lowercase();
         let next = AtomicUsize::new(0);
         let start = Instant::now();
         let mut times = thread::scope(|scope| {
             let clients: Vec<_> = (0..CREATE_CLIENT_COUNT)
                 .map(|client| {
                     let (next, managers) = (&next, cluster.managers().count());
-                    let number = client % managers + 1;
-                    scope.spawn(move || create(cluster, number, run, next, options.creates))
+                    let number = match place {
+                        Place::Leader => leader,
+                        Place::Spread => client % managers + 1,
+                    };
+                    let series = &series;
+                    scope.spawn(move || create(cluster, number, series, next, options.creates))
                 })
                 .collect();
             let mut times = Vec::new();
@@ -306,7 +333,11 @@ fn creates(cluster: &LocalCluster, options: &Options, report: &mut Report) -> an
         p50.push(percentile(&times, 50));
         p99.push(percentile(&times, 99));
     }
-    let name = format!("creates, 3 managers, {CREATE_CLIENT_COUNT} clients");
+    let at = match place {
+        Place::Leader => "at the leader",
+        Place::Spread => "at all managers",
+    };
+    let name = format!("creates, {CREATE_CLIENT_COUNT} clients {at}");
     add(report, &name, "1/s", &rates);
     add(report, &format!("{name}: p50"), "ms", &p50);
     add(report, &format!("{name}: p99"), "ms", &p99);
@@ -316,7 +347,7 @@ fn creates(cluster: &LocalCluster, options: &Options, report: &mut Report) -> an
 fn create(
     cluster: &LocalCluster,
     number: usize,
-    run: usize,
+    series: &str,
     next: &AtomicUsize,
     limit: usize,
 ) -> anyhow::Result<Vec<f64>> {
@@ -327,7 +358,7 @@ fn create(
         if index >= limit {
             return Ok(times);
         }
-        let body = service(&format!("create-{run}-{index}"), 0);
+        let body = service(&format!("create-{series}-{index}"), 0);
         let start = Instant::now();
         client.request("POST", "/services/create", Some(&body))?;
         times.push(millis(start.elapsed()));

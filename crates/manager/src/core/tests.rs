@@ -84,6 +84,10 @@ impl Harness {
     }
 
     fn register(&mut self, connection: ConnectionId) {
+        self.register_from(connection, "192.0.2.1:1");
+    }
+
+    fn register_from(&mut self, connection: ConnectionId, addr: &str) {
         let resources = Resources {
             nano_cpus: 4_000_000_000,
             memory_bytes: 1 << 30,
@@ -99,7 +103,7 @@ impl Harness {
         };
         let message = FromAgent::Register {
             node_id: self.node_id(),
-            addr: "192.0.2.1:1".to_owned(),
+            addr: addr.to_owned(),
             request: Box::new(request),
         };
         self.handle(Event::Agent {
@@ -449,6 +453,60 @@ fn an_agent_cannot_claim_states_that_are_the_managers() {
         harness.settle();
         assert_eq!(harness.only_task().status, task.status, "{state}");
     }
+}
+
+#[test]
+fn a_second_machine_with_a_nodes_identity_is_refused_while_the_first_is_alive() {
+    let mut harness = Harness::with_agent();
+    let twin = ConnectionId(7);
+    harness.register_from(twin, "192.0.2.77");
+    assert!(matches!(
+        harness.closed(twin),
+        Some(DispatchError::PermissionDenied(reason)) if reason.contains("192.0.2.1")
+    ));
+    assert_eq!(harness.closed(AGENT), None);
+    // A node that moved is silent at its old address.
+    harness.pass(Duration::from_millis(1600));
+    let moved = ConnectionId(8);
+    harness.register_from(moved, "192.0.2.77");
+    harness.settle();
+    assert_eq!(harness.closed(moved), None);
+}
+
+#[test]
+fn a_new_token_has_not_the_limits_of_the_old_one() {
+    use skep_model::reserved::{JOIN_WORKER_USES, JoinPolicy};
+    let mut harness = Harness::leading();
+    let mut update = |uses: Option<&str>, is_rotated: bool| {
+        let cluster = harness.core.store().cluster().unwrap();
+        let (version, mut spec) = (cluster.meta.version, cluster.spec.clone());
+        let labels = &mut spec.annotations.labels;
+        if let Some(uses) = uses {
+            labels.insert(JOIN_WORKER_USES.to_owned(), uses.to_owned());
+        }
+        harness.command(Command::UpdateCluster {
+            version,
+            spec: Box::new(spec),
+            rotate: crate::command::Rotate {
+                worker_token: is_rotated,
+                ..crate::command::Rotate::default()
+            },
+        });
+        harness.settle();
+        let labels = &harness
+            .core
+            .store()
+            .cluster()
+            .unwrap()
+            .spec
+            .annotations
+            .labels;
+        JoinPolicy::read(labels, Role::Worker).unwrap().uses
+    };
+    assert_eq!(update(Some("1"), false), Some(1));
+    assert_eq!(update(None, false), Some(1), "kept without rotation");
+    assert_eq!(update(None, true), None, "gone with the token");
+    assert_eq!(update(Some("5"), true), Some(5), "new limits come along");
 }
 
 #[test]
