@@ -3,7 +3,7 @@
 //! Names are Docker's where Docker has them (`swarm_manager_*`, `swarm_node_*`); Skep's own begin with
 //! `skep_`. Everything is read when it is asked for: nothing is counted here.
 
-use std::{collections::BTreeMap, convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -164,39 +164,28 @@ fn cluster(registry: &mut Registry, view: &Published) {
     leads.set(i64::from(view.is_leader));
     let count = gauge(registry, "swarm_manager_services_total", "Services");
     count.set(saturated(store.service_count()));
-    let mut nodes: BTreeMap<&str, usize> = NODE_STATES.map(|(_, name)| (name, 0)).into();
-    for node in store.nodes() {
-        let named = NODE_STATES
-            .iter()
-            .find(|(state, _)| *state == node.status.state);
-        if let Some((_, name)) = named {
-            *nodes.entry(name).or_default() += 1;
-        }
-    }
-    family(registry, ("swarm_manager_nodes", "Nodes by state"), &nodes);
-    let mut tasks: BTreeMap<&str, usize> = TaskState::ALL.map(|state| (state.name(), 0)).into();
-    for task in store.tasks() {
-        *tasks.entry(task.status.state.name()).or_default() += 1;
-    }
-    family(
+    let nodes = store.nodes().map(|node| node.status.state);
+    by_state(
+        registry,
+        ("swarm_manager_nodes", "Nodes by state"),
+        &NODE_STATES,
+        nodes,
+    );
+    let names = TaskState::ALL.map(|state| (state, state.name()));
+    let tasks = store.tasks().map(|task| task.status.state);
+    by_state(
         registry,
         ("swarm_manager_tasks_total", "Tasks by state"),
-        &tasks,
+        &names,
+        tasks,
     );
-    let mut members: BTreeMap<&str, usize> = REACHABILITIES.map(|(_, name)| (name, 0)).into();
-    for status in view.group.members.values() {
-        let named = REACHABILITIES
-            .iter()
-            .find(|(state, _)| *state == status.reachability);
-        if let Some((_, name)) = named {
-            *members.entry(name).or_default() += 1;
-        }
-    }
     let about = (
         "skep_raft_members",
         "Managers by reachability, as this one knows it",
     );
-    family(registry, about, &members);
+    let members = view.group.members.values();
+    let members = members.map(|status| status.reachability);
+    by_state(registry, about, &REACHABILITIES, members);
     let index = gauge(
         registry,
         "skep_raft_applied_index",
@@ -251,12 +240,24 @@ fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {
     gauge
 }
 
-fn family(registry: &mut Registry, (name, help): (&str, &str), counts: &BTreeMap<&str, usize>) {
+/// A gauge for each named state, also for those that nothing is in.
+fn by_state<S: PartialEq>(
+    registry: &mut Registry,
+    (name, help): (&str, &str),
+    names: &[(S, &str)],
+    states: impl Iterator<Item = S>,
+) {
+    let mut counts = vec![0; names.len()];
+    for state in states {
+        if let Some(index) = names.iter().position(|(named, _)| *named == state) {
+            counts[index] += 1;
+        }
+    }
     let family = Family::<Label, Gauge>::default();
     registry.register(name, help, family.clone());
-    for (state, count) in counts {
-        let label = [("state", (*state).to_owned())];
-        family.get_or_create(&label).set(saturated(*count));
+    for ((_, name), count) in names.iter().zip(counts) {
+        let label = [("state", (*name).to_owned())];
+        family.get_or_create(&label).set(saturated(count));
     }
 }
 
