@@ -1,10 +1,12 @@
-//! Settings only Skep has, kept as labels of the cluster spec.
+//! Settings only Skep has, kept as labels: here those of the cluster spec, in [`service`] those of
+//! services, in [`engine`] what nodes say of themselves.
 //!
 //! Labels travel through Swarm's wire format, its log and the ordinary API, so that mixed clusters
 //! carry them. They are checked when a spec is stored ([`problems`]) and parsed again where they
-//! count; one that cannot be read then admits nobody and removes nothing. What is deliberately
-//! absent: labels of services and tasks, which belong to the parts that write them.
+//! count; one that cannot be read then admits nobody and removes nothing.
 
+pub mod engine;
+pub mod service;
 mod text;
 
 use std::{collections::BTreeMap, fmt, time::Duration};

@@ -25,7 +25,8 @@ pub use self::{
     mount::{BindOptions, Consistency, Mount, MountKind, Propagation, TmpfsOptions, VolumeOptions},
     network::{
         AddressFamily, DEFAULT_IPAM_DRIVER, INGRESS_NETWORK, IpamConfig, IpamOptions, MTU_OPTION,
-        NetworkSpec, OVERLAY_DRIVER, PREDEFINED_LABEL, PREDEFINED_NETWORKS, VXLAN_IDS_OPTION,
+        NODE_NETWORK, NODE_NETWORK_DRIVER, NetworkSpec, OVERLAY_DRIVER, PREDEFINED_LABEL,
+        PREDEFINED_NETWORKS, VXLAN_IDS_OPTION,
     },
     node::{Availability, Membership, NodeSpec, Role},
     resources::{GenericResource, Platform, ResourceRequirements, Resources},

@@ -13,7 +13,7 @@ use crate::{
     constraint,
     id::ServiceId,
     object::Service,
-    reserved,
+    reserved::{self, service::ServicePolicy},
     spec::{
         Annotations, ClusterSpec, ConfigTarget, ContainerSpec, CredentialSpec, EndpointSpec,
         HealthConfig, Mount, NodeSpec, PortConfig, Protocol, PublishMode, ResolutionMode,
@@ -64,6 +64,9 @@ pub fn service_spec(spec: &ServiceSpec) -> Vec<Problem> {
     if let Some(endpoint) = &spec.endpoint {
         check_ingress_needs_vip(endpoint, &mut found);
         check_ports_are_unique(endpoint, &mut found);
+    }
+    for problem in ServicePolicy::problems(&spec.annotations.labels) {
+        found.push(problem.to_string());
     }
     found.0
 }

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use crate::{
+    directory::Slice,
     id::NodeId,
     object::{Meta, NetworkAttachment},
-    spec::{NodeSpec, OVERLAY_DRIVER, Platform, Resources, Role},
+    spec::{NODE_NETWORK_DRIVER, NodeSpec, OVERLAY_DRIVER, Platform, Resources, Role},
 };
 
 /// The network driver by which a node of Skep shows that it is one.
-pub const SKEP_NETWORK_DRIVER: &str = "skep";
+pub const SKEP_NETWORK_DRIVER: &str = NODE_NETWORK_DRIVER;
 
 /// A node as stored.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,8 +31,8 @@ pub struct Node {
     pub certificate: Certificate,
     /// Role in force.
     pub role: Role,
-    /// Its load balancer's places on networks, for nodes that need one: see
-    /// [`Node::needs_load_balancers`].
+    /// For nodes of Skep their slice of the node network, see [`Node::slice`]; for others their load
+    /// balancer's places on networks, see [`Node::needs_load_balancers`].
     pub attachments: Vec<NetworkAttachment>,
     /// UDP port of the data path.
     pub vxlan_udp_port: u16,
@@ -45,16 +46,29 @@ impl Node {
             .map_or("", |description| &description.hostname)
     }
 
+    /// Whether it is a node of Skep, with a slice of the node network and this data plane.
+    pub fn is_skep(&self) -> bool {
+        self.has_network_driver(SKEP_NETWORK_DRIVER)
+    }
+
+    /// Its part of the node network, once the leader gave it one: its place on that network.
+    pub fn slice(&self) -> Option<Slice> {
+        let mut places = self.attachments.iter();
+        let place = places.find(|place| place.network.spec.is_node_network())?;
+        Slice::of(place)
+    }
+
     /// Whether the node balances load from an address of its own on each overlay network, as a
     /// dockerd does. Skep's nodes balance in each container's namespace; they say so by the driver
     /// [`SKEP_NETWORK_DRIVER`].
     pub fn needs_load_balancers(&self) -> bool {
-        let has_driver = |wanted: &str| {
-            let description = self.description.as_ref();
-            let mut plugins = description.into_iter().flat_map(|d| &d.engine.plugins);
-            plugins.any(|plugin| plugin.kind == "Network" && plugin.name == wanted)
-        };
-        has_driver(OVERLAY_DRIVER) && !has_driver(SKEP_NETWORK_DRIVER)
+        self.has_network_driver(OVERLAY_DRIVER) && !self.is_skep()
+    }
+
+    fn has_network_driver(&self, wanted: &str) -> bool {
+        let description = self.description.as_ref();
+        let mut plugins = description.into_iter().flat_map(|d| &d.engine.plugins);
+        plugins.any(|plugin| plugin.kind == "Network" && plugin.name == wanted)
     }
 }
 

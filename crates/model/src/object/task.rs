@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use crate::{
     id::{NodeId, ServiceId, SpecVersion, TaskId, Version},
     object::{Endpoint, Meta, NetworkAttachment},
@@ -57,6 +59,17 @@ pub enum Slot {
 }
 
 impl Task {
+    /// Its addresses on the node network, if the leader gave it any: see
+    /// [`crate::directory::TaskEntry`].
+    pub fn node_addresses(&self) -> impl Iterator<Item = IpNet> {
+        let mut places = self.networks.iter();
+        let place = places.find(|place| place.network.spec.is_node_network());
+        place
+            .into_iter()
+            .flat_map(|place| &place.addresses)
+            .copied()
+    }
+
     /// The slot the task fills. A global task not bound to a node has none.
     pub fn slot(&self) -> Option<Slot> {
         match (self.slot, self.node_id) {

@@ -21,6 +21,13 @@ pub const PREDEFINED_LABEL: &str = "com.docker.swarm.predefined";
 /// The networks that carry [`PREDEFINED_LABEL`]; each is its own driver.
 pub const PREDEFINED_NETWORKS: [&str; 2] = ["bridge", "host"];
 
+/// Driver of the node network, of which every node of Skep has a slice. Also the network driver by
+/// which a node shows that it is one of Skep's.
+pub const NODE_NETWORK_DRIVER: &str = "skep";
+/// Name of the node network. It does what `docker_gwbridge` does in Swarm, and the ways between
+/// nodes besides.
+pub const NODE_NETWORK: &str = "skep_gwbridge";
+
 /// The user's wish for a network. Never changed once stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NetworkSpec {
@@ -56,6 +63,11 @@ impl NetworkSpec {
     /// Whether the leader gives this network addresses; else each node has its own.
     pub fn is_overlay(&self) -> bool {
         self.driver_name() == OVERLAY_DRIVER
+    }
+
+    /// Whether it is the node network.
+    pub fn is_node_network(&self) -> bool {
+        self.driver_name() == NODE_NETWORK_DRIVER
     }
 
     /// Whether it is one of [`PREDEFINED_NETWORKS`].

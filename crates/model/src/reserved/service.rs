@@ -1,0 +1,168 @@
+//! Settings of services that only Skep has, kept as labels of the service.
+
+use std::{net::IpAddr, time::Duration};
+
+use super::{Labels, text};
+use crate::spec::Annotations;
+
+/// `true`: a published port leads to tasks of the node asked as long as it has ready ones.
+pub const PUBLISH_LOCAL_FIRST: &str = "skep.publish.local-first";
+/// The only address of a node that published ports are answered on.
+pub const PUBLISH_ADDRESS: &str = "skep.publish.address";
+/// How long a task that is to end may keep the connections it serves, as a Go duration (`30s`).
+pub const DRAIN: &str = "skep.drain";
+
+/// [`DRAIN`] where nothing is said. Docker waits a fixed 2 s, whether or not there are connections.
+pub const DRAIN_DEFAULT: Duration = Duration::from_secs(10);
+/// Longest [`DRAIN`]: a task that takes longer is not being replaced.
+pub const DRAIN_MAX: Duration = Duration::from_secs(3600);
+
+const KNOWN: [&str; 3] = [PUBLISH_LOCAL_FIRST, PUBLISH_ADDRESS, DRAIN];
+const FAMILY: &str = "skep.";
+
+/// A reserved label that cannot be honoured.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPolicy {
+    /// No such label.
+    #[error("unknown label `{0}`: known are {known}", known = KNOWN.join(", "))]
+    Unknown(String),
+    /// Neither `true` nor `false`.
+    #[error("label `{PUBLISH_LOCAL_FIRST}`: `{0}` is neither `true` nor `false`")]
+    Bool(String),
+    /// Not an address.
+    #[error("label `{PUBLISH_ADDRESS}`: `{0}` is not an IP address")]
+    Address(String),
+    /// Not a duration up to [`DRAIN_MAX`].
+    #[error("label `{DRAIN}`: `{0}` is not a duration like `30s` of at most 1h")]
+    Duration(String),
+}
+
+/// What the reserved labels of a service say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServicePolicy {
+    /// See [`PUBLISH_LOCAL_FIRST`].
+    pub is_local_first: bool,
+    /// See [`PUBLISH_ADDRESS`].
+    pub publish_address: Option<IpAddr>,
+    /// See [`DRAIN`].
+    pub drain: Duration,
+}
+
+impl Default for ServicePolicy {
+    fn default() -> Self {
+        Self {
+            is_local_first: false,
+            publish_address: None,
+            drain: DRAIN_DEFAULT,
+        }
+    }
+}
+
+// === impl ServicePolicy ===
+
+impl ServicePolicy {
+    /// What is said, with the default for what is not said or cannot be read.
+    pub fn of(annotations: &Annotations) -> Self {
+        Self::read(&annotations.labels).0
+    }
+
+    /// Everything wrong with the reserved labels among `labels`.
+    pub fn problems(labels: &Labels) -> Vec<InvalidPolicy> {
+        let unknown = labels
+            .keys()
+            .filter(|key| key.starts_with(FAMILY) && !KNOWN.contains(&key.as_str()))
+            .map(|key| InvalidPolicy::Unknown(key.clone()));
+        unknown.chain(Self::read(labels).1).collect()
+    }
+
+    fn read(labels: &Labels) -> (Self, Vec<InvalidPolicy>) {
+        let mut policy = Self::default();
+        let mut problems = Vec::new();
+        match labels.get(PUBLISH_LOCAL_FIRST).map(String::as_str) {
+            None | Some("false") => {}
+            Some("true") => policy.is_local_first = true,
+            Some(other) => problems.push(InvalidPolicy::Bool(other.to_owned())),
+        }
+        if let Some(value) = labels.get(PUBLISH_ADDRESS) {
+            match value.parse() {
+                Ok(address) => policy.publish_address = Some(address),
+                Err(_) => problems.push(InvalidPolicy::Address(value.clone())),
+            }
+        }
+        if let Some(value) = labels.get(DRAIN) {
+            match text::duration(value).filter(|drain| *drain <= DRAIN_MAX) {
+                Some(drain) => policy.drain = drain,
+                None => problems.push(InvalidPolicy::Duration(value.clone())),
+            }
+        }
+        (policy, problems)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(pairs: &[(&str, &str)], expected: Result<ServicePolicy, &str>) {
+        let pairs = pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let annotations = Annotations {
+            labels: pairs.collect(),
+            ..Annotations::default()
+        };
+        let problems = ServicePolicy::problems(&annotations.labels);
+        let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        match expected {
+            Ok(policy) => {
+                assert_eq!(problems, [""; 0]);
+                assert_eq!(ServicePolicy::of(&annotations), policy);
+            }
+            Err(problem) => assert_eq!(problems, [problem]),
+        }
+    }
+
+    #[test]
+    fn what_is_not_said_has_a_default() {
+        check(&[("app", "web")], Ok(ServicePolicy::default()));
+        let said = ServicePolicy {
+            is_local_first: true,
+            publish_address: Some([192, 0, 2, 7].into()),
+            drain: Duration::ZERO,
+        };
+        let labels = [
+            (PUBLISH_LOCAL_FIRST, "true"),
+            (PUBLISH_ADDRESS, "192.0.2.7"),
+            (DRAIN, "0s"),
+        ];
+        check(&labels, Ok(said));
+    }
+
+    #[test]
+    fn what_cannot_be_honoured_is_named() {
+        check(
+            &[(DRAIN, "soon")],
+            Err("label `skep.drain`: `soon` is not a duration like `30s` of at most 1h"),
+        );
+        check(
+            &[(DRAIN, "2h")],
+            Err("label `skep.drain`: `2h` is not a duration like `30s` of at most 1h"),
+        );
+        check(
+            &[(PUBLISH_ADDRESS, "eth0")],
+            Err("label `skep.publish.address`: `eth0` is not an IP address"),
+        );
+        check(
+            &[(PUBLISH_LOCAL_FIRST, "yes")],
+            Err("label `skep.publish.local-first`: `yes` is neither `true` nor `false`"),
+        );
+        check(
+            &[("skep.drian", "1s")],
+            Err(
+                "unknown label `skep.drian`: known are skep.publish.local-first, \
+                 skep.publish.address, skep.drain",
+            ),
+        );
+    }
+}
