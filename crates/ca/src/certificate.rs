@@ -9,7 +9,10 @@ use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use skep_model::{ClusterId, NodeId, NodeTlsInfo, Role, Timestamp};
 use x509_parser::{certificate::X509Certificate, prelude::FromDer as _, time::ASN1Time};
 
-use crate::{der::elements, tls};
+use crate::{
+    der::{BIT_STRING, SEQUENCE, elements},
+    tls,
+};
 
 pub(crate) const MANAGER_UNIT: &str = "swarm-manager";
 pub(crate) const WORKER_UNIT: &str = "swarm-worker";
@@ -205,9 +208,25 @@ pub(crate) fn read_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Certi
 
 pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, CertificateError> {
     match X509Certificate::from_der(der) {
-        Ok(([], certificate)) => Ok(certificate),
+        Ok(([], certificate)) if is_envelope(der) => Ok(certificate),
         Ok(_) | Err(_) => Err(CertificateError::Malformed),
     }
+}
+
+/// Whether the parts around what is signed are as DER has them. No signature covers these bytes and x509-parser reads some other
+/// ways to write them, but a certificate has one form: others compare it byte by byte.
+fn is_envelope(der: &[u8]) -> bool {
+    let Some(parts) = elements(der).filter(|all| all.len() == 1 && all[0].tag == SEQUENCE) else {
+        return false;
+    };
+    let Some(parts) = elements(parts[0].content) else {
+        return false;
+    };
+    let tags: Vec<u8> = parts.iter().map(|part| part.tag).collect();
+    let is_whole_bytes = parts
+        .last()
+        .is_some_and(|part| part.content.first() == Some(&0));
+    tags == [SEQUENCE, SEQUENCE, BIT_STRING] && is_whole_bytes
 }
 
 fn parse_all<'d>(

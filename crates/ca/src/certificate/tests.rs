@@ -485,12 +485,23 @@ proptest! {
         prop_assert!(elapsed >= validity * 499 / 1000 && elapsed <= validity * 800 / 1000);
     }
 
-    #[test]
-    fn damaged_certificates_neither_pass_nor_panic(position in 0..450_usize, bit in 0..8_u8) {
-        let root = RootCa::generate(now()).unwrap();
-        let mut der = read_pem(issue(&root, Role::Worker).as_bytes()).unwrap()[0].to_vec();
-        der[position] ^= 1 << bit;
-        let chain = to_pem("CERTIFICATE", &der);
-        prop_assert!(verify(&chain, &root, now()).is_err());
+}
+
+#[test]
+fn damaged_certificates_neither_pass_nor_panic() {
+    let root = RootCa::generate(now()).unwrap();
+    let sound = read_pem(issue(&root, Role::Worker).as_bytes()).unwrap()[0].to_vec();
+    for position in 0..sound.len() {
+        for bit in 0..8 {
+            let mut der = sound.clone();
+            der[position] ^= 1 << bit;
+            let chain = to_pem("CERTIFICATE", &der);
+            let verified = verify(&chain, &root, now());
+            assert!(
+                verified.is_err(),
+                "byte {position}, bit {bit}: {:#x}",
+                sound[position]
+            );
+        }
     }
 }
