@@ -4,6 +4,7 @@
 //! here. Each invariant is one function.
 
 mod network;
+mod slices;
 
 pub use self::network::NetworkViolation;
 

@@ -54,6 +54,7 @@ impl Dirty {
         for network in view.networks().all().filter(|n| !n.is_complete()) {
             self.insert(Key::Network(network.id));
         }
+        self.insert(Key::Slice(None));
         for node in view.nodes() {
             self.insert(Key::Node(node.id));
             if node.needs_load_balancers() || !node.attachments.is_empty() {
@@ -113,9 +114,14 @@ impl Dirty {
             return;
         }
         if let Some(node) = new.or(old) {
+            self.insert(Key::Slice(Some(node.id)));
             self.insert(Key::Node(node.id));
             self.insert(Key::Scheduler);
             self.insert(Key::Balancers(node.id));
+        }
+        if new.is_none() && old.is_some_and(|old| old.slice().is_some()) {
+            // Another may have waited for it.
+            self.insert(Key::Slice(None));
         }
         let places = |node: Option<&Node>| node.map_or(0, |node| node.attachments.len());
         if places(new) < places(old) {
@@ -129,6 +135,9 @@ impl Dirty {
         if network.spec.is_ingress {
             // Every node has a place on it, and services may have waited for it.
             self.is_all = true;
+        }
+        if network.spec.is_node_network() {
+            self.insert(Key::Slice(None));
         }
         if !network.is_complete() {
             self.insert(Key::Network(network.id));

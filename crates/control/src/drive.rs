@@ -76,6 +76,7 @@ pub fn drive(
 pub fn reconcile(view: &Store, key: &Key, now: Timestamp, rng: &mut Rng) -> Plan {
     match *key {
         Key::Network(id) => network::reconcile(view, id),
+        Key::Slice(id) => network::slice(view, id),
         Key::Node(id) => node::reconcile(view, id, now),
         Key::Slot(id, slot) => slot::reconcile(view, id, slot, now, rng),
         Key::Service(id) => service::reconcile(view, id, now, rng),

@@ -12,6 +12,8 @@ use skep_model::{NetworkId, NodeId, ServiceId, Slot, TaskId};
 pub enum Key {
     /// A network: what was not handed out when it was made.
     Network(NetworkId),
+    /// A node's slice of the node network, or all nodes'.
+    Slice(Option<NodeId>),
     /// A node: evict what no longer fits, orphan what is lost, tell global services.
     Node(NodeId),
     /// One slot of a service: restart, delayed start.
@@ -34,6 +36,8 @@ impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Network(id) => write!(f, "network {id}"),
+            Self::Slice(Some(id)) => write!(f, "slice of node {id}"),
+            Self::Slice(None) => f.write_str("slices of all nodes"),
             Self::Node(id) => write!(f, "node {id}"),
             Self::Slot(id, Slot::Number(number)) => write!(f, "slot {number} of service {id}"),
             Self::Slot(id, Slot::Node(node)) => write!(f, "node {node} of service {id}"),

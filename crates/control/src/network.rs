@@ -11,10 +11,21 @@ mod attachment;
 mod balancer;
 mod creation;
 mod endpoint;
+mod pool;
 mod port;
+mod slice;
 
-pub use self::creation::{Allocation, Refusal, allocate, networks_of_a_new_cluster};
-pub(crate) use self::{attachment::attach, endpoint::endpoint, port::is_ingress};
+pub(crate) use self::{
+    attachment::attach,
+    endpoint::endpoint,
+    port::is_ingress,
+    slice::{NodeAddresses, slice_for_tasks, wants_address},
+};
+pub use self::{
+    creation::{Allocation, Refusal, allocate, networks_of_a_new_cluster},
+    pool::{NODE_POOLS, node_network},
+    slice::{NO_SLICE_MESSAGE, lacks_node_address},
+};
 
 use skep_model::{Network, NetworkId, NodeId, ServiceId};
 use skep_store::Store;
@@ -63,6 +74,11 @@ pub(crate) fn retry(view: &Store) -> Plan {
         plan.follow_up.push(Key::Task(task));
     }
     plan
+}
+
+/// A node's slice of the node network, or every node's.
+pub(crate) fn slice(view: &Store, id: Option<NodeId>) -> Plan {
+    slice::reconcile(view, id)
 }
 
 /// The addresses of a node's load balancers.

@@ -125,6 +125,11 @@ pub enum Wait {
         /// Its name.
         name: String,
     },
+    /// All slices of the node network are in use.
+    NoSlice {
+        /// The node that gets none.
+        node: NodeId,
+    },
     /// The address a task asks for is in use, or none of its network's.
     AddressTaken {
         /// The address, as given.
@@ -254,6 +259,9 @@ impl fmt::Display for Wait {
             Self::NoNetwork { target } => write!(f, "network {target} not found"),
             Self::NoAddress { name, .. } => {
                 write!(f, "no available address in network {name}: all are in use")
+            }
+            Self::NoSlice { node } => {
+                write!(f, "node {node}: no slice of the node network is left")
             }
             Self::AddressTaken { address, network } => {
                 write!(f, "address {address} is not available in network {network}")

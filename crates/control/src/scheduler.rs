@@ -205,6 +205,7 @@ impl Scheduler<'_> {
 
     fn assign(&mut self, task: &Arc<Task>, index: usize, message: &str) {
         let generic: Vec<GenericResource> = self.fleet.take(index, task);
+        let networks = self.fleet.places(index, task);
         let node: NodeId = self.fleet.node_id(index);
         // Field by field: cloning the whole task would copy a status that is replaced.
         let assigned = Task {
@@ -221,7 +222,7 @@ impl Scheduler<'_> {
             desired_state: task.desired_state,
             endpoint: task.endpoint.clone(),
             log_driver: task.log_driver.clone(),
-            networks: task.networks.clone(),
+            networks,
             assigned_generic_resources: generic,
             job_iteration: task.job_iteration,
         };

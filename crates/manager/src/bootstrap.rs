@@ -33,6 +33,9 @@ pub struct NewCluster {
     pub default_address_pool: Vec<ipnet::IpNet>,
     /// Prefix length of overlay networks; 0 is the default.
     pub subnet_size: u32,
+    /// Pool of the node network, free on this host; `None`: the first of
+    /// [`skep_control::network::NODE_POOLS`] that is in no other network's way.
+    pub node_pool: Option<ipnet::Ipv4Net>,
 }
 
 impl From<NewCluster> for Bootstrap {
@@ -88,6 +91,7 @@ impl From<NewCluster> for Bootstrap {
         Self {
             cluster: Box::new(cluster),
             node: Box::new(node),
+            node_pool: new.node_pool,
         }
     }
 }
@@ -115,6 +119,7 @@ pub(crate) mod tests {
             data_path_port: 0,
             default_address_pool: Vec::new(),
             subnet_size: 0,
+            node_pool: None,
         }
         .into()
     }

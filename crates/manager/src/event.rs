@@ -197,4 +197,6 @@ pub struct Bootstrap {
     pub cluster: Box<skep_model::Cluster>,
     /// This node.
     pub node: Box<skep_model::Node>,
+    /// Pool wanted for the node network.
+    pub node_pool: Option<ipnet::Ipv4Net>,
 }

@@ -92,6 +92,7 @@ fn config(snapshot_interval: u64) -> Config {
         data_path_port: 0,
         default_address_pool: Vec::new(),
         subnet_size: 0,
+        node_pool: None,
     };
     let bootstrap: Bootstrap = new.into();
     // Ids must differ between lives, as the daemon's random seed makes them.

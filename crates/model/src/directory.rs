@@ -6,6 +6,10 @@
 //! replaced as one. What is deliberately absent: anything a node decides by itself, and Docker's
 //! gossip. Design: `docs/design/directory.md`.
 
+mod slice;
+
+pub use self::slice::Pools;
+
 use std::{net::IpAddr, sync::Arc};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};

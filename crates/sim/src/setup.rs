@@ -82,6 +82,7 @@ pub(crate) fn first_log(
         data_path_port: 0,
         default_address_pool: Vec::new(),
         subnet_size: 0,
+        node_pool: None,
     }
     .into();
     if node_ids.len() == 1 {

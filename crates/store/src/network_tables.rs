@@ -28,6 +28,8 @@ pub struct NetworkTables {
     by_name: OrdMap<String, NetworkId>,
     /// One, unless somebody else's store had more.
     ingress: OrdSet<NetworkId>,
+    /// One, likewise.
+    node_network: OrdSet<NetworkId>,
     addresses: Addresses,
     /// Last known addresses of ended tasks: better given to somebody else as late as possible.
     former: OrdSet<(NetworkId, IpAddr, TaskId)>,
@@ -55,6 +57,12 @@ impl NetworkTables {
     /// The network that carries published ports.
     pub fn ingress(&self) -> Option<&Arc<Network>> {
         let id = self.ingress.get_min()?;
+        self.networks.get(id)
+    }
+
+    /// The network of which every node of Skep has a slice.
+    pub fn node_network(&self) -> Option<&Arc<Network>> {
+        let id = self.node_network.get_min()?;
         self.networks.get(id)
     }
 
@@ -92,10 +100,12 @@ impl NetworkTables {
         holders.chain(inner.copied())
     }
 
-    /// The last subnet that begins in `range`.
+    /// The last subnet that begins in `range`, other than the node network's: it lies at the end
+    /// of Swarm's default pool, and what comes behind it is not what is left of the pool.
     pub fn last_subnet_in(&self, range: IpNet) -> Option<IpNet> {
         let end = IpNet::new(range.broadcast(), range.max_prefix_len()).ok()?;
-        let mut before = self.subnets.range(..=(end, HIGHEST_NETWORK));
+        let before = self.subnets.range(..=(end, HIGHEST_NETWORK));
+        let mut before = before.filter(|(_, id)| !self.node_network.contains(id));
         let (subnet, _) = before.next_back()?;
         range.contains(&subnet.network()).then_some(*subnet)
     }
@@ -185,6 +195,7 @@ impl NetworkTables {
             self.networks.remove(&old.id);
             self.by_name.remove(&old.name().to_lowercase());
             self.ingress.remove(&old.id);
+            self.node_network.remove(&old.id);
             for (subnet, reserved) in subnets_of(old) {
                 self.subnets.remove(&(subnet, old.id));
                 for ip in reserved {
@@ -199,6 +210,9 @@ impl NetworkTables {
         self.by_name.insert(new.name().to_lowercase(), new.id);
         if new.spec.is_ingress {
             self.ingress.insert(new.id);
+        }
+        if new.spec.is_node_network() {
+            self.node_network.insert(new.id);
         }
         for (subnet, reserved) in subnets_of(new) {
             self.subnets.insert((subnet, new.id));

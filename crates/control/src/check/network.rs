@@ -10,10 +10,12 @@ use std::{
 
 use ipnet::IpNet;
 use skep_model::{
-    NetworkAttachment, NetworkId, Protocol, PublishMode, Service, ServiceId, Task, TaskId,
+    NetworkAttachment, NetworkId, NodeId, Protocol, PublishMode, Service, ServiceId, Task, TaskId,
     TaskState,
 };
 use skep_store::{Holder, Store};
+
+use super::slices;
 
 /// A broken invariant of networks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +65,18 @@ pub enum NetworkViolation {
         /// The task.
         task: TaskId,
     },
+    /// More than one network is the one between nodes.
+    ManyNodeNetworks,
+    /// A node has a slice that is another's, too, or is none.
+    WrongSlice {
+        /// The node.
+        node: NodeId,
+    },
+    /// A task with published ports lacks an address in its node's slice, or another has one.
+    WrongNodeAddress {
+        /// The task.
+        task: TaskId,
+    },
 }
 
 /// Everything that is wrong with networks and what they hand out.
@@ -71,6 +85,7 @@ pub(super) fn check(view: &Store, found: &mut Vec<NetworkViolation>) {
     check_ports(view, found);
     check_vxlan_ids(view, found);
     check_subnets(view, found);
+    slices::check(view, found);
     for task in view.tasks() {
         check_places(view, task, found);
     }
@@ -136,8 +151,10 @@ fn check_addresses(view: &Store, found: &mut Vec<NetworkViolation>) {
         let is_inside = |subnet: IpNet| {
             let is_own = address.addr() == subnet.network() || address.addr() == subnet.broadcast();
             let is_tiny = subnet.max_prefix_len() - subnet.prefix_len() <= 1;
+            // Slices of the node network are looked at by themselves.
+            let is_slice = network.spec.is_node_network();
             subnet.contains(&address.addr())
-                && subnet.prefix_len() == address.prefix_len()
+                && (subnet.prefix_len() == address.prefix_len() || is_slice)
                 && (!is_own || is_tiny)
         };
         if !subnets.any(is_inside) {
@@ -275,6 +292,16 @@ impl fmt::Display for NetworkViolation {
             }
             Self::IncompletePlaces { task } => {
                 write!(f, "task {task} lacks a place on a network")
+            }
+            Self::ManyNodeNetworks => f.write_str("there is more than one node network"),
+            Self::WrongSlice { node } => {
+                write!(f, "node {node} has no proper slice of the node network")
+            }
+            Self::WrongNodeAddress { task } => {
+                write!(
+                    f,
+                    "task {task} lacks an address in its node's slice, or has a wrong one"
+                )
             }
         }
     }

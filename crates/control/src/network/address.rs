@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use skep_model::{IpamConfig, Network, object::network::next};
-use skep_store::NetworkTables;
+use skep_model::{IpamConfig, Network, NetworkId, object::network::next};
+use skep_store::{Addresses, NetworkTables};
 
 /// Whether the network has subnets of the family.
 pub(super) fn has_family(network: &Network, is_v4: bool) -> bool {
@@ -48,17 +48,25 @@ fn subnets(network: &Network, is_v4: bool) -> impl Iterator<Item = &IpamConfig> 
 /// Behind all addresses in use, or last used by tasks still known; when the end of the subnet is
 /// reached, the lowest free one.
 fn choose_in(tables: &NetworkTables, network: &Network, config: &IpamConfig) -> Option<IpNet> {
-    let (first, last) = config.bounds()?;
-    let addresses = tables.addresses();
-    let held = addresses.last_held(network.id, first, last);
-    let former = tables.last_former(network.id, first, last);
+    let free = choose_between(tables, tables.addresses(), network.id, config.bounds()?)?;
+    with_prefix(config, free)
+}
+
+/// The same from `first` to `last`, where `addresses` says what is in use.
+pub(super) fn choose_between(
+    tables: &NetworkTables,
+    addresses: &Addresses,
+    network: NetworkId,
+    (first, last): (IpAddr, IpAddr),
+) -> Option<IpAddr> {
+    let held = addresses.last_held(network, first, last);
+    let former = tables.last_former(network, first, last);
     let behind = held.max(former).and_then(next).unwrap_or(first);
-    let free = if behind <= last {
+    if behind <= last {
         Some(behind)
     } else {
-        addresses.first_free(network.id, first, last)
-    };
-    with_prefix(config, free?)
+        addresses.first_free(network, first, last)
+    }
 }
 
 fn with_prefix(config: &IpamConfig, ip: IpAddr) -> Option<IpNet> {

@@ -16,7 +16,9 @@ pub(crate) fn reconcile(view: &Store, id: NodeId) -> Plan {
     let Some(node) = view.node(id) else {
         return plan;
     };
-    let mut attachments: Vec<NetworkAttachment> = Vec::new();
+    // A slice is not this one's business.
+    let slices = node.attachments.iter().filter(|place| is_slice(place));
+    let mut attachments: Vec<NetworkAttachment> = slices.cloned().collect();
     for network in wanted(view, node) {
         let mut held = node.attachments.iter();
         let held = held.find(|held| held.network.id == network.id && has_place(held));
@@ -42,6 +44,10 @@ pub(crate) fn reconcile(view: &Store, id: NodeId) -> Plan {
         plan.changes.push(Change::UpdateNode(Box::new(node)));
     }
     plan
+}
+
+fn is_slice(place: &NetworkAttachment) -> bool {
+    place.network.spec.is_node_network()
 }
 
 fn has_place(held: &NetworkAttachment) -> bool {

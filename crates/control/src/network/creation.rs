@@ -75,6 +75,9 @@ pub enum Refusal {
 /// own addresses for them.
 pub fn allocate(view: &Store, id: NetworkId, spec: &NetworkSpec) -> Result<Allocation, Refusal> {
     let name = spec.driver_name().to_owned();
+    if spec.is_node_network() {
+        return node_network(view, id, spec);
+    }
     if !spec.is_overlay() {
         return Ok(Allocation {
             driver_state: Driver {
@@ -113,7 +116,32 @@ pub fn allocate(view: &Store, id: NetworkId, spec: &NetworkSpec) -> Result<Alloc
     })
 }
 
-/// Specs of the networks a cluster begins with: the one for published ports, and one for each
+/// The node network has the subnets it asks for, which need no gateway: each slice has its own.
+fn node_network(view: &Store, id: NetworkId, spec: &NetworkSpec) -> Result<Allocation, Refusal> {
+    let wanted = spec.ipam.iter().flat_map(|ipam| &ipam.configs);
+    let mut configs: Vec<IpamConfig> = wanted.cloned().collect();
+    configs.retain(|config| config.subnet.is_some());
+    check_overlap(view.networks(), id, &configs)?;
+    for config in &mut configs {
+        config.subnet = config.subnet.map(|subnet| subnet.trunc());
+        config.family = family(config);
+    }
+    Ok(Allocation {
+        driver_state: Driver {
+            name: spec.driver_name().to_owned(),
+            ..Driver::default()
+        },
+        ipam: IpamOptions {
+            driver: Some(Driver {
+                name: DEFAULT_IPAM_DRIVER.to_owned(),
+                ..Driver::default()
+            }),
+            configs,
+        },
+    })
+}
+
+/// Specs of the networks a cluster begins with, besides the node network: the one for published ports, and one for each
 /// node-local network that services may name.
 pub fn networks_of_a_new_cluster() -> Vec<NetworkSpec> {
     let named = |name: &str| NetworkSpec {
@@ -154,16 +182,7 @@ fn configs(view: &Store, id: NetworkId, spec: &NetworkSpec) -> Result<Vec<IpamCo
         let mut nets = configs.iter().filter_map(|config| config.subnet);
         nets.any(|net| net.addr().is_ipv4() == is_v4)
     };
-    for subnet in configs.iter().filter_map(|config| config.subnet) {
-        if let Some((other, holder)) = tables.overlapping(subnet).find(|(_, n)| *n != id) {
-            let network = name_of(tables, holder);
-            return Err(Refusal::Overlap {
-                subnet,
-                other,
-                network,
-            });
-        }
-    }
+    check_overlap(tables, id, &configs)?;
     // A network always has IPv4; a config without subnet leaves the choice to us.
     configs.retain(|config| config.subnet.is_some());
     let wanted: Vec<IpNet> = configs.iter().filter_map(|config| config.subnet).collect();
@@ -184,14 +203,38 @@ fn configs(view: &Store, id: NetworkId, spec: &NetworkSpec) -> Result<Vec<IpamCo
     Ok(configs)
 }
 
+/// Refuses subnets that share addresses with another network's.
+fn check_overlap(
+    tables: &NetworkTables,
+    id: NetworkId,
+    configs: &[IpamConfig],
+) -> Result<(), Refusal> {
+    for subnet in configs.iter().filter_map(|config| config.subnet) {
+        if let Some((other, holder)) = tables.overlapping(subnet).find(|(_, n)| *n != id) {
+            let network = name_of(tables, holder);
+            return Err(Refusal::Overlap {
+                subnet,
+                other,
+                network,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn family(config: &IpamConfig) -> AddressFamily {
+    match config.subnet {
+        Some(IpNet::V4(_)) => AddressFamily::V4,
+        Some(IpNet::V6(_)) => AddressFamily::V6,
+        None => AddressFamily::Unknown,
+    }
+}
+
 /// Fills in family and gateway: the first address that may be given out.
 fn complete(config: &mut IpamConfig) -> Result<(), Refusal> {
     let subnet = config.subnet.expect("configs without subnet were dropped");
     config.subnet = Some(subnet.trunc());
-    config.family = match subnet {
-        IpNet::V4(_) => AddressFamily::V4,
-        IpNet::V6(_) => AddressFamily::V6,
-    };
+    config.family = family(config);
     if config.gateway.is_none() {
         let reserved: BTreeSet<IpAddr> = config.reserved.values().copied().collect();
         let bounds = config.bounds().ok_or(Refusal::NoGateway { subnet })?;
@@ -279,7 +322,7 @@ fn pools(view: &Store, is_v4: bool) -> (Vec<IpNet>, u8) {
     let mut pools: Vec<IpNet> = pools.collect();
     if !is_v4 {
         if pools.is_empty() {
-            pools.extend(cluster.map(|cluster| IpNet::V6(private_pool(cluster.id))));
+            pools.extend(cluster.map(|cluster| IpNet::V6(private_pool(cluster.id, ""))));
         }
         return (pools, PREFIX_LEN_V6);
     }
@@ -294,10 +337,10 @@ fn pools(view: &Store, is_v4: bool) -> (Vec<IpNet>, u8) {
     (pools, prefix_len.unwrap_or(PREFIX_LEN_V4))
 }
 
-/// `fd`, and 40 bits of the cluster's id (FNV-1a).
-fn private_pool(id: ClusterId) -> Ipv6Net {
+/// `fd`, and 40 bits of the cluster's id and what the pool is for (FNV-1a).
+pub(super) fn private_pool(id: ClusterId, purpose: &str) -> Ipv6Net {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for byte in id.as_str().bytes() {
+    for byte in id.as_str().bytes().chain(purpose.bytes()) {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
     let bits = (0xfd_u128 << 120) | (u128::from(hash >> 24) << 80);

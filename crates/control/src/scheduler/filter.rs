@@ -8,6 +8,7 @@ use skep_model::{
 };
 
 use super::fleet::{Candidate, Fleet, host_ports};
+use crate::network;
 
 /// A reason not to take a task, in the order they are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,6 +19,7 @@ pub(super) enum Filter {
     Constraint,
     Platform,
     HostPort,
+    NodeAddress,
     MaxReplicas,
 }
 
@@ -29,6 +31,8 @@ pub(super) struct Needs<'a> {
     log_driver: Option<&'a str>,
     constraints: Vec<Constraint>,
     ports: Vec<(Protocol, u16)>,
+    /// Ports published on every node lead to it, at an address of its node's slice.
+    wants_node_address: bool,
     max_replicas: u64,
 }
 
@@ -57,6 +61,7 @@ impl<'a> Needs<'a> {
             // Checked before the service was stored; what cannot be read excludes nothing.
             constraints: constraint::parse(&spec.placement.constraints).unwrap_or_default(),
             ports: host_ports(task).collect(),
+            wants_node_address: network::wants_address(task),
             max_replicas: spec.placement.max_replicas,
         }
     }
@@ -93,6 +98,8 @@ impl<'a> Needs<'a> {
             Some(Filter::Platform)
         } else if !self.has_free_ports(candidate) {
             Some(Filter::HostPort)
+        } else if !self.has_node_address(fleet, index) {
+            Some(Filter::NodeAddress)
         } else if !self.is_below_max_replicas(count) {
             Some(Filter::MaxReplicas)
         } else {
@@ -105,6 +112,7 @@ impl<'a> Needs<'a> {
         let candidate = fleet.get(index);
         self.fits_resources(candidate)
             && self.has_free_ports(candidate)
+            && self.has_node_address(fleet, index)
             && self.is_below_max_replicas(count)
     }
 
@@ -157,6 +165,10 @@ impl<'a> Needs<'a> {
         self.ports.iter().all(is_free)
     }
 
+    fn has_node_address(&self, fleet: &Fleet<'_>, index: usize) -> bool {
+        !self.wants_node_address || fleet.has_node_address(index)
+    }
+
     fn is_below_max_replicas(&self, count: u32) -> bool {
         self.max_replicas == 0 || u64::from(count) < self.max_replicas
     }
@@ -200,6 +212,7 @@ impl Filter {
             Self::Plugin => "missing plugin on",
             Self::Constraint => "scheduling constraints not satisfied on",
             Self::Platform => "unsupported platform on",
+            Self::NodeAddress => "no address for published ports left on",
             Self::HostPort => "host-mode port already in use on",
         };
         let plural = if nodes == 1 { "" } else { "s" };

@@ -3,13 +3,19 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use skep_model::{
-    GenericResource, Node, NodeId, Protocol, PublishMode, ServiceId, SpecVersion, Task, TaskState,
-    Timestamp,
+    GenericResource, NetworkAttachment, Node, NodeId, Protocol, PublishMode, ServiceId,
+    SpecVersion, Task, TaskState, Timestamp,
 };
 use skep_store::{NodeLoad, Store};
 
 use super::filter::Needs;
-use crate::{history, placement::Pool, plan::Change, revision::status_time};
+use crate::{
+    history,
+    network::{self, NodeAddresses},
+    placement::Pool,
+    plan::Change,
+    revision::status_time,
+};
 
 /// How far back failures of a revision on a node count against the node. As in Swarm.
 const FAILURE_WINDOW: Duration = Duration::from_secs(5 * 60);
@@ -20,6 +26,8 @@ const FAILURES_MAX: usize = 5;
 /// The nodes, by id.
 pub(super) struct Fleet<'a> {
     candidates: Vec<Candidate<'a>>,
+    /// `None`: there is no node network.
+    node_addresses: Option<NodeAddresses<'a>>,
 }
 
 /// One node and what is left of it.
@@ -75,7 +83,10 @@ impl<'a> Fleet<'a> {
                 details: None,
             });
         }
-        Self { candidates }
+        Self {
+            candidates,
+            node_addresses: NodeAddresses::of(view),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -169,6 +180,28 @@ impl<'a> Fleet<'a> {
         if needs.wants_details() {
             self.candidates[index].read_details(view);
         }
+    }
+
+    /// Whether a node has what one more task with published ports needs. One without a slice has:
+    /// published ports do not lead through it.
+    pub(super) fn has_node_address(&self, index: usize) -> bool {
+        let Some(addresses) = &self.node_addresses else {
+            return true;
+        };
+        let slice = network::slice_for_tasks(self.candidates[index].node);
+        slice.is_none_or(|slice| addresses.has_room(&slice))
+    }
+
+    /// The task's places, with one in the slice of its node if published ports are to lead there.
+    pub(super) fn places(&mut self, index: usize, task: &Task) -> Vec<NetworkAttachment> {
+        let mut places = task.networks.clone();
+        if network::wants_address(task)
+            && let Some(addresses) = &mut self.node_addresses
+            && let Some(slice) = network::slice_for_tasks(self.candidates[index].node)
+        {
+            places.extend(addresses.take(&slice, task.id));
+        }
+        places
     }
 
     /// Takes what `task` needs from a node; returns the generic resources chosen.

@@ -72,4 +72,7 @@ scripts! {
     published_ports_are_unique => "ports";
     nodes_of_docker_balance_from_addresses => "load-balancers";
     subnets_do_not_overlap => "subnets";
+    nodes_have_slices => "node-network";
+    slices_run_out => "node-network-exhausted";
+    a_restored_swarm_gets_slices => "node-network-late";
 }

@@ -94,11 +94,15 @@ impl World {
             ["show", "blacklist"] => return self.show_blacklist(),
             ["show", "wait", name] => return self.show_wait(name),
             ["network", "create", name, args @ ..] => self.create_network(name, args),
+            ["network", "between", "nodes", rest @ ..] => {
+                self.create_node_network(rest.first().copied())
+            }
             ["network", "rm", name] => self.remove_network(name),
             ["cluster", "pool", pool, size] => self.set_pool(pool, size),
             ["show", "networks"] => return self.show_networks(),
             ["show", "places", rest @ ..] => return self.show_places(rest.first().copied()),
             ["show", "endpoints"] => return self.show_endpoints(),
+            ["show", "slices"] => return self.show_slices(),
             ["show", "balancers"] => return self.show_balancers(),
             ["check"] => return self.violations(),
             _ => panic!("unknown command `{command}`"),

@@ -203,6 +203,7 @@ mod tests {
             data_path_port: 0,
             default_address_pool: Vec::new(),
             subnet_size: 0,
+            node_pool: None,
         };
         *Bootstrap::from(new).node
     }

@@ -51,6 +51,7 @@ pub(super) fn found(
         data_path_port: request.data_path_port,
         default_address_pool,
         subnet_size: request.subnet_size,
+        node_pool: None,
     };
     Ok((identity, new.into()))
 }

@@ -1,6 +1,6 @@
 //! Tasks, for showing only.
 
-use skep_model::{NodeId, ServiceId, Task, TaskStatus};
+use skep_model::{NetworkAttachment, NodeId, ServiceId, Task, TaskStatus};
 
 use crate::{
     convert::task_spec::{generic, template},
@@ -31,7 +31,7 @@ impl From<&Task> for dto::Task {
                 .unwrap_or_default(),
             status: (&task.status).into(),
             desired_state: task.desired_state.name().to_owned(),
-            networks_attachments: task.networks.iter().map(Into::into).collect(),
+            networks_attachments: shown_places(task).map(Into::into).collect(),
             generic_resources: generic(&task.assigned_generic_resources),
             job_iteration: task
                 .job_iteration
@@ -39,6 +39,13 @@ impl From<&Task> for dto::Task {
             volumes: None,
         }
     }
+}
+
+/// Its places on the networks somebody asked for.
+fn shown_places(task: &Task) -> impl Iterator<Item = &NetworkAttachment> {
+    let is_node_network = |place: &NetworkAttachment| place.network.spec.is_node_network();
+    let places = task.networks.iter();
+    places.filter(move |place| !is_node_network(place))
 }
 
 impl From<&TaskStatus> for dto::TaskStatus {

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use skep_control::network::lacks_node_address;
 use skep_model::{
     DEFAULT_HEARTBEAT_PERIOD, NetworkAttachment, Node, NodeId, NodeState, Rng, SessionId, Task,
     TaskId, TaskState, Timestamp,
@@ -225,7 +226,7 @@ impl Dispatcher {
         out.push(session_message(&session, store, &self.group));
         let tasks = store
             .tasks_on_node(node_id)
-            .filter(|task| is_sent(task))
+            .filter(|task| is_sent(store, task))
             .cloned();
         session.sent = tasks.map(|task| (task.id, task)).collect();
         let changes = session
@@ -336,7 +337,7 @@ impl Dispatcher {
                     let Some(session) = self.sessions.get_mut(&node_id) else {
                         continue;
                     };
-                    if session.note_task(task) {
+                    if session.note_task(store, task) {
                         let update = AssignmentChange::UpdateTask(Arc::clone(task));
                         updates.entry(node_id).or_default().push(update);
                     }
@@ -431,8 +432,8 @@ impl Dispatcher {
 
 impl Session {
     /// Remembers the task as sent; true when the agent must hear of it.
-    fn note_task(&mut self, task: &Arc<Task>) -> bool {
-        if !is_sent(task) {
+    fn note_task(&mut self, store: &Store, task: &Arc<Task>) -> bool {
+        if !is_sent(store, task) {
             return false;
         }
         let is_news = self
@@ -481,10 +482,12 @@ fn session_message(session: &Session, store: &Store, group: &Group) -> Effect {
 }
 
 /// Agents hear of tasks once they are placed. Never of one with a place that lacks something: a
-/// dockerd would crash on it, at every start.
-fn is_sent(task: &Task) -> bool {
+/// dockerd would crash on it, at every start. Nor of one that has yet to get its address in the
+/// node's slice, unless the agent knows it already.
+fn is_sent(store: &Store, task: &Task) -> bool {
     let has_all = |place: &NetworkAttachment| place.network.is_complete();
-    task.status.state >= TaskState::Assigned && task.networks.iter().all(has_all)
+    let waits = task.status.state == TaskState::Assigned && lacks_node_address(store, task);
+    task.status.state >= TaskState::Assigned && task.networks.iter().all(has_all) && !waits
 }
 
 /// Status and bookkeeping come from the agent itself; sending them back says nothing.

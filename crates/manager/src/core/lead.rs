@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use skep_control::{Dirty, WRITES_PER_ENTRY_MAX, Wakes, drive};
+use skep_control::{Dirty, WRITES_PER_ENTRY_MAX, Wakes, drive, network::NO_SLICE_MESSAGE};
 use skep_model::{NodeId, Rng, Task, TaskId, TaskState, TaskStatus, Timestamp};
 use skep_store::{Change, Object, Store, Transaction};
 
@@ -118,8 +118,10 @@ impl Lead {
                 .expect("an empty store takes a cluster");
             let node = (*bootstrap.node).clone();
             tx.create_node(node).expect("an empty store takes a node");
+            networks::ensure_node_network(tx, rng, bootstrap.node_pool);
             networks::ensure(tx, rng, true);
         } else {
+            networks::ensure_node_network(tx, rng, None);
             networks::ensure(tx, rng, false);
         }
         keys::ensure(tx, rng, vault);
@@ -200,6 +202,12 @@ impl Lead {
             (_, Some(Object::Cluster(_))) => (false, true),
             _ => (false, false),
         };
+        if let (Some(Object::Node(old)), Some(Object::Node(new))) = (&change.old, &change.new)
+            && new.status.message == NO_SLICE_MESSAGE
+            && old.status.message != NO_SLICE_MESSAGE
+        {
+            tracing::warn!(node.id = %new.id, "No slice of the node network is left for a node");
+        }
         self.roles.is_dirty |= is_role;
         self.are_certificates_dirty |= is_certificate;
     }

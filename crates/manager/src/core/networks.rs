@@ -54,7 +54,7 @@ pub(super) fn remove(tx: &mut Transaction, id: NetworkId) -> Result<Answer, Comm
             format!("network {id} not found"),
         ));
     };
-    let refusal = if network.spec.is_predefined() {
+    let refusal = if network.spec.is_predefined() || network.spec.is_node_network() {
         Some(format!(
             "network {id} ({}) is a swarm predefined network and cannot be removed",
             network.name()
@@ -93,6 +93,25 @@ pub(super) fn ensure(tx: &mut Transaction, rng: &mut Rng, is_new: bool) {
             // allocator then says so, and the cluster does without published ports.
             let _ = add(tx, rng, spec);
         }
+    }
+}
+
+/// Gives a cluster the network between its nodes, in the wanted pool if nothing is in its way. A
+/// swarm that was restored has none.
+pub(super) fn ensure_node_network(
+    tx: &mut Transaction,
+    rng: &mut Rng,
+    wanted: Option<ipnet::Ipv4Net>,
+) {
+    if tx.view().cluster().is_none() || tx.view().networks().node_network().is_some() {
+        return;
+    }
+    let Some(spec) = network::node_network(tx.view(), wanted) else {
+        tracing::warn!("No pool is left for the node network: published ports lead nowhere");
+        return;
+    };
+    if let Err(error) = add(tx, rng, spec) {
+        tracing::warn!(error = %error, "Node network not made: published ports lead nowhere");
     }
 }
 

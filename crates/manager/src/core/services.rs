@@ -117,7 +117,8 @@ fn check_name_is_free(tx: &Transaction, name: &str) -> Result<(), CommandError> 
     Err(CommandError::new(Code::AlreadyExists, message))
 }
 
-/// Networks are named by id, exist, and are not the one for published ports.
+/// Networks are named by id, exist, and are neither the one for published ports nor
+/// the one between nodes.
 fn check_networks(tx: &Transaction, spec: &ServiceSpec) -> Result<(), CommandError> {
     for wanted in spec.task.networks.iter().chain(&spec.networks) {
         let id = wanted.target.parse::<NetworkId>();
@@ -129,6 +130,13 @@ fn check_networks(tx: &Transaction, spec: &ServiceSpec) -> Result<(), CommandErr
         if network.spec.is_ingress {
             let message = format!(
                 "Service cannot be explicitly attached to the ingress network {:?}",
+                network.name()
+            );
+            return Err(CommandError::new(Code::InvalidArgument, message));
+        }
+        if network.spec.is_node_network() {
+            let message = format!(
+                "Service cannot be explicitly attached to the node network {:?}",
                 network.name()
             );
             return Err(CommandError::new(Code::InvalidArgument, message));

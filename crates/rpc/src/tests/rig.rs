@@ -124,6 +124,7 @@ impl Founder {
             data_path_port: 0,
             default_address_pool: Vec::new(),
             subnet_size: 0,
+            node_pool: None,
         };
         let mut node = Node::listen(Security::new(credentials).unwrap()).await;
         node.run(1, Start::New(new.into()));

@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use skep_control::network::{Allocation, allocate};
+use skep_control::network::{Allocation, allocate, node_network};
 use skep_model::{
     Cluster, Driver, IpamConfig, IpamOptions, Meta, Network, NetworkAttachment, NetworkId,
-    NetworkSpec, ServiceSpec, VXLAN_IDS_OPTION, validate,
+    NetworkSpec, ServiceSpec, VXLAN_IDS_OPTION, directory::Slice, validate,
 };
 
 use super::World;
@@ -77,6 +77,26 @@ impl World {
         String::new()
     }
 
+    /// As the manager does it for a new cluster, or for one that lacks it.
+    pub(super) fn create_node_network(&mut self, pool: Option<&str>) -> String {
+        let pool = pool.map(|pool| pool.parse().unwrap());
+        let Some(spec) = node_network(&self.store, pool) else {
+            return "no pool\n".to_owned();
+        };
+        let id = NetworkId::random(&mut self.rng);
+        let Allocation { driver_state, ipam } = allocate(&self.store, id, &spec).unwrap();
+        let network = Network {
+            id,
+            meta: Meta::default(),
+            spec,
+            driver_state: Some(driver_state),
+            ipam: Some(ipam),
+            is_pending_delete: false,
+        };
+        self.mark(|tx| tx.create_network(network).unwrap());
+        String::new()
+    }
+
     pub(super) fn remove_network(&mut self, name: &str) -> String {
         let id = self.store.networks().by_name(name).unwrap().id;
         self.mark(|tx| assert!(tx.remove_network(id)));
@@ -113,7 +133,10 @@ impl World {
             }
             for config in network.subnets() {
                 let subnet = config.subnet.unwrap();
-                let _ = write!(text, " {subnet} via {}", config.gateway.unwrap());
+                let _ = write!(text, " {subnet}");
+                if let Some(gateway) = config.gateway {
+                    let _ = write!(text, " via {gateway}");
+                }
             }
             text.push('\n');
         }
@@ -172,6 +195,23 @@ impl World {
             if let Some(node) = self.store.node(*id) {
                 let _ = writeln!(text, "{name}{}", places(&node.attachments));
             }
+        }
+        text
+    }
+
+    pub(super) fn show_slices(&self) -> String {
+        let mut text = String::new();
+        for (name, id) in &self.nodes {
+            let Some(node) = self.store.node(*id) else {
+                continue;
+            };
+            let _ = write!(text, "{name}");
+            if let Some(Slice { number, v4, v6 }) = node.slice() {
+                let _ = write!(text, " {number} {v4}");
+                let _ = write!(text, "{}", v6.map_or(String::new(), |v6| format!(" {v6}")));
+            }
+            let line = format!(" {}", node.status.message);
+            let _ = writeln!(text, "{}", line.trim_end());
         }
         text
     }

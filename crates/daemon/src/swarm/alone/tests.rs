@@ -20,6 +20,7 @@ fn bootstrap(seed: u64) -> Bootstrap {
         data_path_port: 0,
         default_address_pool: Vec::new(),
         subnet_size: 0,
+        node_pool: None,
     }
     .into()
 }

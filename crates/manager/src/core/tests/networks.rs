@@ -192,22 +192,7 @@ fn an_agent_is_sent_tasks_with_their_places() {
     let mut harness = Harness::with_agent();
     let id = harness.create_network(network("back", "")).unwrap();
     harness.run(on_network(create("web", 1), id)).unwrap();
-    let sent: Vec<Arc<Task>> = harness
-        .out
-        .iter()
-        .filter_map(|effect| match effect {
-            Effect::Send {
-                message: ToAgent::Assignments(message),
-                ..
-            } => Some(&message.changes),
-            _ => None,
-        })
-        .flatten()
-        .filter_map(|change| match change {
-            AssignmentChange::UpdateTask(task) => Some(Arc::clone(task)),
-            _ => None,
-        })
-        .collect();
+    let sent = harness.sent_tasks();
     let [task] = sent.as_slice() else {
         panic!("sent {} tasks", sent.len());
     };
@@ -220,37 +205,124 @@ fn an_agent_is_sent_tasks_with_their_places() {
     assert_eq!(endpoint.virtual_ips[0].addr, "10.0.1.2/24");
 }
 
+impl Harness {
+    /// The agent says what it is, anew.
+    fn register_with(&mut self, network_driver: &str) {
+        let node = self.core.store().node(self.node_id()).unwrap();
+        let mut description = node.description.clone().unwrap();
+        description.engine.plugins.push(Plugin {
+            kind: "Network".to_owned(),
+            name: network_driver.to_owned(),
+        });
+        let request = SessionRequest {
+            description,
+            session_id: None,
+        };
+        let message = FromAgent::Register {
+            node_id: self.node_id(),
+            addr: "192.0.2.1:1".to_owned(),
+            request: Box::new(request),
+        };
+        self.handle(Event::Agent {
+            connection: ConnectionId(2),
+            message,
+        });
+        self.settle();
+    }
+
+    /// The node's places, as the first session message after `from` says.
+    fn told_places(&self, from: usize) -> Vec<skep_model::NetworkAttachment> {
+        let told = self.out[from..].iter().find_map(|effect| match effect {
+            Effect::Send {
+                message: ToAgent::Session(message),
+                ..
+            } => message.node.as_ref().map(|node| node.attachments.clone()),
+            _ => None,
+        });
+        told.expect("a session message was sent")
+    }
+
+    fn sent_tasks(&self) -> Vec<Arc<Task>> {
+        let messages = self.out.iter().filter_map(|effect| match effect {
+            Effect::Send {
+                message: ToAgent::Assignments(message),
+                ..
+            } => Some(&message.changes),
+            _ => None,
+        });
+        let tasks = messages.flatten().filter_map(|change| match change {
+            AssignmentChange::UpdateTask(task) => Some(Arc::clone(task)),
+            _ => None,
+        });
+        tasks.collect()
+    }
+}
+
+#[test]
+fn a_node_of_skep_is_told_its_slice_at_once() {
+    let mut harness = Harness::with_agent();
+    let from = harness.out.len();
+    harness.register_with("skep");
+    let told = harness.told_places(from);
+    let [place] = told.as_slice() else {
+        panic!("told {} places", told.len());
+    };
+    assert_eq!(place.network.name(), "skep_gwbridge");
+    assert_eq!(place.addresses[0], "10.252.4.1/22".parse().unwrap());
+    assert_eq!(place.addresses[1].prefix_len(), 64);
+}
+
+#[test]
+fn a_task_is_sent_with_its_address_in_the_slice() {
+    let mut harness = Harness::with_agent();
+    harness.register_with("skep");
+    harness.run(publishing(create("web", 1), 8080)).unwrap();
+    let sent = harness.sent_tasks();
+    let [task] = sent.as_slice() else {
+        panic!("sent {} tasks", sent.len());
+    };
+    let addresses: Vec<_> = task.node_addresses().collect();
+    assert_eq!(addresses[0], "10.252.6.0/22".parse().unwrap());
+    assert_eq!(addresses.len(), 2);
+}
+
+#[test]
+fn the_node_network_is_nobodys_to_use_or_remove() {
+    let mut harness = Harness::leading();
+    let tables = harness.core.store().networks();
+    let id = tables.node_network().unwrap().id;
+    assert_eq!(
+        harness.refusal(Command::RemoveNetwork { id }),
+        format!("network {id} (skep_gwbridge) is a swarm predefined network and cannot be removed")
+    );
+    assert_eq!(
+        harness.refusal(on_network(create("web", 1), id)),
+        "Service cannot be explicitly attached to the node network \"skep_gwbridge\""
+    );
+    let mut second = network("second", "");
+    second.driver = Some(Driver {
+        name: "skep".to_owned(),
+        ..Driver::default()
+    });
+    assert_eq!(
+        harness.create_network(second).unwrap_err(),
+        "plugin skep not supported"
+    );
+    assert_eq!(
+        harness
+            .create_network(network("over", "10.252.0.0/16"))
+            .unwrap_err(),
+        "Pool overlaps with other one on this address space: 10.252.0.0/16 and 10.252.0.0/14 of \
+         network skep_gwbridge"
+    );
+}
+
 #[test]
 fn a_node_of_docker_is_told_where_it_balances_from() {
     let mut harness = Harness::with_agent();
-    let mut node = skep_model::Node::clone(harness.core.store().node(harness.node_id()).unwrap());
-    let description = node.description.as_mut().unwrap();
-    description.engine.plugins.push(Plugin {
-        kind: "Network".to_owned(),
-        name: "overlay".to_owned(),
-    });
-    let request = SessionRequest {
-        description: description.clone(),
-        session_id: None,
-    };
-    let message = FromAgent::Register {
-        node_id: node.id,
-        addr: "192.0.2.1:1".to_owned(),
-        request: Box::new(request),
-    };
-    harness.handle(Event::Agent {
-        connection: ConnectionId(2),
-        message,
-    });
-    harness.settle();
-    let told = harness.out.iter().rev().find_map(|effect| match effect {
-        Effect::Send {
-            message: ToAgent::Session(message),
-            ..
-        } => message.node.as_ref().map(|node| node.attachments.clone()),
-        _ => None,
-    });
-    let told = told.expect("a session message was sent");
+    let from = harness.out.len();
+    harness.register_with("overlay");
+    let told = harness.told_places(from);
     assert_eq!(told.len(), 1);
     assert_eq!(told[0].network.name(), "ingress");
     assert_eq!(told[0].addresses, ["10.0.0.2/24".parse().unwrap()]);
