@@ -2,6 +2,7 @@
 //!
 //! Design: `docs/design/engine.md`, `monitor.md` and `images.md` there. Knows nothing of the cluster beyond the task it is given.
 
+pub mod dataplane;
 pub mod engine;
 pub mod image;
 pub mod monitor;

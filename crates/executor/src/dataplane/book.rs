@@ -1,0 +1,346 @@
+//! From what the node was told and the containers it has to the value its data plane follows. Pure.
+//!
+//! Incremental: a change costs what it touches, not what there is. Every piece (an Ethernet
+//! address's remote, a service's share of load and names, a published port) is made by one function
+//! of all that is known; changes only say which pieces to make anew. So the value does not depend on
+//! the way it came about. Design: `docs/design/directory.md`.
+
+mod directory;
+mod mesh;
+mod network;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use skep_model::{
+    NetworkId, NodeId, TaskId,
+    directory::{Change, Key, Message, NodeEntry, Slice, TaskEntry},
+};
+use skep_network::plane::{Container, DataPath, Desired};
+
+use self::{
+    directory::{Directory, Owner, Touch},
+    mesh::MeshState,
+    network::NetworkState,
+};
+use super::container::{LocalContainer, NetworkFacts};
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Book {
+    own: NodeId,
+    bridge: String,
+    data_path: DataPath,
+    slice: Option<Slice>,
+    directory: Directory,
+    /// Index of the raft entry after which the directory was so; `None` before the first whole set.
+    index: Option<u64>,
+    /// Parts of a message whose last part is still to come, and whether it is a complete set.
+    parts: (bool, Vec<Change>),
+    containers: BTreeMap<String, LocalContainer>,
+    values: BTreeMap<String, Arc<Container>>,
+    /// Networks with a container of this node.
+    networks: BTreeMap<NetworkId, NetworkState>,
+    mesh: MeshState,
+    generation: u64,
+    is_stale: bool,
+}
+
+/// Which tasks can be reached, and how.
+#[derive(Debug, Clone, Copy)]
+struct Whereabouts<'a> {
+    own: NodeId,
+    nodes: &'a BTreeMap<NodeId, Arc<NodeEntry>>,
+}
+
+// === impl Whereabouts ===
+
+impl Whereabouts<'_> {
+    /// Where the tunnel to another node's task ends; `None` for own tasks and those out of reach.
+    fn tunnel_to(self, task: &TaskEntry) -> Option<IpAddr> {
+        let node = self.nodes.get(&task.node_id)?;
+        let is_there = node.id != self.own && !node.is_down;
+        node.data_path.filter(|_| is_there)
+    }
+
+    /// A node that takes itself for dead would cut off its own containers for nothing, so what is
+    /// said of the own node does not count.
+    fn is_reachable(self, task: &TaskEntry) -> bool {
+        task.node_id == self.own || self.tunnel_to(task).is_some()
+    }
+}
+
+// === impl Book ===
+
+impl Book {
+    /// A book about nothing, of the node `own` with the node network's `bridge`.
+    pub fn new(own: NodeId, bridge: &str, data_path: DataPath) -> Self {
+        Self {
+            own,
+            bridge: bridge.to_owned(),
+            data_path,
+            slice: None,
+            directory: Directory::default(),
+            index: None,
+            parts: (false, Vec::new()),
+            containers: BTreeMap::new(),
+            values: BTreeMap::new(),
+            networks: BTreeMap::new(),
+            mesh: MeshState::default(),
+            generation: 0,
+            is_stale: true,
+        }
+    }
+
+    /// Where tunnels of this node start.
+    pub fn set_data_path(&mut self, data_path: DataPath) {
+        self.is_stale |= self.data_path != data_path;
+        self.data_path = data_path;
+    }
+
+    /// This node's part of the node network, as its bridge has it.
+    pub fn set_slice(&mut self, slice: Option<Slice>) {
+        if self.slice != slice {
+            self.slice = slice;
+            self.mesh.reset(&self.directory);
+            self.is_stale = true;
+        }
+    }
+
+    /// Takes a message in. Nothing of it counts before its last part came, and a complete set
+    /// changes only what is otherwise than before.
+    pub fn take(&mut self, message: Message) {
+        if message.is_complete {
+            self.parts = (true, Vec::new());
+        }
+        self.parts.1.extend(message.changes);
+        if !message.is_last {
+            return;
+        }
+        let (is_complete, changes) = std::mem::take(&mut self.parts);
+        if is_complete {
+            let mut gone: BTreeSet<Key> = self.directory.keys().collect();
+            for change in &changes {
+                gone.remove(&change.key());
+            }
+            gone.into_iter()
+                .for_each(|key| self.apply(Change::Remove(key)));
+        }
+        changes.into_iter().for_each(|change| self.apply(change));
+        if is_complete || self.index.is_some() {
+            self.index = Some(message.index);
+        }
+    }
+
+    /// Index of the raft entry the directory is of; `None` while none was told in full.
+    pub fn index(&self) -> Option<u64> {
+        self.index
+    }
+
+    /// All the node was told, as one complete set.
+    pub fn directory(&self) -> Option<Message> {
+        let index = self.index?;
+        Some(self.directory.complete(index))
+    }
+
+    /// Whether the directory tells of a network.
+    pub fn knows(&self, network: &NetworkFacts) -> bool {
+        let id = network.network_id();
+        id.is_some_and(|id| self.directory.networks.contains_key(&id))
+    }
+
+    /// Whether others connect to a task by a virtual address, its names or a published port.
+    pub fn serves(&self, task: TaskId) -> bool {
+        let task = self.directory.tasks.get(&task);
+        let service = task.and_then(|task| task.service_id);
+        let service = service.and_then(|id| self.directory.services.get(&id));
+        service.is_some_and(|service| !service.ports.is_empty() || !service.networks.is_empty())
+    }
+
+    /// A name for a network's id, for people.
+    pub fn name_of(&self, network: &str) -> Option<&str> {
+        let network = self.networks.get(&network.parse().ok()?)?;
+        Some(network.name())
+    }
+
+    /// A container of this node, new or otherwise than before.
+    pub fn set_container(&mut self, id: &str, container: LocalContainer) {
+        let value = Container {
+            netns_path: container.netns_path.clone(),
+            attachments: container
+                .places
+                .iter()
+                .filter_map(|place| Some((place.network.id.clone(), place.to_plane()?)))
+                .collect(),
+            upstreams: container.upstreams.clone(),
+        };
+        self.values.insert(id.to_owned(), Arc::new(value));
+        let old = self.containers.insert(id.to_owned(), container.clone());
+        let places = old.into_iter().flat_map(|old| old.places);
+        let places = places.chain(container.places);
+        let networks: Vec<_> = places.map(|place| place.network).collect();
+        networks
+            .iter()
+            .for_each(|network| self.follow_containers(network));
+        self.is_stale = true;
+    }
+
+    /// A container of this node is gone.
+    pub fn remove_container(&mut self, id: &str) {
+        self.values.remove(id);
+        let Some(old) = self.containers.remove(id) else {
+            return;
+        };
+        for place in &old.places {
+            self.follow_containers(&place.network);
+        }
+        self.is_stale = true;
+    }
+
+    /// The containers of this node.
+    pub fn containers(&self) -> impl Iterator<Item = (&String, &LocalContainer)> {
+        self.containers.iter()
+    }
+
+    /// Whether there is a newer value than the last that was asked for.
+    pub fn is_stale(&self) -> bool {
+        self.is_stale
+    }
+
+    /// The value to follow now.
+    pub fn desired(&mut self) -> Desired {
+        if self.is_stale {
+            self.generation += 1;
+            self.is_stale = false;
+        }
+        let mut desired = Desired::new(self.generation, self.data_path);
+        let at = Whereabouts {
+            own: self.own,
+            nodes: &self.directory.nodes,
+        };
+        for (id, state) in &mut self.networks {
+            let overlay = state.overlay(&self.directory, at);
+            desired.networks.insert(id.to_string(), Arc::clone(overlay));
+        }
+        desired.containers = self.values.clone();
+        let slice = (self.bridge.as_str(), self.slice);
+        desired.mesh = self.mesh.mesh(&self.directory, at, slice);
+        desired
+    }
+
+    fn apply(&mut self, change: Change) {
+        let Some(touch) = self.directory.apply(change) else {
+            return;
+        };
+        self.is_stale = true;
+        match touch {
+            Touch::Network(id) => self.follow_facts(id),
+            Touch::Service(old, new) => {
+                let services = [old, new].into_iter().flatten();
+                for service in services {
+                    let owner = Owner::Service(service.id);
+                    for place in &service.networks {
+                        if let Some(network) = self.networks.get_mut(&place.network) {
+                            network.note_owner(owner);
+                        }
+                    }
+                    self.mesh.note_service(service.id);
+                }
+            }
+            Touch::Task(old, new) => self.follow_task(old.as_deref(), new.as_deref()),
+            Touch::Node(old, new) => self.follow_node(old.as_deref(), new.as_deref()),
+        }
+    }
+
+    fn follow_task(&mut self, old: Option<&TaskEntry>, new: Option<&TaskEntry>) {
+        for task in [old, new].into_iter().flatten() {
+            if let Some(service) = task.service_id {
+                self.mesh.note_service(service);
+            }
+        }
+        let places = [old, new]
+            .into_iter()
+            .flatten()
+            .flat_map(|task| &task.places);
+        let ids: BTreeSet<NetworkId> = places.map(|place| place.network).collect();
+        for id in ids {
+            if let Some(network) = self.networks.get_mut(&id) {
+                network.note_task(old, new);
+            }
+        }
+    }
+
+    fn follow_node(&mut self, old: Option<&NodeEntry>, new: Option<&NodeEntry>) {
+        self.mesh.note_nodes();
+        let reach =
+            |node: Option<&NodeEntry>| node.map(|node| (node.data_path, node.is_down, node.slice));
+        let Some(id) = old
+            .or(new)
+            .map(|node| node.id)
+            .filter(|_| reach(old) != reach(new))
+        else {
+            return;
+        };
+        for task in self.directory.tasks_on(id) {
+            if let Some(service) = task.service_id {
+                self.mesh.note_service(service);
+            }
+            for place in &task.places {
+                if let Some(network) = self.networks.get_mut(&place.network) {
+                    network.note_whereabouts(task);
+                }
+            }
+        }
+    }
+
+    /// A network was told of, or otherwise than before.
+    fn follow_facts(&mut self, id: NetworkId) {
+        let of_it = |place: &&super::container::Place| place.network.network_id() == Some(id);
+        let mut places = self
+            .containers
+            .values()
+            .flat_map(|container| &container.places);
+        if let Some(network) = places.find(of_it).map(|place| place.network.clone()) {
+            self.follow_containers(&network);
+        }
+    }
+
+    /// Containers of this node came to, or went from, a network. What the directory says of a network
+    /// goes before what a container brought.
+    fn follow_containers(&mut self, network: &NetworkFacts) {
+        let Some(id) = network.network_id() else {
+            return;
+        };
+        let places = self
+            .containers
+            .values()
+            .flat_map(|container| &container.places);
+        let places = places.filter(|place| place.network.id == network.id);
+        let own: BTreeSet<_> = places
+            .clone()
+            .filter_map(super::container::Place::mac)
+            .collect();
+        // Containers agree on a network; should they not, the answer must not depend on their order of arrival.
+        let Some(brought) = places.last().map(|place| &place.network) else {
+            self.networks.remove(&id);
+            return;
+        };
+        let told = self.directory.networks.get(&id);
+        let told = told.and_then(|network| NetworkFacts::of(network));
+        let facts = told.unwrap_or_else(|| brought.clone());
+        let known = self.networks.get(&id);
+        if known.is_none_or(|state| !state.has_facts(&facts)) {
+            let state = NetworkState::new(id, facts, &self.directory);
+            self.networks.insert(id, state);
+        }
+        if let Some(state) = self.networks.get_mut(&id) {
+            state.set_own(own);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

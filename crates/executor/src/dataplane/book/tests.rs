@@ -1,0 +1,551 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use skep_model::{
+    Driver, IpamConfig, IpamOptions, Network, NetworkSpec, PortConfig, Protocol, PublishMode, Rng,
+    ServiceId, VXLAN_IDS_OPTION,
+    directory::{Entry, ServiceEntry, ServicePlace, Standing, TaskPlace},
+    object::Meta,
+};
+use skep_network::{
+    Mac,
+    dns::{ServiceNames, TaskNames, Zone},
+    plane::{Health, Overlay, Remote, Service},
+};
+
+use super::*;
+use crate::dataplane::Place;
+
+const NETWORKS: u8 = 3;
+
+fn id<T>(kind: u64, number: u8, of: impl FnOnce(&mut Rng) -> T) -> T {
+    of(&mut Rng::from_seed(kind * 1000 + u64::from(number)))
+}
+
+fn network_id(number: u8) -> NetworkId {
+    id(1, number, NetworkId::random)
+}
+
+fn service_id(number: u8) -> ServiceId {
+    id(2, number, ServiceId::random)
+}
+
+fn task_id(number: u8) -> TaskId {
+    id(3, number, TaskId::random)
+}
+
+fn node_id(number: u8) -> NodeId {
+    id(4, number, NodeId::random)
+}
+
+/// Overlay `number`: 10.0.<number>.0/24, VXLAN id 4097 and up.
+fn network(number: u8) -> Arc<Network> {
+    let driver = Driver {
+        name: "overlay".to_owned(),
+        options: [(
+            VXLAN_IDS_OPTION.to_owned(),
+            (4097 + u32::from(number)).to_string(),
+        )]
+        .into(),
+    };
+    let mut spec = NetworkSpec::default();
+    spec.annotations.name = format!("net{number}");
+    let subnet = format!("10.0.{number}.0/24").parse().ok();
+    Arc::new(Network {
+        id: network_id(number),
+        meta: Meta::default(),
+        spec,
+        driver_state: Some(driver.clone()),
+        ipam: Some(IpamOptions {
+            driver: Some(driver),
+            configs: vec![IpamConfig {
+                subnet,
+                ..IpamConfig::default()
+            }],
+        }),
+        is_pending_delete: false,
+    })
+}
+
+fn ip(network: u8, host: u8) -> IpAddr {
+    [10, 0, network, host].into()
+}
+
+/// Node 0 is the own one.
+fn node(number: u8, has_path: bool, is_down: bool) -> Entry {
+    Entry::Node(Arc::new(NodeEntry {
+        id: node_id(number),
+        data_path: has_path.then(|| [192, 0, 2, 1 + number].into()),
+        addresses: vec![[192, 0, 2, 1 + number].into()],
+        slice: Some(slice(number)),
+        is_down,
+        tunnel_keys: Vec::new(),
+    }))
+}
+
+fn slice(number: u8) -> Slice {
+    Slice {
+        number: 1 + u16::from(number),
+        v4: format!("10.252.{}.1/22", 4 * (number + 1)).parse().unwrap(),
+        v6: None,
+    }
+}
+
+fn service(number: u8, networks: &[u8], has_vip: bool, port: u16) -> Entry {
+    let place = |&network: &u8| ServicePlace {
+        network: network_id(network),
+        vips: has_vip
+            .then(|| ip(network, 200 + number))
+            .into_iter()
+            .collect(),
+        aliases: vec!["shared".to_owned()],
+    };
+    let port = PortConfig {
+        name: String::new(),
+        protocol: Protocol::Tcp,
+        target_port: 80,
+        published_port: port,
+        publish_mode: PublishMode::Ingress,
+    };
+    Entry::Service(Arc::new(ServiceEntry {
+        id: service_id(number),
+        name: format!("svc{number}"),
+        networks: networks.iter().map(place).collect(),
+        ports: if port.published_port == 0 {
+            Vec::new()
+        } else {
+            vec![port]
+        },
+        is_local_first: false,
+        publish_address: None,
+    }))
+}
+
+fn task(number: u8, host: u8, of: u8, on: u8, networks: &[u8], standing: Standing) -> Entry {
+    let place = |&network: &u8| TaskPlace {
+        network: network_id(network),
+        addresses: vec![ip(network, host)],
+    };
+    Entry::Task(Arc::new(TaskEntry {
+        id: task_id(number),
+        service_id: (of > 0).then(|| service_id(of)),
+        slot: u64::from(number),
+        name: format!("svc{of}.{number}.x"),
+        container_id: format!("{number:064x}"),
+        node_id: node_id(on),
+        places: networks.iter().map(place).collect(),
+        node_addresses: vec![[10, 252, 4 * (on + 1) + 2, host].into()],
+        standing,
+    }))
+}
+
+fn container(networks: &[u8], host: u8) -> LocalContainer {
+    let place = |(index, &number): (usize, &u8)| Place {
+        network: NetworkFacts::of(&network(number)).unwrap(),
+        interface: format!("eth{}", index + 1),
+        addresses: vec![format!("10.0.{number}.{host}/24").parse().unwrap()],
+        aliases: Vec::new(),
+    };
+    LocalContainer {
+        netns_path: format!("/run/{host}").into(),
+        places: networks.iter().enumerate().map(place).collect(),
+        upstreams: Vec::new(),
+    }
+}
+
+fn message(index: u64, is_complete: bool, changes: Vec<Change>) -> Message {
+    Message {
+        index,
+        is_complete,
+        is_last: true,
+        changes,
+    }
+}
+
+fn book() -> Book {
+    let data_path = DataPath {
+        address: [192, 0, 2, 1].into(),
+        port: 4789,
+    };
+    let mut book = Book::new(node_id(0), "skep0", data_path);
+    book.set_slice(Some(slice(0)));
+    book
+}
+
+/// Something that happens to a node.
+#[derive(Debug, Clone)]
+enum Event {
+    Set(Entry),
+    Remove(Key),
+    Container(u8, LocalContainer),
+    NoContainer(u8),
+    Slice(bool),
+}
+
+fn networks() -> impl Strategy<Value = Vec<u8>> {
+    proptest::sample::subsequence((0..NETWORKS).collect::<Vec<_>>(), 0..=usize::from(NETWORKS))
+}
+
+fn standing() -> impl Strategy<Value = Standing> {
+    prop_oneof![
+        Just(Standing::Starting),
+        Just(Standing::Ready),
+        Just(Standing::Leaving)
+    ]
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let entry = prop_oneof![
+        2 => (0..NETWORKS).prop_map(|number| Entry::Network(network(number))),
+        2 => (0u8..4, any::<bool>(), any::<bool>()).prop_map(|(n, p, d)| node(n, p, d)),
+        3 => (1u8..4, networks(), any::<bool>(), 0u16..3)
+            .prop_map(|(number, networks, vip, port)| service(number, &networks, vip, port)),
+        8 => (1u8..9, 2u8..9, 0u8..4, 0u8..4, networks(), standing())
+            .prop_map(|(number, host, of, on, networks, s)| task(number, host, of, on, &networks, s)),
+    ];
+    let key = prop_oneof![
+        (0..NETWORKS).prop_map(|number| Key::Network(network_id(number))),
+        (0u8..4).prop_map(|number| Key::Node(node_id(number))),
+        (1u8..4).prop_map(|number| Key::Service(service_id(number))),
+        (1u8..9).prop_map(|number| Key::Task(task_id(number))),
+    ];
+    prop_oneof![
+        6 => entry.prop_map(Event::Set),
+        2 => key.prop_map(Event::Remove),
+        2 => (0u8..3, networks(), 2u8..9).prop_map(|(c, networks, host)| {
+            Event::Container(c, container(&networks, host))
+        }),
+        1 => (0u8..3).prop_map(Event::NoContainer),
+        1 => any::<bool>().prop_map(Event::Slice),
+    ]
+}
+
+/// All that happened, as it is now.
+#[derive(Default)]
+struct World {
+    entries: BTreeMap<Key, Entry>,
+    containers: BTreeMap<String, LocalContainer>,
+    has_slice: bool,
+}
+
+impl World {
+    fn tasks(&self) -> impl Iterator<Item = &TaskEntry> {
+        self.entries.values().filter_map(|entry| match entry {
+            Entry::Task(task) => Some(&**task),
+            Entry::Network(_) | Entry::Service(_) | Entry::Node(_) => None,
+        })
+    }
+
+    fn services(&self) -> impl Iterator<Item = &ServiceEntry> {
+        self.entries.values().filter_map(|entry| match entry {
+            Entry::Service(service) => Some(&**service),
+            Entry::Network(_) | Entry::Task(_) | Entry::Node(_) => None,
+        })
+    }
+
+    fn path_to(&self, node: NodeId) -> Option<IpAddr> {
+        match self.entries.get(&Key::Node(node)) {
+            Some(Entry::Node(node)) if !node.is_down => node.data_path,
+            _ => None,
+        }
+    }
+
+    fn is_reachable(&self, task: &TaskEntry) -> bool {
+        task.node_id == node_id(0) || self.path_to(task.node_id).is_some()
+    }
+
+    /// The plainest way from the world to the networks of the value.
+    fn overlay(&self, number: u8) -> Overlay {
+        let id = network_id(number);
+        let facts = NetworkFacts::of(&network(number)).unwrap();
+        let on = |task: &&TaskEntry| task.places.iter().any(|place| place.network == id);
+        let address = |task: &TaskEntry| {
+            let place = task.places.iter().find(|place| place.network == id);
+            place.unwrap().addresses[0]
+        };
+        let places = self
+            .containers
+            .values()
+            .flat_map(|container| &container.places);
+        let places = places.filter(|place| place.network.id == facts.id);
+        let own: Vec<Mac> = places.filter_map(Place::mac).collect();
+        let mut remotes = BTreeMap::new();
+        for task in self
+            .tasks()
+            .filter(on)
+            .filter(|task| task.node_id != node_id(0))
+        {
+            let mac = Mac::from_ip(address(task));
+            if let Some(node) = self.path_to(task.node_id).filter(|_| !own.contains(&mac)) {
+                let addresses = vec![address(task)];
+                remotes.insert(mac, Remote { node, addresses });
+            }
+        }
+        let mut zone = Zone::new(&facts.name, facts.subnets.clone());
+        let mut services = BTreeMap::new();
+        let names = |task: &TaskEntry| TaskNames {
+            names: vec![task.name.clone(), task.container_id[..12].to_owned()],
+            slot: Some(task.slot),
+            addresses: vec![address(task)],
+        };
+        let is_ready = |task: &&TaskEntry| task.standing == Standing::Ready;
+        for service in self.services() {
+            let Some(place) = service.networks.iter().find(|place| place.network == id) else {
+                continue;
+            };
+            let its =
+                |task: &&TaskEntry| task.service_id == Some(service.id) && self.is_reachable(task);
+            let called = ServiceNames {
+                name: service.name.clone(),
+                aliases: place.aliases.clone(),
+                vips: place.vips.clone(),
+                tasks: self
+                    .tasks()
+                    .filter(on)
+                    .filter(its)
+                    .filter(is_ready)
+                    .map(names)
+                    .collect(),
+                ports: Vec::new(),
+            };
+            zone.put(service.id.as_str(), &called);
+            let mut backends = BTreeMap::new();
+            for task in self.tasks().filter(on).filter(its) {
+                let best = |old: Option<Health>| match (task.standing, old) {
+                    (Standing::Ready, _) | (_, Some(Health::Ready)) => Some(Health::Ready),
+                    (Standing::Leaving, _) => Some(Health::Leaving),
+                    (Standing::Starting, old) => old,
+                };
+                let health = best(backends.get(&address(task)).copied());
+                backends.extend(health.map(|health| (address(task), health)));
+            }
+            if !place.vips.is_empty() {
+                let vips = place.vips.clone();
+                let service_value = Service { vips, backends };
+                services.insert(service.id.to_string(), Arc::new(service_value));
+            }
+        }
+        let is_alone = |task: &&TaskEntry| task.service_id.is_none() && self.is_reachable(task);
+        for task in self.tasks().filter(on).filter(is_alone).filter(is_ready) {
+            let tasks = vec![names(task)];
+            let alone = ServiceNames {
+                tasks,
+                ..ServiceNames::default()
+            };
+            zone.put(task.id.as_str(), &alone);
+        }
+        Overlay {
+            remotes,
+            services,
+            names: Arc::new(zone),
+            ..network_value(&facts)
+        }
+    }
+
+    /// The plainest way to the value, but for the mesh.
+    fn networks(&self) -> BTreeMap<String, Arc<Overlay>> {
+        let has_container = |number: &u8| {
+            let mut places = self
+                .containers
+                .values()
+                .flat_map(|container| &container.places);
+            places.any(|place| place.network.id == network_id(*number).as_str())
+        };
+        let numbers = (0..NETWORKS).filter(has_container);
+        let overlay = |number| {
+            (
+                network_id(number).to_string(),
+                Arc::new(self.overlay(number)),
+            )
+        };
+        numbers.map(overlay).collect()
+    }
+
+    /// A book that was told everything at once.
+    fn fresh(&self) -> Book {
+        let mut book = book();
+        book.set_slice(self.has_slice.then(|| slice(0)));
+        for (id, container) in &self.containers {
+            book.set_container(id, container.clone());
+        }
+        let changes = self.entries.values().cloned().map(Change::Set).collect();
+        book.take(message(1, true, changes));
+        book
+    }
+}
+
+fn network_value(facts: &NetworkFacts) -> Overlay {
+    Overlay {
+        vni: facts.vni,
+        mtu: facts.mtu,
+        subnets: facts.subnets.clone(),
+        remotes: BTreeMap::new(),
+        services: BTreeMap::new(),
+        names: Arc::new(Zone::new(&facts.name, facts.subnets.clone())),
+    }
+}
+
+fn perform(event: Event, world: &mut World, book: &mut Book, index: u64) {
+    match event {
+        Event::Set(entry) => {
+            world.entries.insert(entry.key(), entry.clone());
+            book.take(message(index, false, vec![Change::Set(entry)]));
+        }
+        Event::Remove(key) => {
+            world.entries.remove(&key);
+            book.take(message(index, false, vec![Change::Remove(key)]));
+        }
+        Event::Container(number, container) => {
+            let id = format!("c{number}");
+            book.set_container(&id, container.clone());
+            world.containers.insert(id, container);
+        }
+        Event::NoContainer(number) => {
+            let id = format!("c{number}");
+            book.remove_container(&id);
+            world.containers.remove(&id);
+        }
+        Event::Slice(has_slice) => {
+            book.set_slice(has_slice.then(|| slice(0)));
+            world.has_slice = has_slice;
+        }
+    }
+}
+
+proptest! {
+    /// Whatever happens in whatever order, the value is that of the world as it is.
+    #[test]
+    fn the_way_to_a_value_does_not_matter(
+        events in proptest::collection::vec((event(), any::<bool>()), 1..60),
+    ) {
+        let (mut world, mut book) = (World { has_slice: true, ..World::default() }, book());
+        book.take(message(1, true, Vec::new()));
+        for (index, (event, asks)) in (2..).zip(events) {
+            perform(event, &mut world, &mut book, index);
+            if asks {
+                let value = book.desired();
+                prop_assert_eq!(&value.networks, &world.networks());
+                let fresh = world.fresh().desired();
+                prop_assert_eq!(&value.mesh, &fresh.mesh);
+                prop_assert_eq!(&value.containers, &fresh.containers);
+                prop_assert!(!book.is_stale());
+            }
+        }
+    }
+
+    /// A complete set that says what is known already changes nothing, and shares all memory.
+    #[test]
+    fn a_complete_set_changes_only_what_is_otherwise(
+        events in proptest::collection::vec(event(), 1..40),
+    ) {
+        let (mut world, mut book) = (World { has_slice: true, ..World::default() }, book());
+        book.take(message(1, true, Vec::new()));
+        for event in events {
+            perform(event, &mut world, &mut book, 2);
+        }
+        let before = book.desired();
+        let told = book.directory().unwrap();
+        book.take(told);
+        prop_assert!(!book.is_stale());
+        let after = book.desired();
+        prop_assert_eq!(before.generation, after.generation);
+        for (id, network) in &before.networks {
+            prop_assert!(Arc::ptr_eq(network, &after.networks[id]));
+        }
+    }
+}
+
+#[test]
+fn parts_of_a_message_count_when_all_have_come() {
+    let mut book = book();
+    book.set_container("c", container(&[1], 2));
+    let set = |entry| vec![Change::Set(entry)];
+    let first = message(7, true, set(node(1, true, false)));
+    book.take(Message {
+        is_last: false,
+        ..first
+    });
+    let tasks = set(task(1, 9, 1, 1, &[1], Standing::Ready));
+    book.take(Message {
+        is_last: false,
+        ..message(7, false, tasks.clone())
+    });
+    assert_eq!(book.index(), None);
+    assert!(
+        book.desired()
+            .networks
+            .values()
+            .all(|network| network.remotes.is_empty())
+    );
+    // The stream broke; the next one begins again.
+    book.take(message(8, true, set(node(1, true, false))));
+    assert_eq!(book.index(), Some(8));
+    assert!(
+        book.desired()
+            .networks
+            .values()
+            .all(|network| network.remotes.is_empty())
+    );
+    book.take(message(9, false, tasks));
+    assert_eq!(
+        book.desired().networks[network_id(1).as_str()]
+            .remotes
+            .len(),
+        1
+    );
+}
+
+#[test]
+fn published_ports_lead_to_ready_tasks_of_nodes_that_are_up() {
+    let mut book = book();
+    let set = |entries: Vec<Entry>| entries.into_iter().map(Change::Set).collect();
+    book.take(message(
+        1,
+        true,
+        set(vec![
+            node(0, true, true),
+            node(1, true, false),
+            node(2, true, true),
+            service(1, &[], false, 8080),
+            task(1, 2, 1, 0, &[], Standing::Ready),
+            task(2, 2, 1, 1, &[], Standing::Leaving),
+            task(3, 2, 1, 2, &[], Standing::Ready),
+            task(4, 3, 1, 1, &[], Standing::Starting),
+        ]),
+    ));
+    let mesh = book.desired().mesh.unwrap();
+    let ports: Vec<_> = mesh
+        .ports
+        .iter()
+        .map(|(port, to)| (port.port, to.clone()))
+        .collect();
+    let wanted = BTreeMap::from([
+        ("10.252.6.2:80".parse().unwrap(), Health::Ready),
+        ("10.252.10.2:80".parse().unwrap(), Health::Leaving),
+    ]);
+    assert_eq!(ports, [(8080, wanted)]);
+    // A node that is down keeps its way back.
+    assert_eq!(mesh.peers.keys().copied().collect::<Vec<_>>(), [2, 3]);
+    assert!(book.serves(task_id(1)));
+    assert!(!book.serves(task_id(9)));
+    assert_eq!(book.desired().check(), []);
+}
+
+#[test]
+fn what_the_directory_says_of_a_network_goes_before_what_a_task_brought() {
+    let mut book = book();
+    let mut own = container(&[1], 2);
+    own.places[0].network.vni = 9999;
+    let facts = own.places[0].network.clone();
+    book.set_container("c", own);
+    assert!(!book.knows(&facts));
+    assert_eq!(book.desired().networks[&facts.id].vni, 9999);
+    book.take(message(
+        1,
+        true,
+        vec![Change::Set(Entry::Network(network(1)))],
+    ));
+    assert!(book.knows(&facts));
+    assert_eq!(book.desired().networks[&facts.id].vni, 4098);
+    assert_eq!(book.name_of(&facts.id), Some("net1"));
+}
