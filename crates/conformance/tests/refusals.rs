@@ -27,7 +27,7 @@ fn malformed_and_unsupported_requests_are_refused_with_reasons() {
         ("--dns 192.0.2.1", "DNSConfig"),
         ("--host a:192.0.2.1", "Hosts"),
         ("--log-driver syslog", "LogDriver"),
-        ("--publish 8080:80", "ngress"),
+        ("--label skep.drain=soon", "skep.drain"),
         ("--network other", "other"),
         ("--hostname h-{{.Task.Slot}}", "Hostname"),
     ] {

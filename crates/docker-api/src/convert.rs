@@ -22,7 +22,7 @@ use skep_model::{Annotations, Driver, Meta, Timestamp};
 
 pub(crate) use self::{
     cluster::{init_request, join_request, local_info, merge_cluster_spec, swarm, update_base},
-    network::SWARM_SCOPE,
+    network::{Member, SWARM_SCOPE, check_ipam, containers, peers, services},
     node::merge_node_spec,
     service::{insert_defaults, service_spec},
     unsupported::check_network,

@@ -80,7 +80,8 @@ pub fn service_update(old: &ServiceSpec, new: &ServiceSpec) -> Vec<Problem> {
     found.0
 }
 
-/// Ports of `spec` that other services hold; `own` is the service being updated.
+/// Ports of `spec` that other services hold; `own` is the service being updated. Services that are
+/// published on different addresses do not meet.
 pub fn port_conflicts<'a>(
     spec: &ServiceSpec,
     own: Option<ServiceId>,
@@ -92,8 +93,10 @@ pub fn port_conflicts<'a>(
         return found.0;
     }
     for service in services.filter(|service| Some(service.id) != own) {
+        let is_elsewhere = ServicePolicy::are_apart(&spec.annotations, &service.spec.annotations);
         let allocated = service.endpoint.iter().flat_map(|e| &e.ports);
-        for held in published(service.spec.endpoint.as_ref()).chain(allocated) {
+        let held = published(service.spec.endpoint.as_ref()).chain(allocated);
+        for held in held.filter(|_| !is_elsewhere) {
             check_port_is_free(&wanted, held, service, &mut found);
         }
     }

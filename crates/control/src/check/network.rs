@@ -10,8 +10,8 @@ use std::{
 
 use ipnet::IpNet;
 use skep_model::{
-    NetworkAttachment, NetworkId, NodeId, Protocol, PublishMode, Service, ServiceId, Task, TaskId,
-    TaskState,
+    NetworkAttachment, NetworkId, NodeId, Protocol, PublishMode, Service, Task, TaskId, TaskState,
+    reserved::service::ServicePolicy,
 };
 use skep_store::{Holder, Store};
 
@@ -179,25 +179,31 @@ fn check_addresses(view: &Store, found: &mut Vec<NetworkViolation>) {
 
 /// An ingress port is taken on every node, so nobody else may publish it in any way.
 fn check_ports(view: &Store, found: &mut Vec<NetworkViolation>) {
-    let mut taken: BTreeMap<(Protocol, u16), Vec<(ServiceId, PublishMode)>> = BTreeMap::new();
-    let services: Vec<&Service> = view.services().map(|service| &**service).collect();
-    for service in services {
+    let mut taken: BTreeMap<(Protocol, u16), Vec<(&Service, PublishMode)>> = BTreeMap::new();
+    for service in view.services() {
         let ports = service.endpoint.iter().flat_map(|endpoint| &endpoint.ports);
         for port in ports.filter(|port| port.published_port != 0) {
             let holders = taken
                 .entry((port.protocol, port.published_port))
                 .or_default();
-            holders.push((service.id, port.publish_mode));
+            holders.push((&**service, port.publish_mode));
         }
     }
     for ((protocol, port), holders) in taken {
-        let has_ingress = holders
-            .iter()
-            .any(|(_, mode)| *mode == PublishMode::Ingress);
-        if has_ingress && holders.len() > 1 {
+        if are_shared(&holders) {
             found.push(NetworkViolation::SharedPort { protocol, port });
         }
     }
+}
+
+/// Whether two of these cannot both have the port.
+fn are_shared(holders: &[(&Service, PublishMode)]) -> bool {
+    let has_ingress = holders
+        .iter()
+        .any(|(_, mode)| *mode == PublishMode::Ingress);
+    let annotations = |index: usize| &holders[index].0.spec.annotations;
+    let mut pairs = (1..holders.len()).flat_map(|b| (0..b).map(move |a| (a, b)));
+    has_ingress && pairs.any(|(a, b)| !ServicePolicy::are_apart(annotations(a), annotations(b)))
 }
 
 fn check_vxlan_ids(view: &Store, found: &mut Vec<NetworkViolation>) {

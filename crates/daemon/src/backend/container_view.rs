@@ -212,7 +212,7 @@ fn container_network(record: &Record, network: &NetworkRecord) -> ContainerNetwo
         ip: address.map(|address| address.addr()),
         prefix_length: address.map_or(0, |address| address.prefix_len()),
         mac: network.mac.clone(),
-        aliases: Vec::new(),
+        ..ContainerNetwork::default()
     }
 }
 

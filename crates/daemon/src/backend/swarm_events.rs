@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use skep_docker_api::event::{Event, EventScope};
 use skep_manager::group::Group;
 use skep_model::{
-    Availability, ManagerStatus, Node, NodeId, NodeState, Reachability, Role, Service, ServiceMode,
-    Timestamp, UpdateState,
+    Availability, ManagerStatus, Network, Node, NodeId, NodeState, Reachability, Role, Service,
+    ServiceMode, Timestamp, UpdateState,
 };
 use skep_store::{Change, Object, Store};
 
@@ -36,8 +36,19 @@ pub(crate) fn event(change: &Change, now: Timestamp) -> Option<Event> {
             time: now,
             ..node("remove", old, BTreeMap::new())
         }),
+        (None, Some(Object::Network(new))) => network("create", new, new.meta.created_at),
+        (Some(Object::Network(old)), None) => network("remove", old, now),
         _ => None,
     }
+}
+
+/// The node network is none of the users'.
+fn network(action: &str, network: &Network, time: Timestamp) -> Option<Event> {
+    if network.spec.is_node_network() {
+        return None;
+    }
+    let actor = (network.id.to_string(), network.name());
+    Some(swarm_event("network", action, actor, BTreeMap::new(), time))
 }
 
 fn service(action: &str, service: &Service, attributes: BTreeMap<String, String>) -> Event {

@@ -100,7 +100,7 @@ impl SystemBackend for System {
                 .unwrap_or_default(),
             insecure_registries: config.insecure_registries.clone(),
             volume_drivers: names(&["local"]),
-            network_drivers: names(&["bridge", "host", "null"]),
+            network_drivers: names(&["bridge", "host", "null", "overlay"]),
             log_drivers: names(&["json-file", "none"]),
             has_memory_limit: true,
             has_swap_limit: true,

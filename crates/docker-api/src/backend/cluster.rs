@@ -78,12 +78,6 @@ pub trait ClusterBackend: Send + Sync + 'static {
     /// Removes a service and its tasks.
     async fn remove_service(&self, id: ServiceId) -> Result<()>;
 
-    /// Whether nodes attach tasks to overlay networks and carry published ports in the routing mesh.
-    /// While they do not, the API refuses networks, services on networks and ingress ports by name.
-    fn has_networks(&self) -> bool {
-        false
-    }
-
     /// Creates a network. The spec is converted but not validated beyond single fields. Addresses
     /// that overlap or are used up: [`ErrorKind::InvalidArgument`] with the reason.
     ///

@@ -298,16 +298,24 @@ pub struct ContainerNetwork {
     pub network_id: String,
     /// Endpoint id.
     pub endpoint_id: String,
-    /// Gateway.
+    /// Gateway in IPv4.
     pub gateway: Option<IpAddr>,
-    /// Own address.
+    /// Own address in IPv4.
     pub ip: Option<IpAddr>,
     /// Its prefix length.
     pub prefix_length: u8,
+    /// Gateway in IPv6.
+    pub gateway6: Option<IpAddr>,
+    /// Own address in IPv6.
+    pub ip6: Option<IpAddr>,
+    /// Its prefix length.
+    pub prefix_length6: u8,
     /// Link address, `02:42:…`.
     pub mac: String,
     /// Extra names.
     pub aliases: Vec<String>,
+    /// All names that others on the network find it by.
+    pub dns_names: Vec<String>,
 }
 
 /// What `top` shows.

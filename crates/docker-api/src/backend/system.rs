@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use async_trait::async_trait;
-use skep_model::Timestamp;
+use skep_model::{Timestamp, directory::Entry};
 
 use crate::error::Result;
 
@@ -18,6 +18,12 @@ pub trait SystemBackend: Send + Sync + 'static {
 
     /// Networks of this node, at least `bridge`, `host` and `none`.
     async fn networks(&self) -> Result<Vec<NetworkDetail>>;
+
+    /// What this node's data plane was told: the cluster's networks that its containers are on, and
+    /// what else is there. Empty outside of clusters.
+    async fn directory(&self) -> Result<Vec<Entry>> {
+        Ok(Vec::new())
+    }
 }
 
 /// What `docker version` and `docker info` show of the node.

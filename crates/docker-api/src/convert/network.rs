@@ -1,10 +1,18 @@
 //! Networks.
 
-use std::{collections::BTreeMap, str::FromStr};
+mod ipam;
+mod members;
+
+use std::collections::BTreeMap;
 
 use skep_model::{
-    AddressFamily, Annotations, DEFAULT_IPAM_DRIVER, Driver, IpamConfig, IpamOptions, Network,
-    NetworkAttachment, NetworkAttachmentConfig, NetworkSpec,
+    Annotations, DEFAULT_IPAM_DRIVER, Driver, IpamConfig, IpamOptions, Network, NetworkAttachment,
+    NetworkAttachmentConfig, NetworkSpec,
+};
+
+pub(crate) use self::{
+    ipam::check_ipam,
+    members::{Member, containers, peers, services},
 };
 
 use crate::{
@@ -45,9 +53,11 @@ impl From<NetworkDetail> for dto::Network {
             ingress: false,
             config_from: dto::ConfigReference::default(),
             config_only: false,
-            containers: Some(Map::new()),
+            containers: Some(BTreeMap::new()),
             options: Some(network.options),
             labels: Some(network.labels),
+            peers: Vec::new(),
+            services: BTreeMap::new(),
         }
     }
 }
@@ -84,6 +94,8 @@ impl From<&Network> for dto::Network {
             containers: None,
             options: state.and_then(|state| unless_empty(&state.options)),
             labels: unless_empty(&spec.annotations.labels),
+            peers: Vec::new(),
+            services: BTreeMap::new(),
         }
     }
 }
@@ -183,45 +195,6 @@ impl TryFrom<dto::CreateNetwork> for NetworkSpec {
     }
 }
 
-impl TryFrom<dto::Ipam> for IpamOptions {
-    type Error = ApiError;
-
-    fn try_from(ipam: dto::Ipam) -> Result<Self> {
-        let name = match ipam.driver.as_str() {
-            "" => DEFAULT_IPAM_DRIVER.to_owned(),
-            _ => ipam.driver,
-        };
-        let configs = ipam.config.unwrap_or_default().into_iter();
-        Ok(Self {
-            driver: Some(Driver {
-                name,
-                options: ipam.options.unwrap_or_default(),
-            }),
-            configs: configs.map(TryInto::try_into).collect::<Result<_>>()?,
-        })
-    }
-}
-
-impl TryFrom<dto::IpamConfig> for IpamConfig {
-    type Error = ApiError;
-
-    fn try_from(config: dto::IpamConfig) -> Result<Self> {
-        let reserved = config.auxiliary_addresses.iter().map(|(name, text)| {
-            let ip = text
-                .parse()
-                .map_err(|_| malformed("auxiliary address", text))?;
-            Ok((name.clone(), ip))
-        });
-        Ok(Self {
-            family: AddressFamily::Unknown,
-            subnet: parse("subnet", &config.subnet)?,
-            range: parse("range", &config.ip_range)?,
-            gateway: parse("gateway", &config.gateway)?,
-            reserved: reserved.collect::<Result<BTreeMap<_, _>>>()?,
-        })
-    }
-}
-
 impl From<&NetworkAttachmentConfig> for dto::AttachmentConfig {
     fn from(config: &NetworkAttachmentConfig) -> Self {
         Self {
@@ -249,19 +222,4 @@ fn unless_empty(map: &Map) -> Option<Map> {
 
 fn text<T: ToString>(value: Option<&T>) -> String {
     value.map(T::to_string).unwrap_or_default()
-}
-
-/// A value that may be absent; empty text is none.
-fn parse<T: FromStr>(what: &str, text: &str) -> Result<Option<T>> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    text.parse().map(Some).map_err(|_| malformed(what, text))
-}
-
-/// As the leader would say it.
-fn malformed(what: &str, text: &str) -> ApiError {
-    ApiError::invalid(format!(
-        "rpc error: code = InvalidArgument desc = ipam configuration: invalid {what} {text}"
-    ))
 }

@@ -2,7 +2,7 @@
 
 use skep_model::{
     Annotations, Availability, ManagerStatus, Node, NodeDescription, NodeSpec, NodeState,
-    NodeTlsInfo, Reachability, Role,
+    NodeTlsInfo, Reachability, Role, reserved::engine::operator_labels,
 };
 
 use crate::{
@@ -101,7 +101,10 @@ impl From<&NodeDescription> for dto::NodeDescription {
             resources: resources(&description.resources),
             engine: dto::EngineDescription {
                 engine_version: engine.engine_version.clone(),
-                labels: engine.labels.clone(),
+                // What nodes of Skep tell each other is none of the operator's labels.
+                labels: operator_labels(&engine.labels)
+                    .map(|(key, value)| (key.clone(), value.clone()))
+                    .collect(),
                 plugins: plugins.collect(),
             },
             tls_info: description

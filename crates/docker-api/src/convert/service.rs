@@ -55,15 +55,10 @@ impl From<&ServiceSpec> for dto::ServiceSpec {
     }
 }
 
-/// Reads the spec a client of `version` sent. Refuses what no node could honour, all at once;
-/// `has_networks` says that nodes have overlay networks and the routing mesh.
-pub(crate) fn service_spec(
-    mut spec: dto::ServiceSpec,
-    version: ApiVersion,
-    has_networks: bool,
-) -> Result<ServiceSpec> {
+/// Reads the spec a client of `version` sent. Refuses what no node could honour, all at once.
+pub(crate) fn service_spec(mut spec: dto::ServiceSpec, version: ApiVersion) -> Result<ServiceSpec> {
     drop_newer_fields(&mut spec, version);
-    unsupported::check(&spec, has_networks)?;
+    unsupported::check(&spec)?;
     let networks = spec.networks.into_iter().map(Into::into).collect();
     let endpoint = spec.endpoint_spec.map(TryInto::try_into).transpose()?;
     Ok(ServiceSpec {

@@ -301,7 +301,7 @@ proptest! {
     #[test]
     fn a_service_spec_reads_back(spec in service()) {
         let dto: dto::service::ServiceSpec = through_json(&dto::service::ServiceSpec::from(&spec));
-        prop_assert_eq!(service_spec(dto, VERSION_MAX, true).expect("supported"), spec);
+        prop_assert_eq!(service_spec(dto, VERSION_MAX).expect("supported"), spec);
     }
 
     #[test]
@@ -357,7 +357,7 @@ fn fields_newer_than_the_client_are_ignored() {
         "Mode":{"GlobalJob":{}}}"#;
     let read = |minor| {
         let dto = serde_json::from_str(json).expect("valid");
-        service_spec(dto, ApiVersion(1, minor), false)
+        service_spec(dto, ApiVersion(1, minor))
     };
     let old = read(30).expect("the job mode is unknown then");
     assert_eq!(old.mode, ServiceMode::default());

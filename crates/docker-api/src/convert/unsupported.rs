@@ -7,48 +7,30 @@ use crate::{
         container_spec::{ContainerSpec, Privileges},
         mount::Mount,
         network::CreateNetwork,
-        service::{EndpointSpec, ServiceSpec},
+        service::ServiceSpec,
         task::TaskSpec,
     },
     error::{ApiError, Result},
 };
 
 /// Refuses `spec` when it asks for something not supported, naming every such field by its path.
-/// `has_networks`: nodes have overlay networks and the routing mesh.
-pub(super) fn check(spec: &ServiceSpec, has_networks: bool) -> Result<()> {
+pub(super) fn check(spec: &ServiceSpec) -> Result<()> {
     let mut found = Found::default();
-    found.when(!has_networks && !spec.networks.is_empty(), "Networks");
     found.when(spec.mode.replicated_job.is_some(), "Mode.ReplicatedJob");
     found.when(spec.mode.global_job.is_some(), "Mode.GlobalJob");
-    template(&spec.task_template, has_networks, &mut found);
-    if let Some(endpoint) = spec.endpoint_spec.as_ref().filter(|_| !has_networks) {
-        ports(endpoint, &mut found);
-    }
+    template(&spec.task_template, &mut found);
     found.refuse()
 }
 
 /// Refuses a network no node could have.
-pub(crate) fn check_network(
-    create: &CreateNetwork,
-    is_clusters: bool,
-    has_networks: bool,
-) -> Result<()> {
+pub(crate) fn check_network(create: &CreateNetwork) -> Result<()> {
     let mut found = Found::default();
-    let driver = match create.driver.as_str() {
-        "" if is_clusters => OVERLAY_DRIVER,
-        "" => "bridge",
-        driver => driver,
-    };
-    if !(has_networks && is_clusters) || driver != OVERLAY_DRIVER {
-        found.when(true, format!("Driver={driver}"));
-    }
+    let driver = create.driver_name();
+    found.when(driver != OVERLAY_DRIVER, format!("Driver={driver}"));
     found.when(create.config_only, "ConfigOnly");
-    found.when(create.has_ipv4 == Some(false), "EnableIPv4=false");
     let has_option = |name: &str| {
-        create
-            .options
-            .iter()
-            .any(|options| options.contains_key(name))
+        let mut options = create.options.iter();
+        options.any(|options| options.contains_key(name))
     };
     found.when(has_option("encrypted"), "Options.encrypted");
     let config_from = create.config_from.as_ref();
@@ -81,7 +63,7 @@ impl Found {
     }
 }
 
-fn template(spec: &TaskSpec, has_networks: bool, found: &mut Found) {
+fn template(spec: &TaskSpec, found: &mut Found) {
     found.when(spec.runtime == "plugin", "TaskTemplate.Runtime=plugin");
     found.when(
         spec.runtime == "attachment",
@@ -92,8 +74,6 @@ fn template(spec: &TaskSpec, has_networks: bool, found: &mut Found) {
         spec.network_attachment_spec.is_some(),
         "TaskTemplate.NetworkAttachmentSpec",
     );
-    let has_places = !spec.networks.is_empty();
-    found.when(!has_networks && has_places, "TaskTemplate.Networks");
     let reservations = spec
         .resources
         .as_ref()
@@ -192,14 +172,5 @@ fn mount(mount: &Mount, path: &str, found: &mut Found) {
         let is_local = ["", "local"].contains(&driver.name.as_str());
         found.when(!is_local, format!("{path}.Name={}", driver.name));
         found.when(!driver.options.is_empty(), format!("{path}.Options"));
-    }
-}
-
-fn ports(spec: &EndpointSpec, found: &mut Found) {
-    for (index, port) in spec.ports.iter().enumerate() {
-        found.when(
-            ["", "ingress"].contains(&port.publish_mode.as_str()),
-            format!("EndpointSpec.Ports[{index}].PublishMode=ingress (use mode=host)"),
-        );
     }
 }

@@ -153,10 +153,7 @@ pub(crate) struct EndpointSettings {
 
 impl From<ContainerNetwork> for EndpointSettings {
     fn from(network: ContainerNetwork) -> Self {
-        let v4 = |ip: Option<IpAddr>| ip.filter(IpAddr::is_ipv4);
-        let v6 = |ip: Option<IpAddr>| ip.filter(IpAddr::is_ipv6);
         let text = |ip: Option<IpAddr>| ip.map(|ip| ip.to_string()).unwrap_or_default();
-        let prefix = |is_set: bool| if is_set { network.prefix_length } else { 0 };
         Self {
             ipam_config: None,
             links: None,
@@ -166,13 +163,13 @@ impl From<ContainerNetwork> for EndpointSettings {
             gw_priority: 0,
             network_id: network.network_id,
             endpoint_id: network.endpoint_id,
-            gateway: text(v4(network.gateway)),
-            ip_address: text(v4(network.ip)),
-            ip_prefix_len: prefix(v4(network.ip).is_some()),
-            ipv6_gateway: text(v6(network.gateway)),
-            global_ipv6_address: text(v6(network.ip)),
-            global_ipv6_prefix_len: prefix(v6(network.ip).is_some()),
-            dns_names: None,
+            gateway: text(network.gateway),
+            ip_address: text(network.ip),
+            ip_prefix_len: network.prefix_length,
+            ipv6_gateway: text(network.gateway6),
+            global_ipv6_address: text(network.ip6),
+            global_ipv6_prefix_len: network.prefix_length6,
+            dns_names: (!network.dns_names.is_empty()).then_some(network.dns_names),
         }
     }
 }

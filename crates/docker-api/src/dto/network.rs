@@ -29,10 +29,61 @@ pub(crate) struct Network {
     pub(crate) ingress: bool,
     pub(crate) config_from: ConfigReference,
     pub(crate) config_only: bool,
-    /// `null` for networks of the cluster: no node knows all of their containers.
-    pub(crate) containers: Option<Map>,
+    /// Those of this node; `null` for networks of the cluster that this node is no part of.
+    pub(crate) containers: Option<BTreeMap<String, EndpointResource>>,
     pub(crate) options: Option<Map>,
     pub(crate) labels: Option<Map>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) peers: Vec<PeerInfo>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) services: BTreeMap<String, ServiceInfo>,
+}
+
+/// A container's place on a network.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct EndpointResource {
+    pub(crate) name: String,
+    #[serde(rename = "EndpointID")]
+    pub(crate) endpoint_id: String,
+    pub(crate) mac_address: String,
+    #[serde(rename = "IPv4Address")]
+    pub(crate) ipv4_address: String,
+    #[serde(rename = "IPv6Address")]
+    pub(crate) ipv6_address: String,
+}
+
+/// A node that is part of a network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct PeerInfo {
+    pub(crate) name: String,
+    #[serde(rename = "IP")]
+    pub(crate) ip: String,
+}
+
+/// A service on a network.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct ServiceInfo {
+    #[serde(rename = "VIP")]
+    pub(crate) vip: String,
+    pub(crate) ports: Vec<String>,
+    #[serde(rename = "LocalLBIndex")]
+    pub(crate) local_lb_index: u32,
+    pub(crate) tasks: Vec<TaskInfo>,
+}
+
+/// A task of a service on a network.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct TaskInfo {
+    pub(crate) name: String,
+    #[serde(rename = "EndpointID")]
+    pub(crate) endpoint_id: String,
+    #[serde(rename = "EndpointIP")]
+    pub(crate) endpoint_ip: String,
+    pub(crate) info: Map,
 }
 
 /// How addresses are managed.
@@ -85,6 +136,23 @@ pub(crate) struct CreateNetwork {
     pub(crate) config_from: Option<ConfigReference>,
     pub(crate) options: Option<Map>,
     pub(crate) labels: Option<Map>,
+}
+
+impl CreateNetwork {
+    /// The driver in force.
+    pub(crate) fn driver_name(&self) -> &str {
+        match self.driver.as_str() {
+            "" => "bridge",
+            driver => driver,
+        }
+    }
+}
+
+/// `POST /networks/{id}/connect` and `disconnect`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct ConnectNetwork {
+    pub(crate) container: String,
 }
 
 /// Answer to a creation.

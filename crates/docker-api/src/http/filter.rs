@@ -71,9 +71,10 @@ impl Filters {
         !self.has(key) || self.values(key).any(|value| text.starts_with(value))
     }
 
-    /// Whether one of the values is a part of `text`, or there are none.
+    /// Whether one of the values is a part of `text`, or there are none. Docker reads the values as
+    /// regular expressions; of those only `^` and `$` at the ends are in use, and heeded here.
     pub(crate) fn contained(&self, key: &str, text: &str) -> bool {
-        !self.has(key) || self.values(key).any(|value| text.contains(value))
+        !self.has(key) || self.values(key).any(|value| is_part(value, text))
     }
 
     /// Whether `labels` has every `key` or `key=value` of filter `key`.
@@ -100,6 +101,24 @@ impl Filters {
                 )))
             }
         }
+    }
+}
+
+/// Whether `wanted` is a part of `text`: at its start after a `^`, at its end before a `$`.
+fn is_part(wanted: &str, text: &str) -> bool {
+    let (at_start, wanted) = match wanted.strip_prefix('^') {
+        Some(rest) => (true, rest),
+        None => (false, wanted),
+    };
+    let (at_end, wanted) = match wanted.strip_suffix('$') {
+        Some(rest) => (true, rest),
+        None => (false, wanted),
+    };
+    match (at_start, at_end) {
+        (true, true) => text == wanted,
+        (true, false) => text.starts_with(wanted),
+        (false, true) => text.ends_with(wanted),
+        (false, false) => text.contains(wanted),
     }
 }
 

@@ -108,14 +108,51 @@ pub(crate) async fn resolve_networks(context: &Context, spec: &mut ServiceSpec) 
     let view = view(context).await?;
     let task = Arc::make_mut(&mut spec.task);
     for wanted in task.networks.iter_mut().chain(&mut spec.networks) {
-        if wanted.target == "none" {
-            let message = "The network none cannot be used with services. Only networks scoped to \
-                           the swarm can be used, such as those created with the overlay driver.";
-            return Err(ApiError::new(ErrorKind::Forbidden, message));
+        let found = match network(&*view, &wanted.target) {
+            Err(error) if error.kind == ErrorKind::NotFound => {
+                own_network(context, &*view, &wanted.target)
+                    .await?
+                    .ok_or(error)?
+            }
+            found => found?,
+        };
+        if found.spec.is_node_network() {
+            return Err(not_for_services(found.name()));
         }
-        wanted.target = network(&*view, &wanted.target)?.id.to_string();
+        wanted.target = found.id.to_string();
     }
     Ok(())
+}
+
+/// The network of the cluster that stands for this node's own network `wanted`; `None` if this node
+/// has none called so.
+async fn own_network(
+    context: &Context,
+    view: &dyn ClusterView,
+    wanted: &str,
+) -> Result<Option<Arc<Network>>> {
+    let own = context.backends.system.networks().await?;
+    let is_meant = |id: &str, name: &str| id == wanted || name == wanted || id.starts_with(wanted);
+    let Some(own) = own
+        .into_iter()
+        .find(|network| is_meant(&network.id, &network.name))
+    else {
+        return Ok(None);
+    };
+    let predefined = view
+        .network_by_name(&own.name)
+        .filter(|n| n.spec.is_predefined());
+    predefined
+        .ok_or_else(|| not_for_services(&own.name))
+        .map(Some)
+}
+
+fn not_for_services(name: &str) -> ApiError {
+    let message = format!(
+        "The network {name} cannot be used with services. Only networks scoped to the swarm can be \
+         used, such as those created with the overlay driver."
+    );
+    ApiError::new(ErrorKind::Forbidden, message)
 }
 
 /// The task called `wanted`.

@@ -109,8 +109,7 @@ pub(crate) async fn create(context: &Arc<Context>, mut request: Request) -> Resu
     if body.name.is_empty() {
         body.name = names::random();
     }
-    let has_networks = context.backends.cluster.has_networks();
-    let mut spec = convert::service_spec(body, request.version, has_networks)?;
+    let mut spec = convert::service_spec(body, request.version)?;
     lookup::resolve_networks(context, &mut spec).await?;
     set_registry_auth(&mut spec, request.header(&registry::AUTH_HEADER).to_owned());
     let created = context.backends.cluster.create_service(spec).await?;
@@ -129,8 +128,7 @@ pub(crate) async fn update(context: &Context, id: &str, mut request: Request) ->
     let stored = lookup::service(&*view, id)?;
     let update = match request.query.text("rollback") {
         "" | "none" => {
-            let has_networks = context.backends.cluster.has_networks();
-            let mut spec = convert::service_spec(body, request.version, has_networks)?;
+            let mut spec = convert::service_spec(body, request.version)?;
             lookup::resolve_networks(context, &mut spec).await?;
             let auth = registry_auth(&request, &stored)?;
             set_registry_auth(&mut spec, auth);

@@ -72,6 +72,10 @@ impl SystemBackend for Fake {
             network("none", "null"),
         ])
     }
+
+    async fn directory(&self) -> Result<Vec<skep_model::directory::Entry>> {
+        Ok(self.0.lock().unwrap().directory.clone())
+    }
 }
 
 pub(crate) fn image() -> ImageDetail {

@@ -25,8 +25,8 @@ pub(crate) struct State {
     pub(crate) services: BTreeMap<ServiceId, Arc<Service>>,
     pub(crate) tasks: BTreeMap<TaskId, Arc<Task>>,
     pub(crate) networks: BTreeMap<NetworkId, Arc<Network>>,
-    /// Nodes have networks.
-    pub(crate) has_networks: bool,
+    /// What the node's data plane was told.
+    pub(crate) directory: Vec<directory::Entry>,
     pub(crate) rng: Rng,
 }
 
@@ -45,7 +45,7 @@ impl Fake {
             services: BTreeMap::new(),
             tasks: BTreeMap::new(),
             networks: BTreeMap::new(),
-            has_networks: false,
+            directory: Vec::new(),
             rng: Rng::from_seed(1),
         })))
     }
@@ -70,6 +70,20 @@ impl Fake {
         }
     }
 
+    /// The same address on every network: allocation is not the API's business.
+    fn places(state: &State, spec: &ServiceSpec) -> Vec<NetworkAttachment> {
+        let targets = spec.task.networks.iter().map(|wanted| &wanted.target);
+        let wanted = targets.filter_map(|id| state.networks.get(&id.parse().unwrap()));
+        let node_network = state.networks.values().filter(|n| n.spec.is_node_network());
+        let place = |network: &Arc<Network>| NetworkAttachment {
+            network: network.clone(),
+            addresses: vec!["10.0.1.3/24".parse().unwrap()],
+            aliases: Vec::new(),
+            driver_options: BTreeMap::new(),
+        };
+        wanted.chain(node_network).map(place).collect()
+    }
+
     /// Makes the tasks that `service` wants, all running at once.
     fn reconcile(state: &mut State, service: &Arc<Service>) {
         let replicas = match service.spec.mode {
@@ -83,6 +97,7 @@ impl Fake {
             let meta = Self::meta(state);
             let id = TaskId::random(&mut state.rng);
             let is_global = service.spec.mode == ServiceMode::Global;
+            let networks = Self::places(state, &service.spec);
             let task = Task {
                 id,
                 meta,
@@ -107,7 +122,7 @@ impl Fake {
                 desired_state: TaskState::Running,
                 endpoint: None,
                 log_driver: None,
-                networks: Vec::new(),
+                networks,
                 assigned_generic_resources: Vec::new(),
                 job_iteration: None,
             };
@@ -381,10 +396,14 @@ impl ClusterBackend for Fake {
         }
         let id = ServiceId::random(&mut state.rng);
         let meta = Self::meta(state);
+        let virtual_ip = |wanted: &NetworkAttachmentConfig| VirtualIp {
+            network_id: wanted.target.clone(),
+            addr: "10.0.1.2/24".to_owned(),
+        };
         let endpoint = spec.endpoint.clone().map(|endpoint| Endpoint {
             ports: endpoint.ports.clone(),
             spec: Some(endpoint),
-            virtual_ips: Vec::new(),
+            virtual_ips: spec.task.networks.iter().map(virtual_ip).collect(),
         });
         let service = Arc::new(Service {
             id,
@@ -443,10 +462,6 @@ impl ClusterBackend for Fake {
         state.services.remove(&id);
         state.tasks.retain(|_, task| task.service_id != Some(id));
         Ok(())
-    }
-
-    fn has_networks(&self) -> bool {
-        self.0.lock().unwrap().has_networks
     }
 
     /// Gives every network the same subnet: allocation is not the API's business.

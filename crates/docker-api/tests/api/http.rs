@@ -191,10 +191,10 @@ async fn every_unsupported_field_is_named() {
     check(
         &answer,
         501,
-        "not supported yet: Mode.GlobalJob, TaskTemplate.Networks, \
-         TaskTemplate.LogDriver.Name=gelf, TaskTemplate.ContainerSpec.Secrets, \
+        "not supported yet: Mode.GlobalJob, TaskTemplate.LogDriver.Name=gelf, \
+         TaskTemplate.ContainerSpec.Secrets, \
          TaskTemplate.ContainerSpec.Hosts, TaskTemplate.ContainerSpec.DNSConfig.Search, \
-         TaskTemplate.ContainerSpec.Healthcheck, EndpointSpec.Ports[0].PublishMode=ingress (use mode=host)",
+         TaskTemplate.ContainerSpec.Healthcheck",
     );
 }
 

@@ -66,6 +66,15 @@ impl ServicePolicy {
         Self::read(&annotations.labels).0
     }
 
+    /// Whether two services may publish one port, as each has an address of its own for it.
+    pub fn are_apart(one: &Annotations, other: &Annotations) -> bool {
+        let address = |annotations| Self::of(annotations).publish_address;
+        match (address(one), address(other)) {
+            (Some(one), Some(other)) => one != other,
+            (None, _) | (_, None) => false,
+        }
+    }
+
     /// Everything wrong with the reserved labels among `labels`.
     pub fn problems(labels: &Labels) -> Vec<InvalidPolicy> {
         let unknown = labels

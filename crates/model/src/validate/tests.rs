@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     id::Version,
     object::Meta,
+    reserved::service::PUBLISH_ADDRESS,
     rng::Rng,
     spec::{ConfigReference, FileTarget, SecretReference},
 };
@@ -294,6 +295,38 @@ fn ingress_ports_belong_to_one_service() {
     );
     assert!(conflicts(81, PublishMode::Host, None).is_empty());
     assert!(conflicts(80, PublishMode::Ingress, Some(id)).is_empty());
+}
+
+#[test]
+fn services_published_on_different_addresses_do_not_meet() {
+    let with_address = |address: Option<&str>| {
+        let mut spec = with_ports(ResolutionMode::Vip, vec![port(80, PublishMode::Ingress)]);
+        let label = |address: &str| (PUBLISH_ADDRESS.to_owned(), address.to_owned());
+        let labels = &mut Arc::make_mut(&mut spec.annotations).labels;
+        labels.extend(address.map(label));
+        spec
+    };
+    let check = |one, other, is_conflict: bool| {
+        let holder = Service {
+            id: ServiceId::random(&mut Rng::from_seed(3)),
+            meta: Meta::default(),
+            spec: Arc::new(with_address(other)),
+            spec_version: Version(0),
+            previous_spec: None,
+            previous_spec_version: None,
+            endpoint: None,
+            update_status: None,
+            job_status: None,
+            is_pending_delete: false,
+        };
+        let found = port_conflicts(&with_address(one), None, std::iter::once(&holder));
+        assert_eq!(found.is_empty(), !is_conflict, "{one:?} {other:?}");
+    };
+    check(Some("192.0.2.1"), Some("192.0.2.2"), false);
+    check(Some("192.0.2.1"), Some("2001:db8::1"), false);
+    check(Some("192.0.2.1"), Some("192.0.2.1"), true);
+    check(Some("192.0.2.1"), None, true);
+    check(None, Some("192.0.2.1"), true);
 }
 
 #[test]

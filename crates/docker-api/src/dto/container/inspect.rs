@@ -1,6 +1,6 @@
 //! A container in full.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::Serialize;
 
@@ -307,22 +307,19 @@ impl From<ContainerDetail> for Config {
 impl From<&ContainerDetail> for NetworkSettings {
     fn from(container: &ContainerDetail) -> Self {
         let summary = &container.summary;
-        let first = summary
-            .networks
-            .values()
-            .next()
-            .cloned()
-            .unwrap_or_default();
+        // The older fields speak of the node's own network alone.
+        let bridge = summary.networks.get("bridge").cloned().unwrap_or_default();
+        let text = |ip: Option<IpAddr>| ip.map(|ip| ip.to_string()).unwrap_or_default();
         let networks = summary.networks.iter();
         Self {
             bridge: "",
             sandbox_id: "",
             sandbox_key: container.sandbox_key.clone(),
             ports: port_map(&summary.ports),
-            gateway: first.gateway.map(|ip| ip.to_string()).unwrap_or_default(),
-            ip_address: first.ip.map(|ip| ip.to_string()).unwrap_or_default(),
-            ip_prefix_len: first.prefix_length,
-            mac_address: first.mac,
+            gateway: text(bridge.gateway),
+            ip_address: text(bridge.ip),
+            ip_prefix_len: bridge.prefix_length,
+            mac_address: bridge.mac,
             networks: networks
                 .map(|(name, n)| (name.clone(), n.clone().into()))
                 .collect(),

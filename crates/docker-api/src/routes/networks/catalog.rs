@@ -1,0 +1,191 @@
+//! All networks this node can tell of, and finding one by what people type.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use skep_model::{
+    NODE_NETWORK, NetworkId, Node, NodeId,
+    directory::{Entry, Slice},
+};
+
+use super::PREDEFINED;
+use crate::{
+    backend::{ClusterView, NetworkDetail},
+    convert::SWARM_SCOPE,
+    dto::network::Network,
+    error::{ApiError, Result},
+    http::server::Context,
+    routes::lookup,
+};
+
+/// Docker's name of the option with a bridge's name.
+const BRIDGE_OPTION: &str = "com.docker.network.bridge.name";
+/// Option with the addresses all nodes' parts of the node network are of.
+const POOL_OPTION: &str = "skep.pool";
+
+/// The networks: the cluster's first, then this node's.
+pub(super) struct Catalog {
+    /// The cluster, on a manager with a leader.
+    pub(super) view: Option<Arc<dyn ClusterView>>,
+    /// What this node's data plane knows.
+    pub(super) entries: Vec<Entry>,
+    /// What lists show.
+    pub(super) networks: Vec<Network>,
+}
+
+// === impl Catalog ===
+
+impl Catalog {
+    /// All there is now.
+    pub(super) async fn of(context: &Context) -> Result<Self> {
+        let view = match lookup::check_manager(context) {
+            // A manager without leader still knows its own networks.
+            Ok(()) => context.backends.cluster.view().await.ok(),
+            Err(_) => None,
+        };
+        let entries = context.backends.system.directory().await?;
+        let mut networks = Vec::new();
+        for network in view.iter().flat_map(|view| view.networks()) {
+            if !network.spec.is_predefined() && !network.spec.is_node_network() {
+                networks.push(Network::from(&*network));
+            }
+        }
+        let joined = entries.iter().filter_map(|entry| match entry {
+            Entry::Network(network) => Some(network),
+            Entry::Service(_) | Entry::Task(_) | Entry::Node(_) => None,
+        });
+        for network in joined.filter(|network| network.spec.is_overlay()) {
+            if !networks.iter().any(|known| known.id == network.id.as_str()) {
+                networks.push(Network::from(&**network));
+            }
+        }
+        let own = context.backends.system.networks().await?;
+        let node_id = context.backends.cluster.status().node_id;
+        networks.extend(node_network(view.as_deref(), &entries, node_id, &own));
+        networks.extend(own.into_iter().map(Network::from));
+        Ok(Self {
+            view,
+            entries,
+            networks,
+        })
+    }
+
+    /// The network of the cluster called `term`, also one that lists hide. Docker's command asks so for
+    /// the networks of a service.
+    pub(super) fn of_cluster(&self, term: &str) -> Option<Network> {
+        let network = lookup::network(self.view.as_deref()?, term).ok()?;
+        (!network.spec.is_node_network()).then(|| Network::from(&*network))
+    }
+
+    /// By whole id, then by name, then by the start of the id.
+    pub(super) fn find(&self, term: &str, is_wanted: impl Fn(&Network) -> bool) -> Result<Network> {
+        let networks: Vec<&Network> = self.networks.iter().filter(|n| is_wanted(n)).collect();
+        if let Some(found) = networks.iter().find(|network| network.id == term) {
+            return Ok(Network::clone(found));
+        }
+        let named = |network: &&&Network| network.name == term;
+        let starting = |network: &&&Network| !term.is_empty() && network.id.starts_with(term);
+        let found: [(&str, Vec<&&Network>); 2] = [
+            ("name", networks.iter().filter(named).collect()),
+            ("ID prefix", networks.iter().filter(starting).collect()),
+        ];
+        for (by, found) in found {
+            match found.as_slice() {
+                [] => {}
+                [one] => return Ok(Network::clone(one)),
+                many => {
+                    return Err(ApiError::invalid(format!(
+                        "network {term} is ambiguous ({} matches found based on {by})",
+                        many.len()
+                    )));
+                }
+            }
+        }
+        Err(ApiError::not_found(format!("network {term} not found")))
+    }
+
+    /// Whether a service wants to be on the network, or must be there as for published ports.
+    pub(super) fn is_used(&self, network: &Network) -> bool {
+        if PREDEFINED.contains(&network.name.as_str()) || network.name == NODE_NETWORK {
+            return true;
+        }
+        if network.scope != SWARM_SCOPE {
+            return false;
+        }
+        let Some(view) = &self.view else {
+            // A node knows only of networks that its containers are on.
+            return true;
+        };
+        let services = view.services();
+        services.iter().any(|service| {
+            let spec = &service.spec;
+            let mut targets = spec.task.networks.iter().chain(&spec.networks);
+            let vips = service
+                .endpoint
+                .iter()
+                .flat_map(|endpoint| &endpoint.virtual_ips);
+            targets.any(|wanted| wanted.target == network.id)
+                || vips.into_iter().any(|vip| vip.network_id == network.id)
+        })
+    }
+}
+
+/// The node network as people know `docker_gwbridge`: this node's part of it, a bridge.
+fn node_network(
+    view: Option<&dyn ClusterView>,
+    entries: &[Entry],
+    node_id: Option<NodeId>,
+    own: &[NetworkDetail],
+) -> Option<Network> {
+    let node_id = node_id?;
+    let told = entries.iter().find_map(|entry| match entry {
+        Entry::Node(node) if node.id == node_id => node.slice,
+        Entry::Network(_) | Entry::Service(_) | Entry::Task(_) | Entry::Node(_) => None,
+    });
+    let node: Option<Arc<Node>> = view.and_then(|view| view.node(node_id));
+    let slice: Slice = told.or_else(|| node.as_ref()?.slice())?;
+    let v6 = slice
+        .v6
+        .map(|v6| (v6.network().into(), v6.prefix_len(), Some(v6.addr().into())));
+    let v4 = (
+        slice.v4.network().into(),
+        slice.v4.prefix_len(),
+        Some(slice.v4.addr().into()),
+    );
+    let mut options = BTreeMap::new();
+    let bridge = own
+        .iter()
+        .find_map(|network| network.options.get(BRIDGE_OPTION));
+    options.extend(bridge.map(|bridge| (BRIDGE_OPTION.to_owned(), bridge.clone())));
+    let cluster = view.and_then(|view| view.network_by_name(NODE_NETWORK));
+    let pools = cluster.iter().flat_map(|network| network.subnets());
+    let pools: Vec<String> = pools.filter_map(|c| Some(c.subnet?.to_string())).collect();
+    if !pools.is_empty() {
+        options.insert(POOL_OPTION.to_owned(), pools.join(","));
+    }
+    let hex: String = NODE_NETWORK
+        .bytes()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    Some(Network::from(NetworkDetail {
+        id: format!("{hex:0<64}"),
+        name: NODE_NETWORK.to_owned(),
+        driver: "bridge".to_owned(),
+        scope: "local".to_owned(),
+        created_at: cluster
+            .map(|network| network.meta.created_at)
+            .unwrap_or_default(),
+        has_ipv6: v6.is_some(),
+        subnets: [Some(v4), v6].into_iter().flatten().collect(),
+        options,
+        ..NetworkDetail::default()
+    }))
+}
+
+/// The id of a network of the cluster.
+pub(super) fn cluster_id(network: &Network) -> Option<NetworkId> {
+    network
+        .id
+        .parse()
+        .ok()
+        .filter(|_| network.scope == SWARM_SCOPE)
+}
