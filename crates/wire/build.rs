@@ -5,7 +5,7 @@ use std::{error::Error, fs, path::PathBuf};
 use prost_build::Config;
 
 /// Every file of the package, relative to `proto/`.
-const FILES: [&str; 13] = [
+const FILES: [&str; 14] = [
     "docker/swarmkit/v1/ca.proto",
     "docker/swarmkit/v1/control.proto",
     "docker/swarmkit/v1/dispatcher.proto",
@@ -18,6 +18,7 @@ const FILES: [&str; 13] = [
     "docker/swarmkit/v1/specs.proto",
     "docker/swarmkit/v1/types.proto",
     "docker/swarmkit/v1/watch.proto",
+    "skep/v1/directory.proto",
     "skep/v1/peer.proto",
 ];
 

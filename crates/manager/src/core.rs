@@ -322,7 +322,7 @@ impl Core {
         out.push(Effect::Publish {
             index,
             store: self.store.clone(),
-            changes,
+            changes: Some(changes),
         });
         self.settle(now, outcome, out);
         self.snapshot_if_due(out);
@@ -381,7 +381,7 @@ impl Core {
         out.push(Effect::Publish {
             index,
             store,
-            changes: Arc::default(),
+            changes: None,
         });
     }
 

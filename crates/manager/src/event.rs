@@ -178,8 +178,8 @@ pub enum Effect {
         index: u64,
         /// The store.
         store: Store,
-        /// What changed.
-        changes: Arc<Vec<Change>>,
+        /// What changed; `None`: the store came whole, from a snapshot.
+        changes: Option<Arc<Vec<Change>>>,
     },
     /// Take a snapshot of the store and compact the log behind it.
     Snapshot {

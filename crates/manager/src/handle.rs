@@ -47,8 +47,12 @@ pub struct Published {
 pub struct Feed {
     /// Index of the entry.
     pub index: u64,
-    /// What it did.
+    /// The state after it.
+    pub store: Store,
+    /// What it did; nothing when [`Self::is_whole`].
     pub changes: Arc<Vec<Change>>,
+    /// The state came whole, from a snapshot: what changed is not known.
+    pub is_whole: bool,
 }
 
 /// A request to the manager's loop.

@@ -382,12 +382,17 @@ impl Manager {
                 let current = self.published.load();
                 let published = Published {
                     index,
-                    store,
+                    store: store.clone(),
                     ..Published::clone(&current)
                 };
                 self.published.store(Arc::new(published));
                 self.applied.send_replace(index);
-                let _ = self.feed.send(Feed { index, changes });
+                let _ = self.feed.send(Feed {
+                    index,
+                    store,
+                    is_whole: changes.is_none(),
+                    changes: changes.unwrap_or_default(),
+                });
             }
             Output::Status => self.publish_status(),
         }

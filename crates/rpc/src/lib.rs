@@ -20,6 +20,7 @@ mod service;
 
 mod client;
 mod cluster;
+pub mod directory;
 mod dispatcher_client;
 pub mod join;
 pub mod logs;

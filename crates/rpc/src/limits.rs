@@ -79,6 +79,12 @@ pub(crate) const ADDR_BYTES_MAX: usize = 256;
 /// Messages between a dispatcher's stream and its connection; the peer reads one at a time.
 pub(crate) const STREAM_QUEUE: usize = 16;
 
+/// Entries of a directory in one message: at most some hundred bytes each, so well below a megabyte.
+pub(crate) const DIRECTORY_ENTRIES_MAX: usize = 1000;
+/// Longest a manager that knows no leader goes on telling nodes what it knows. Elections take a tenth of it.
+pub(crate) const LEADERLESS_MAX: Duration = Duration::from_secs(3);
+/// Wait before a node asks again for its directory after a failure.
+pub(crate) const DIRECTORY_RETRY: Duration = Duration::from_millis(200);
 /// Log subscriptions at a time, each a `docker service logs` somewhere.
 pub(crate) const SUBSCRIPTIONS_MAX: usize = 256;
 /// Batches of log messages waiting for one reader. A slow reader slows the nodes, never the leader's memory.

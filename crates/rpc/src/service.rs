@@ -6,7 +6,7 @@ use hyper::{Request, Response};
 use skep_manager::Handle;
 use skep_model::NodeId;
 use skep_wire::{
-    peer::peer_server::PeerServer,
+    peer::{directory_server::DirectoryServer, peer_server::PeerServer},
     proto::{
         ca_server::CaServer, control_server::ControlServer, dispatcher_server::DispatcherServer,
         health_server::HealthServer, log_broker_server::LogBrokerServer, logs_server::LogsServer,
@@ -26,6 +26,7 @@ use crate::{
 
 mod ca;
 mod control;
+mod directory;
 mod dispatcher;
 mod health;
 mod log_broker;
@@ -47,6 +48,7 @@ pub(crate) struct Services {
     health: HealthServer<health::Health>,
     control: ControlServer<control::Control>,
     peer: PeerServer<peer::Peer>,
+    directory: DirectoryServer<directory::Directory>,
     log_broker: LogBrokerServer<log_broker::LogBroker>,
     logs: LogsServer<log_broker::LogBroker>,
 }
@@ -67,6 +69,7 @@ impl Services {
             health: HealthServer::new(health::Health::new(security)).max_decoding_message_size(MAX),
             control: ControlServer::new(control::Control).max_decoding_message_size(MAX),
             peer: PeerServer::new(peer::Peer).max_decoding_message_size(MAX),
+            directory: DirectoryServer::new(directory::Directory).max_decoding_message_size(MAX),
             log_broker: LogBrokerServer::new(broker.clone()).max_decoding_message_size(MAX),
             logs: LogsServer::new(broker).max_decoding_message_size(MAX),
         }
@@ -83,6 +86,7 @@ impl Services {
             Service::Health => self.health.clone().call(request).await,
             Service::Control => self.control.clone().call(request).await,
             Service::Peer => self.peer.clone().call(request).await,
+            Service::Directory => self.directory.clone().call(request).await,
             Service::LogBroker => self.log_broker.clone().call(request).await,
             Service::Logs => self.logs.clone().call(request).await,
         };

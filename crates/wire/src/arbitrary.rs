@@ -16,6 +16,7 @@ use skep_store::Object;
 
 mod cluster;
 mod container;
+mod directory;
 mod dispatch;
 mod network;
 mod node;

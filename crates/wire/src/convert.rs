@@ -8,6 +8,7 @@ mod annotations;
 mod cluster;
 mod cluster_spec;
 mod container;
+mod directory;
 mod dispatch;
 mod endpoint;
 mod field;

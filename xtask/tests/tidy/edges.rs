@@ -37,6 +37,7 @@ const EDGES: &[(&str, &[&str])] = &[
         &[
             "skep-agent",
             "skep-ca",
+            "skep-control",
             "skep-manager",
             "skep-model",
             "skep-raft",

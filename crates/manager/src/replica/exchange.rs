@@ -127,8 +127,8 @@ pub enum Output {
         index: u64,
         /// The store.
         store: Store,
-        /// What changed.
-        changes: Arc<Vec<Change>>,
+        /// What changed; `None`: the store came whole, from a snapshot.
+        changes: Option<Arc<Vec<Change>>>,
     },
     /// Leadership, fault or group changed; see the accessors.
     Status,

@@ -26,6 +26,7 @@ pub(crate) enum Service {
     Health,
     Control,
     Peer,
+    Directory,
 }
 
 /// What a method wants.
@@ -50,6 +51,7 @@ pub(crate) fn rule(path: &str) -> Option<Rule> {
         "docker.swarmkit.v1" => swarmkit(service, method),
         "skep.v1" => match (service, method) {
             ("Peer", "Messages") => Some(stream(Service::Peer, Access::Member, false)),
+            ("Directory", "Watch") => Some(stream(Service::Directory, Access::Node, false)),
             ("Peer", "ReadIndex") => Some(unary(Service::Peer, Access::Manager, true)),
             _ => None,
         },
@@ -158,6 +160,7 @@ mod tests {
             ("/docker.swarmkit.v1.Raft/StreamRaftMessage", Access::Member),
             ("/docker.swarmkit.v1.Control/UpdateCluster", Access::Manager),
             ("/skep.v1.Peer/ReadIndex", Access::Manager),
+            ("/skep.v1.Directory/Watch", Access::Node),
         ];
         for (path, access) in closed {
             assert_eq!(rule(path).unwrap().access, access, "{path}");

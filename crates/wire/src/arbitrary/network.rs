@@ -64,7 +64,7 @@ impl Draw {
         }
     }
 
-    fn address(&mut self) -> IpAddr {
+    pub(super) fn address(&mut self) -> IpAddr {
         self.subnet().addr()
     }
 }

@@ -7,7 +7,7 @@ use skep_model as model;
 use crate::{
     arbitrary::Draw,
     error::{Error, Problem},
-    proto,
+    peer, proto,
 };
 
 /// Asserts that `object` is the same after encoding and decoding.
@@ -61,6 +61,7 @@ proptest! {
         check::<_, proto::SessionRequest>(&draw.session_request());
         check::<_, proto::SessionMessage>(&draw.session_message());
         check::<_, proto::AssignmentsMessage>(&draw.assignments_message());
+        check::<_, peer::DirectoryMessage>(&draw.directory_message());
         check::<_, proto::UpdateTaskStatusRequest>(&draw.status_update());
     }
 }
