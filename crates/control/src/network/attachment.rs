@@ -65,7 +65,13 @@ pub(crate) fn attach(view: &Store, task: &mut Task) -> Result<(), Wait> {
 
 fn places(view: &Store, service: &Service, task: &Task) -> Result<Vec<NetworkAttachment>, Wait> {
     let mut waits = Vec::new();
-    let networks = endpoint::networks(view, service, &mut waits);
+    // By the task's own revision: the service may want something else by now.
+    let endpoint = task
+        .endpoint
+        .as_ref()
+        .and_then(|endpoint| endpoint.spec.as_ref());
+    let specs = (&*service.spec, &*task.spec);
+    let networks = endpoint::networks(view, specs, endpoint, &mut waits);
     if let Some(wait) = waits.into_iter().next() {
         return Err(wait);
     }

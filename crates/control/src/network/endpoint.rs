@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use skep_model::{Endpoint, Network, NetworkId, ResolutionMode, Service, VirtualIp};
+use skep_model::{
+    Endpoint, EndpointSpec, Network, NetworkId, ResolutionMode, Service, ServiceSpec, TaskSpec,
+    VirtualIp,
+};
 use skep_store::Store;
 
 use crate::{
@@ -28,21 +31,22 @@ pub(crate) fn endpoint(view: &Store, service: &Service) -> (Option<Endpoint>, Ve
     (Some(endpoint), waits)
 }
 
-/// Networks on which the service needs places: ingress first, then as the spec has them.
+/// Networks on which a service needs places, or a task of some revision of it: ingress first, then
+/// as `task` has them. What services of old have apart from their tasks is in `service`.
 pub(super) fn networks<'a>(
     view: &'a Store,
-    service: &'a Service,
+    (service, task): (&ServiceSpec, &TaskSpec),
+    endpoint: Option<&EndpointSpec>,
     waits: &mut Vec<Wait>,
 ) -> Vec<&'a Arc<Network>> {
     let mut networks = Vec::new();
-    let spec = &service.spec;
-    if port::is_ingress(spec.endpoint.as_ref()) {
+    if port::is_ingress(endpoint) {
         add(view.networks().ingress(), "ingress", &mut networks, waits);
     }
-    let wanted = if spec.task.networks.is_empty() {
-        &spec.networks
+    let wanted = if task.networks.is_empty() {
+        &service.networks
     } else {
-        &spec.task.networks
+        &task.networks
     };
     for wanted in wanted {
         let id = wanted.target.parse::<NetworkId>();
@@ -69,9 +73,9 @@ fn add<'a>(
 }
 
 fn virtual_ips(view: &Store, service: &Service, waits: &mut Vec<Wait>) -> Vec<VirtualIp> {
-    let networks = networks(view, service, waits);
-    let mode = service
-        .spec
+    let spec = &service.spec;
+    let networks = networks(view, (spec, &spec.task), spec.endpoint.as_ref(), waits);
+    let mode = spec
         .endpoint
         .as_ref()
         .map_or(ResolutionMode::Vip, |spec| spec.mode);
