@@ -40,11 +40,13 @@ impl Chaos {
             log: Vec::new(),
         };
         chaos.run("network create ingress ingress");
+        // Three slices of seven addresses.
+        chaos.run("network between nodes 10.98.0.0/26");
         chaos.run("network create back ipv6");
         // Too small for all services at once.
         chaos.run("network create small subnet=10.99.0.0/28");
         chaos.run("node add n1 cpu=4 label.rack=a plugin=Network/overlay");
-        chaos.run("node add n2 cpu=4 label.rack=b plugin=Network/overlay");
+        chaos.run("node add n2 cpu=4 label.rack=b plugin=Network/overlay plugin=Network/skep");
         chaos.nodes.extend(["n1", "n2"]);
         chaos
     }
@@ -64,8 +66,9 @@ impl Chaos {
             0 if !has_node => {
                 self.nodes.insert(node);
                 format!(
-                    "node add {node} cpu=4 label.rack={}",
-                    ["a", "b"][step.how % 2]
+                    "node add {node} cpu=4 label.rack={} plugin=Network/{}",
+                    ["a", "b"][step.how % 2],
+                    ["skep", "overlay", "skep"][step.how % 3]
                 )
             }
             0 | 1 if has_node => {
@@ -80,6 +83,9 @@ impl Chaos {
             4 if has_node => {
                 let rack = ["a", "b", "c"][step.how % 3];
                 format!("node update {node} label.rack={rack}")
+            }
+            5 if has_node && step.how == 0 => {
+                format!("node update {node} plugin=Network/skep")
             }
             5 if has_node => format!("node update {node} cpu={}", 1 + step.how % 4),
             6 | 7 if !has_service => {
