@@ -1,6 +1,7 @@
 //! Nodes in one process: real managers on disks in memory, real TLS over loopback.
 
 mod cluster;
+mod directory;
 mod hostile;
 mod joining;
 mod logs;
