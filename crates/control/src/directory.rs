@@ -11,8 +11,7 @@ use std::{
 
 use ipnet::IpNet;
 use skep_model::{
-    NODE_NETWORK, NetworkAttachment, NetworkId, Node, NodeId, NodeState, PublishMode, Service,
-    Task, TaskState,
+    NetworkAttachment, NetworkId, Node, NodeId, NodeState, PublishMode, Service, Task, TaskState,
     directory::{
         Change, Entry, Key, NodeEntry, ServiceEntry, ServicePlace, Standing, TaskEntry, TaskPlace,
     },
@@ -114,7 +113,7 @@ fn complete(store: &Store, networks: &BTreeSet<NetworkId>) -> BTreeMap<Key, Entr
     for network in networks {
         entries.extend(entries_on(store, *network));
     }
-    if let Some(network) = store.networks().by_name(NODE_NETWORK) {
+    if let Some(network) = store.networks().node_network() {
         entries.extend(entries_on(store, network.id));
     }
     let services = store.services().map(|service| service_entry(service));
