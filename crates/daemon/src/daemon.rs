@@ -211,7 +211,10 @@ async fn engine(config: &Config, subnet: IpNet) -> anyhow::Result<Arc<Engine>> {
     .context("failed to open container state")?;
     let mut network = skep_network::Config::new(config.run_dir.clone());
     network.bridge.clone_from(&config.bridge);
-    network.subnet = subnet;
+    let IpNet::V4(v4) = subnet else {
+        anyhow::bail!("subnet `{subnet}` of the node network is not IPv4");
+    };
+    network.layout.v4 = v4;
     let network = Network::open(network)
         .await
         .context("failed to set up the node network")?;

@@ -51,7 +51,7 @@ async fn attach(network: &Network, index: u16) -> Result<(), skep_network::Error
         target: 80,
     };
     network
-        .attach(&format!("c{index}"), &[port])
+        .attach(&format!("c{index}"), &[port], None)
         .await
         .map(drop)
 }

@@ -9,7 +9,8 @@ use std::time::Duration;
 use tracing::debug;
 
 use crate::netlink::{NetlinkError, RouteSocket, VethRequest};
-use crate::netns::{self, CONTAINER_INTERFACE, Interface, NetnsError, NetnsThread};
+use crate::netns::{self, CONTAINER_INTERFACE, NetnsError, NetnsThread};
+use crate::nfnl::{NetfilterError, NetfilterSocket};
 use crate::nft::{self, NftError};
 use crate::plan::{Step, Veth, alias};
 use crate::rules;
@@ -35,6 +36,9 @@ pub enum ApplyError {
     /// nft refused.
     #[error(transparent)]
     Nft(#[from] NftError),
+    /// A netfilter request failed.
+    #[error(transparent)]
+    Netfilter(#[from] NetfilterError),
     /// A sysctl cannot be set.
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
@@ -66,6 +70,8 @@ pub enum ApplyError {
 #[derive(Debug)]
 pub(crate) struct Kernel {
     pub(crate) route: RouteSocket,
+    /// The node's flows.
+    pub(crate) flows: NetfilterSocket,
     netns: NetnsThread,
     netns_dir: PathBuf,
     /// Steps until a test kills the program.
@@ -86,6 +92,7 @@ impl Kernel {
         })?;
         Ok(Kernel {
             route: RouteSocket::open()?,
+            flows: NetfilterSocket::open()?,
             netns,
             netns_dir,
             #[cfg(test)]
@@ -127,6 +134,7 @@ impl Kernel {
         self.count_step()?;
         match step {
             Step::EnableForwarding => sysctl::turn_on(sysctl::IP_FORWARD)?,
+            Step::EnableForwarding6 => sysctl::forward_ipv6()?,
             Step::CreateBridge { name, mac, mtu } => self.route.create_bridge(name, *mac, *mtu)?,
             Step::SetBridge { name, mac, mtu } => {
                 self.route.set_link(name, *mac, *mtu)?;
@@ -138,11 +146,15 @@ impl Kernel {
                 self.route.remove_address(index, *address)?;
             }
             Step::AddBridgeAddress { bridge, address } => {
+                if address.addr().is_ipv6() {
+                    sysctl::set(&sysctl::disable_ipv6(bridge), "0")?;
+                }
                 let index = self.route.link_index(bridge)?;
-                self.route.add_address(index, *address)?;
+                self.route.add_unique_address(index, *address)?;
             }
             Step::RouteLocalhost { bridge } => sysctl::turn_on(&sysctl::route_localnet(bridge))?,
             Step::ReplaceRules { ruleset, ports } => nft::run(&ruleset.replace_script(ports))?,
+            Step::RemoveRules6 => nft::run(&rules::remove_script(rules::TABLE6))?,
             Step::ChangePorts { remove, add } => nft::run(&rules::change_script(remove, add))?,
             Step::DeleteLinks { names } => {
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -151,16 +163,8 @@ impl Kernel {
             Step::DeleteNetns { id } => netns::delete(&self.netns_path(id))?,
             Step::CreateNetns { id } => self.netns.create(&self.netns_path(id))?,
             Step::CreateVeth(veth) => self.create_veth(veth)?,
-            Step::ConfigureNetns {
-                id,
-                address,
-                gateway,
-            } => {
-                let interface = Interface {
-                    address: *address,
-                    gateway: *gateway,
-                };
-                self.netns.configure(&self.netns_path(id), interface)?;
+            Step::ConfigureNetns { id, ways } => {
+                self.netns.configure(&self.netns_path(id), ways.clone())?;
             }
             Step::ActivateLink {
                 id,

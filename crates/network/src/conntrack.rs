@@ -2,13 +2,16 @@
 //!
 //! Connection tracking remembers where a flow was sent: a UDP client would reach a container that is gone, or miss one that
 //! has just published its port, for as long as it keeps sending. (TCP needs nothing: a container's last act is to reset its
-//! connections.) Uses the `conntrack` program; without it nothing is forgotten, and flows end by their timeouts.
+//! connections.)
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::process::{Command, Stdio};
 
 use tracing::debug;
+
+use crate::error::ErrorChain;
+use crate::nfnl::conntrack::{Flow, UDP};
+use crate::nfnl::{Family, NetfilterSocket};
 
 /// Flows to forget.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -22,51 +25,23 @@ pub(crate) struct Forget {
 // === impl Forget ===
 
 impl Forget {
-    /// Walking the kernel's table takes about 12 ms, so it is listed once for all, and walked again for each hit only.
-    pub(crate) fn perform(&self) {
+    /// Walking the kernel's table takes about 12 ms, so it is done once for all, and not for nothing.
+    pub(crate) fn perform(&self, socket: &mut NetfilterSocket, has_v6: bool) {
         if *self == Forget::default() {
             return;
         }
-        let hits = self.hits(&run(&["-L", "-p", "udp"]));
-        for address in hits.addresses {
-            run(&["-D", "-p", "udp", "--reply-src", &address.to_string()]);
-        }
-        for port in hits.ports {
-            run(&["-D", "-p", "udp", "--orig-port-dst", &port.to_string()]);
+        let families = [Some(Family::V4), has_v6.then_some(Family::V6)];
+        for family in families.into_iter().flatten() {
+            if let Err(error) = socket.forget_flows(family, |flow| self.is_doomed(flow)) {
+                debug!(error = %ErrorChain(&error), "Flows not deleted");
+            }
         }
     }
 
-    /// What of this is in a listing. A line holds the flow's two directions, each as `src=… dst=… sport=… dport=…`.
-    fn hits(&self, listing: &str) -> Forget {
-        let mut hits = Forget::default();
-        for line in listing.lines() {
-            let values = |key: &'static str| {
-                line.split_whitespace()
-                    .filter_map(move |word| word.strip_prefix(key))
-            };
-            let reply_source = values("src=").nth(1).and_then(|text| text.parse().ok());
-            let port = values("dport=").next().and_then(|text| text.parse().ok());
-            hits.addresses
-                .extend(reply_source.filter(|ip| self.addresses.contains(ip)));
-            hits.ports
-                .extend(port.filter(|port| self.ports.contains(port)));
-        }
-        hits
-    }
-}
-
-fn run(arguments: &[&str]) -> String {
-    let output = Command::new("conntrack")
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output();
-    // The program's exit code is 1 when nothing matched.
-    match output {
-        Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
-        Err(error) => {
-            debug!(%error, "Conntrack program is not usable");
-            String::new()
-        }
+    fn is_doomed(&self, flow: &Flow) -> bool {
+        flow.protocol == UDP
+            && (self.addresses.contains(&flow.answerer)
+                || self.ports.contains(&flow.destination_port))
     }
 }
 
@@ -75,22 +50,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_flows_in_the_listing_are_forgotten() {
-        let listing = "\
-udp      17 29 src=192.0.2.2 dst=192.0.2.1 sport=4000 dport=5353 src=10.255.0.2 dst=192.0.2.2 sport=53 dport=4000 mark=0 use=1
-udp      17 9 src=10.255.0.3 dst=1.1.1.1 sport=9 dport=54 [UNREPLIED] src=1.1.1.1 dst=192.0.2.1 sport=54 dport=9 mark=0 use=1
-nonsense src=
-";
+    fn flows_to_the_gone_and_to_new_ports_are_forgotten() {
         let forget = Forget {
-            addresses: ["10.255.0.2", "10.255.0.3"]
-                .map(|ip| ip.parse().unwrap())
-                .into(),
-            ports: [54, 4000].into(),
-        };
-        let expect = Forget {
             addresses: ["10.255.0.2".parse().unwrap()].into(),
             ports: [54].into(),
         };
-        assert_eq!(forget.hits(listing), expect);
+        let flow = |protocol, destination_port, answerer: &str| Flow {
+            protocol,
+            destination: [192, 0, 2, 1].into(),
+            destination_port,
+            answerer: answerer.parse().unwrap(),
+            answerer_port: 53,
+        };
+        assert!(forget.is_doomed(&flow(UDP, 5353, "10.255.0.2")));
+        assert!(forget.is_doomed(&flow(UDP, 54, "192.0.2.1")));
+        assert!(!forget.is_doomed(&flow(UDP, 5353, "10.255.0.3")));
+        assert!(!forget.is_doomed(&flow(6, 54, "10.255.0.2")));
     }
 }

@@ -24,6 +24,10 @@ pub struct Attachment {
     pub address: IpNet,
     /// Default route.
     pub gateway: IpAddr,
+    /// The container's IPv6 address with the subnet's prefix length, if the node network has any.
+    pub address6: Option<IpNet>,
+    /// Default route of IPv6.
+    pub gateway6: Option<IpAddr>,
     /// Address of the container's interface `eth0`.
     pub mac: Mac,
     /// Published ports, in the order of the request, with port 0 replaced by the port chosen.

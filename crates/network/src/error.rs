@@ -52,6 +52,14 @@ pub enum Error {
     /// Endpoints of the state file have addresses outside the configured subnet.
     #[error("endpoints have addresses outside subnet `{0}`; detach them or restore the old subnet")]
     SubnetChanged(ipnet::IpNet),
+    /// The addresses of the node network cannot be changed while endpoints have some.
+    #[error(
+        "{count} endpoints have addresses of the node network, which cannot be changed before they are detached"
+    )]
+    InUse {
+        /// How many.
+        count: usize,
+    },
     /// The state file cannot be read or written.
     #[error(transparent)]
     State(#[from] Arc<StateError>),

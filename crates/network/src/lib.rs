@@ -42,7 +42,7 @@ pub mod plane;
 mod testbed;
 
 pub use apply::ApplyError;
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, Given, Layout};
 pub use endpoint::{Attachment, EndpointIdError, EndpointInfo, Mac};
 pub use error::{Error, Report};
 pub use netlink::NetlinkError;
@@ -52,7 +52,7 @@ pub use nfnl::NetfilterError;
 pub use nft::NftError;
 pub use plan::{
     Desired, DesiredEndpoint, Observed, ObservedBridge, ObservedLink, ObservedRules, Step, Veth,
-    plan,
+    Way, plan,
 };
 pub use pool::{Pool, PoolError};
 pub use ports::{HostPort, PortConflict, Protocol};

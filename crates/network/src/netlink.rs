@@ -288,18 +288,6 @@ impl RouteSocket {
         .or_else(NetlinkError::unless_gone)
     }
 
-    /// Gives a link an address. One that is there already is fine.
-    pub(crate) fn add_address(&mut self, index: u32, address: IpNet) -> Result<(), NetlinkError> {
-        let message = address_message(index, address);
-        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
-        self.request(
-            "add an address",
-            RouteNetlinkMessage::NewAddress(message),
-            flags,
-        )
-        .map(drop)
-    }
-
     /// Takes an address from a link. A missing one is fine.
     pub(crate) fn remove_address(
         &mut self,

@@ -6,19 +6,27 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use ipnet::IpNet;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::netlink::{NetlinkError, RouteSocket};
+use crate::plan::Way;
+use crate::sysctl;
 
 /// The interface in the container.
 pub(crate) const CONTAINER_INTERFACE: &str = "eth0";
+
+/// What `eth0` needs for IPv6, in order: no address of its own making, which it would first have to look for in others' hands; no
+/// routers but the one it is given; and IPv6 at all, which namespaces are made without.
+const V6_SWITCHES: [(&str, &str); 3] = [
+    ("addr_gen_mode", "1"),
+    ("accept_ra", "0"),
+    ("disable_ipv6", "0"),
+];
 
 /// `f_type` of a namespace file (`NSFS_MAGIC`, linux/magic.h).
 const NSFS_MAGIC: i64 = 0x6e73_6673;
@@ -55,16 +63,9 @@ pub enum NetnsError {
     Thread,
 }
 
-/// What `eth0` gets.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Interface {
-    pub(crate) address: IpNet,
-    pub(crate) gateway: IpAddr,
-}
-
 enum Job {
     Create(PathBuf),
-    Configure(PathBuf, Interface),
+    Configure(PathBuf, Vec<Way>),
     /// Work that sends its own result.
     Inside(PathBuf, Box<dyn FnOnce() + Send>),
 }
@@ -144,9 +145,9 @@ impl NetnsThread {
         self.perform(Job::Create(path.to_owned()))
     }
 
-    /// Gives `eth0` its address, puts it up, and sets the default route. What is there already is fine.
-    pub(crate) fn configure(&self, path: &Path, interface: Interface) -> Result<(), NetnsError> {
-        self.perform(Job::Configure(path.to_owned(), interface))
+    /// Gives `eth0` its addresses, puts it up, and sets the default routes. What is there already is fine.
+    pub(crate) fn configure(&self, path: &Path, ways: Vec<Way>) -> Result<(), NetnsError> {
+        self.perform(Job::Configure(path.to_owned(), ways))
     }
 
     /// Does short work inside a mounted namespace: opens sockets, reads and sets sysctls, runs programs.
@@ -173,7 +174,7 @@ impl NetnsThread {
 fn perform(job: Job) -> Result<(), NetnsError> {
     match job {
         Job::Create(path) => create(&path),
-        Job::Configure(path, interface) => configure(&path, interface),
+        Job::Configure(path, ways) => configure(&path, &ways),
         Job::Inside(path, work) => {
             enter(&path)?;
             work();
@@ -194,8 +195,8 @@ fn create(path: &Path) -> Result<(), NetnsError> {
     }
     File::create(path).map_err(|source| system("make the mount point", path, source))?;
     unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| system("unshare", path, errno.into()))?;
-    // No IPv6 on the node network yet; without this each new interface costs link-local address detection. A kernel
-    // without IPv6 has no such file.
+    // Interfaces that get IPv6 addresses have it turned on; without this each of the others would cost the detection of a
+    // link-local address. A kernel without IPv6 has no such file.
     let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
     RouteSocket::open()
         .and_then(|mut socket| socket.set_up("lo"))
@@ -208,14 +209,22 @@ fn create(path: &Path) -> Result<(), NetnsError> {
         .map_err(|errno| system("mount", path, errno.into()))
 }
 
-fn configure(path: &Path, interface: Interface) -> Result<(), NetnsError> {
+fn configure(path: &Path, ways: &[Way]) -> Result<(), NetnsError> {
     enter(path)?;
+    let has_v6 = ways.iter().any(|way| way.gateway.is_ipv6());
+    for (key, value) in V6_SWITCHES.iter().filter(|_| has_v6) {
+        let key = format!("ipv6/conf/{CONTAINER_INTERFACE}/{key}");
+        sysctl::set(&key, value).map_err(|error| system("set a switch", path, error.into()))?;
+    }
     let inside = || {
         let mut socket = RouteSocket::open()?;
         let index = socket.link_index(CONTAINER_INTERFACE)?;
-        socket.add_address(index, interface.address)?;
+        for way in ways {
+            socket.add_unique_address(index, way.address)?;
+        }
         socket.set_up(CONTAINER_INTERFACE)?;
-        socket.set_default_route(index, interface.gateway)
+        ways.iter()
+            .try_for_each(|way| socket.set_default_route(index, way.gateway))
     };
     inside().map_err(|source| NetnsError::Netlink {
         path: path.to_owned(),

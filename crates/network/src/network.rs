@@ -8,10 +8,10 @@ use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 
-use crate::config::Config;
+use crate::config::{Config, Given, Layout};
 use crate::endpoint::{Attachment, EndpointInfo};
 use crate::error::{Error, Report};
-use crate::owner::{Command, Owner, Reply};
+use crate::owner::{Command, Owner, Reply, Request};
 use crate::ports::HostPort;
 
 /// Requests that may wait for the owner thread. One costs about a kilobyte and a millisecond of work; a node holds at most
@@ -50,11 +50,23 @@ impl Network {
 
     /// Gives a container a namespace with an address and published ports. When this returns the endpoint is reachable.
     ///
-    /// The same id with the same ports is the same attachment, repaired if need be; with others it is
+    /// The address is `given`, or the node's own choice. One that a detached endpoint still has is freed first; one that an
+    /// endpoint has is waited for, for some seconds.
+    ///
+    /// The same id with the same ports and address is the same attachment, repaired if need be; with others it is
     /// [`Error::AlreadyAttached`]. Many concurrent calls are cheaper than as many calls in turn.
-    pub async fn attach(&self, endpoint_id: &str, ports: &[HostPort]) -> Result<Attachment, Error> {
-        let (id, ports) = (endpoint_id.to_owned(), ports.to_vec());
-        self.call(|reply| Command::Attach { id, ports, reply })
+    pub async fn attach(
+        &self,
+        endpoint_id: &str,
+        ports: &[HostPort],
+        given: Option<Given>,
+    ) -> Result<Attachment, Error> {
+        let id = endpoint_id.to_owned();
+        let request = Request {
+            ports: ports.to_vec(),
+            given,
+        };
+        self.call(|reply| Command::Attach { id, request, reply })
             .await
     }
 
@@ -76,6 +88,20 @@ impl Network {
     /// Compares everything with the kernel and repairs it. To be called every half minute or so, and when something is off.
     pub async fn reconcile(&self) -> Result<Report, Error> {
         self.call(|reply| Command::Reconcile { reply }).await
+    }
+
+    /// The addresses and MTU in force. Without IPv6 in the kernel there are no IPv6 addresses.
+    pub async fn layout(&self) -> Result<Layout, Error> {
+        self.call(|reply| Command::Layout { reply }).await
+    }
+
+    /// Gives the node network other addresses, as when the node joins or leaves a cluster, and remembers them for the next
+    /// [`Network::open`]. An equal layout changes nothing.
+    ///
+    /// Addresses change only while no endpoint has one, else this is [`Error::InUse`]. Another MTU is that of the bridge and of
+    /// later endpoints. When the kernel refuses a step the layout is in force all the same; reconciliation tries again.
+    pub async fn resize(&self, layout: Layout) -> Result<(), Error> {
+        self.call(|reply| Command::Resize { layout, reply }).await
     }
 
     /// All endpoints by id, for the owner of the containers to detach those it does not know.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::plan::ObservedRules;
 use crate::ports::Protocol;
 pub(crate) use crate::rules::DIGEST_PREFIX;
-use crate::rules::{MAP_ADDR, MAP_ANY, PortRule, Ruleset, TABLE};
+use crate::rules::{MAP_ADDR, MAP_ANY, PortRule, Ruleset, TABLE, TABLE6};
 
 /// The program, found on `PATH`.
 const NFT: &str = "nft";
@@ -49,10 +49,20 @@ pub(crate) fn run(script: &str) -> Result<(), NftError> {
     written.map_err(NftError::Run)
 }
 
-/// Our table, unless it is missing or incomplete.
-pub(crate) fn observe(expected: &Ruleset) -> Result<Option<ObservedRules>, NftError> {
-    match list(&["list", "table", "ip", TABLE.trim_start_matches("ip ")]) {
-        Ok(listing) => Ok(parse(&listing, expected)),
+/// Our table of a family, none if it is missing. One that lacks something, or that nobody expects, has no digest.
+pub(crate) fn observe(
+    table: &str,
+    expected: Option<&Ruleset>,
+) -> Result<Option<ObservedRules>, NftError> {
+    let arguments: Vec<&str> = ["list", "table"]
+        .into_iter()
+        .chain(table.split(' '))
+        .collect();
+    match list(&arguments) {
+        Ok(listing) => {
+            let rules = expected.and_then(|expected| parse(&listing, expected));
+            Ok(Some(rules.unwrap_or_default()))
+        }
         Err(NftError::Refused(_)) => Ok(None),
         Err(error) => Err(error),
     }
@@ -175,7 +185,10 @@ fn parse_obstacles(listing: &Value) -> Vec<String> {
             let part = |key: &str| chain[key].as_str().unwrap_or("?").to_owned();
             format!("{} {} {}", part("family"), part("table"), part("name"))
         })
-        .filter(|name| !name.starts_with(&format!("{TABLE} ")))
+        .filter(|name| {
+            let is_in = |table| name.starts_with(&format!("{table} "));
+            !is_in(TABLE) && !is_in(TABLE6)
+        })
         .collect()
 }
 

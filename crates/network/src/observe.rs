@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
 use std::path::Path;
 
 use ipnet::IpNet;
@@ -12,12 +11,13 @@ use rtnetlink::packet_route::link::{
 };
 
 use crate::apply::ApplyError;
+use crate::config::Layout;
 use crate::endpoint::Mac;
 use crate::netlink::{self, RouteSocket};
 use crate::netns;
 use crate::nft;
-use crate::plan::{Desired, Observed, ObservedBridge, ObservedLink};
-use crate::rules::Ruleset;
+use crate::plan::{Desired, Observed, ObservedBridge, ObservedLink, ObservedRules};
+use crate::rules::{self, Ruleset};
 use crate::sysctl;
 
 /// Everything the node network consists of, in the namespace of the socket and the calling thread.
@@ -38,7 +38,8 @@ pub(crate) fn observe(
     });
     Ok(Observed {
         is_forwarding: sysctl::is_on(sysctl::IP_FORWARD),
-        is_bridge_filtered: sysctl::is_on(sysctl::BRIDGE_FILTER),
+        is_forwarding6: sysctl::is_on(sysctl::IP6_FORWARD),
+        is_bridge_filtered: is_bridge_filtered(&desired.layout),
         links: ours.collect(),
         bridge: match bridge {
             Some(link) => Some(observe_bridge(desired, link, &socket.addresses()?)),
@@ -48,8 +49,20 @@ pub(crate) fn observe(
             path: netns_dir.to_owned(),
             source,
         })?,
-        rules: nft::observe(&Ruleset::new(&desired.bridge, desired.subnet))?,
+        rules: observe_rules(desired, false)?,
+        rules6: observe_rules(desired, true)?,
     })
+}
+
+/// Whether IP rules see all that the bridge forwards, of both families if it has both.
+pub(crate) fn is_bridge_filtered(layout: &Layout) -> bool {
+    sysctl::is_on(sysctl::BRIDGE_FILTER)
+        && (layout.v6.is_none() || sysctl::is_on(sysctl::BRIDGE_FILTER6))
+}
+
+fn observe_rules(desired: &Desired, is_v6: bool) -> Result<Option<ObservedRules>, ApplyError> {
+    let expected = Ruleset::new(&desired.bridge, &desired.layout, is_v6);
+    Ok(nft::observe(rules::table(is_v6), expected.as_ref())?)
 }
 
 fn observe_bridge(desired: &Desired, link: &LinkMessage, all: &[AddressMessage]) -> ObservedBridge {
@@ -65,10 +78,17 @@ fn observe_bridge(desired: &Desired, link: &LinkMessage, all: &[AddressMessage])
                 AddressAttribute::Local(ip) => Some(*ip),
                 _ => None,
             });
-        let same_family = |ip: &IpAddr| ip.is_ipv4() == desired.gateway.is_ipv4();
-        let net = ip
-            .filter(same_family)
-            .map(|ip| IpNet::new(ip, message.header.prefix_len));
+        // IPv6 addresses have no other than that.
+        let ip = ip.or_else(|| {
+            message
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    AddressAttribute::Address(ip) => Some(*ip),
+                    _ => None,
+                })
+        });
+        let net = ip.map(|ip| IpNet::new(ip, message.header.prefix_len));
         addresses.extend(net.and_then(Result::ok));
     }
     ObservedBridge {

@@ -4,18 +4,18 @@
 //! file, change links and namespaces, change nft once for all, reply.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::apply::{ApplyError, Kernel};
-use crate::config::Config;
+use crate::config::{Config, Given, Layout};
 use crate::endpoint::{Attachment, EndpointInfo, Mac};
 use crate::error::{Error, ErrorChain, Report};
 use crate::plan::{Desired, DesiredEndpoint};
@@ -23,6 +23,7 @@ use crate::pool::Pool;
 use crate::ports::{HostPort, Protocol};
 use crate::reservation::Reservations;
 use crate::state::{EndpointState, State, StateDir, StateError};
+use crate::sysctl;
 
 mod repair;
 mod turn;
@@ -45,7 +46,7 @@ const DYING_COUNT_MAX: usize = 128;
 pub(crate) enum Command {
     Attach {
         id: String,
-        ports: Vec<HostPort>,
+        request: Request,
         reply: Reply<Attachment>,
     },
     AttachNone {
@@ -58,6 +59,13 @@ pub(crate) enum Command {
     },
     Reconcile {
         reply: Reply<Report>,
+    },
+    Layout {
+        reply: Reply<Layout>,
+    },
+    Resize {
+        layout: Layout,
+        reply: Reply<()>,
     },
     Endpoints {
         reply: Reply<BTreeMap<String, EndpointInfo>>,
@@ -75,6 +83,14 @@ pub(crate) enum Command {
     },
 }
 
+/// What an endpoint is to have.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) ports: Vec<HostPort>,
+    /// The leader's choice; without one the node chooses.
+    pub(crate) given: Option<Given>,
+}
+
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 /// The state, and the hands that change the kernel.
@@ -83,10 +99,14 @@ pub(crate) struct Owner {
     kernel: Kernel,
     dir: StateDir,
     desired: Desired,
+    /// The layout of the configuration.
+    configured: Layout,
     pool: Pool,
     reservations: Reservations,
     /// Detached endpoints whose link and namespace still exist, with the address they keep.
     dying: BTreeMap<String, Dying>,
+    /// Attaches whose given address an endpoint still has, and until when they wait.
+    parked: Vec<(Attach, Instant)>,
     /// Endpoints the last repair could not complete.
     failures: BTreeMap<String, Arc<ApplyError>>,
     /// Obstacles already logged.
@@ -109,7 +129,7 @@ struct Attach {
 
 #[derive(Debug)]
 enum Mode {
-    Node(Vec<HostPort>, Reply<Attachment>),
+    Node(Request, Reply<Attachment>),
     None(Reply<PathBuf>),
 }
 
@@ -117,7 +137,16 @@ enum Mode {
 #[derive(Debug)]
 struct Dying {
     address: Option<IpAddr>,
+    address6: Option<Ipv6Addr>,
     has_udp: bool,
+}
+
+/// What this kernel can have of a layout.
+fn usable(layout: Layout) -> Layout {
+    Layout {
+        v6: layout.v6.filter(|_| sysctl::has_ipv6()),
+        ..layout
+    }
 }
 
 /// Tells a caller, if it still waits.
@@ -148,16 +177,27 @@ impl Owner {
         let dir = StateDir::open(&config.run_dir).map_err(Arc::new)?;
         let state = dir.load().map_err(Arc::new)?;
         let mut desired = Desired::new(config);
-        let mut pool = Pool::new(config.subnet).expect("a valid configuration has an IPv4 subnet");
+        let configured = usable(config.layout);
+        desired.layout = usable(state.layout.unwrap_or(config.layout));
+        let Layout { v4, is_shared, .. } = desired.layout;
+        let mut pool = Pool::new(v4, is_shared);
         for (id, endpoint) in state.endpoints {
-            if let Some(address) = endpoint.address {
-                pool.reserve(address)
-                    .map_err(|_| Error::SubnetChanged(config.subnet))?;
+            let EndpointState {
+                address,
+                address6,
+                ports,
+            } = endpoint;
+            let is_ours = address.is_none_or(|address| pool.reserve(address).is_ok())
+                && address6.is_none_or(|ip| desired.layout.v6.is_some_and(|v6| v6.contains(&ip)));
+            if !is_ours {
+                return Err(Error::SubnetChanged(v4.into()));
             }
-            let EndpointState { address, ports } = endpoint;
-            desired
-                .endpoints
-                .insert(id, DesiredEndpoint { address, ports });
+            let endpoint = DesiredEndpoint {
+                address,
+                address6,
+                ports,
+            };
+            desired.endpoints.insert(id, endpoint);
         }
         if let Some(cursor) = state.cursor {
             pool.set_cursor(cursor);
@@ -167,9 +207,11 @@ impl Owner {
             kernel,
             dir,
             desired,
+            configured,
             pool,
             reservations: Reservations::default(),
             dying: BTreeMap::new(),
+            parked: Vec::new(),
             failures: BTreeMap::new(),
             known_obstacles: Vec::new(),
         };
@@ -202,7 +244,8 @@ impl Owner {
             if self.reservations.is_reserved(id) {
                 continue;
             }
-            if let Err(error) = self.reservations.reserve(id, &endpoint.ports) {
+            let has_v6 = endpoint.address6.is_some();
+            if let Err(error) = self.reservations.reserve(id, &endpoint.ports, has_v6) {
                 warn!(endpoint.id = %id, error = %ErrorChain(&error), "Published port is used by a program of the node");
             }
         }
@@ -210,7 +253,7 @@ impl Owner {
 
     fn serve(&mut self, commands: &Receiver<Command>) {
         loop {
-            let next = if self.dying.is_empty() {
+            let next = if self.dying.is_empty() && self.parked.is_empty() {
                 commands.recv().map_err(|_| RecvTimeoutError::Disconnected)
             } else {
                 commands.recv_timeout(REAP_DELAY)
@@ -223,6 +266,7 @@ impl Owner {
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     self.reap();
+                    self.expire_parked();
                     ControlFlow::Continue(())
                 }
                 Err(RecvTimeoutError::Disconnected) => ControlFlow::Break(()),
@@ -240,11 +284,11 @@ impl Owner {
         let mut turn = Turn::default();
         for command in batch {
             match command {
-                Command::Attach { id, ports, reply } => {
+                Command::Attach { id, request, reply } => {
                     self.enter(&mut turn, &id)?;
                     turn.attaches.push(Attach {
                         id,
-                        mode: Mode::Node(ports, reply),
+                        mode: Mode::Node(request, reply),
                     });
                 }
                 Command::AttachNone { id, reply } => {
@@ -262,6 +306,12 @@ impl Owner {
                     self.take(&mut turn)?;
                     let outcome = self.reconcile();
                     answer(reply, outcome.map_err(Error::from));
+                }
+                Command::Layout { reply } => answer(reply, Ok(self.desired.layout)),
+                Command::Resize { layout, reply } => {
+                    self.take(&mut turn)?;
+                    let outcome = self.resize(layout);
+                    answer(reply, outcome);
                 }
                 Command::Endpoints { reply } => {
                     self.take(&mut turn)?;
@@ -299,7 +349,11 @@ impl Owner {
     }
 
     fn take(&mut self, turn: &mut Turn) -> ControlFlow<()> {
+        let has_detaches = !turn.detaches.is_empty();
         self.commit(std::mem::take(turn));
+        if has_detaches {
+            self.unpark();
+        }
         if self.is_killed() {
             ControlFlow::Break(())
         } else {
@@ -311,8 +365,14 @@ impl Owner {
         match endpoint.address {
             Some(address) => EndpointInfo::Attached(Attachment {
                 netns_path: self.kernel.netns_path(id),
-                address: self.desired.in_subnet(address),
-                gateway: self.desired.gateway,
+                address: self.desired.layout.in_subnet(address),
+                gateway: self.desired.layout.gateway(),
+                address6: endpoint
+                    .address6
+                    .map(|ip| self.desired.layout.in_subnet(ip.into())),
+                gateway6: endpoint
+                    .address6
+                    .and_then(|_| self.desired.layout.gateway6()),
                 mac: Mac::from_ip(address),
                 ports: endpoint.ports.clone(),
             }),
@@ -324,10 +384,21 @@ impl Owner {
 
     fn save(&mut self) -> Result<(), Arc<StateError>> {
         let endpoints = self.desired.endpoints.iter().map(|(id, endpoint)| {
-            let DesiredEndpoint { address, ports } = endpoint.clone();
-            (id.clone(), EndpointState { address, ports })
+            let DesiredEndpoint {
+                address,
+                address6,
+                ports,
+            } = endpoint.clone();
+            let endpoint = EndpointState {
+                address,
+                address6,
+                ports,
+            };
+            (id.clone(), endpoint)
         });
-        let state = State::new(self.pool.cursor(), endpoints.collect());
+        let layout = self.desired.layout;
+        let layout = (layout != self.configured).then_some(layout);
+        let state = State::new(self.pool.cursor(), layout, endpoints.collect());
         self.dir.save(&state).map_err(Arc::new)
     }
 
@@ -341,6 +412,7 @@ impl Owner {
             .any(|port| port.protocol == Protocol::Udp);
         let dying = Dying {
             address: endpoint.address,
+            address6: endpoint.address6,
             has_udp,
         };
         self.dying.insert(id.to_owned(), dying);

@@ -4,14 +4,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
-use crate::config::Config;
+use crate::config::{Config, Layout};
 use crate::endpoint::Mac;
 use crate::ports::HostPort;
 use crate::rules::{PortRule, Ruleset};
+
+/// The bridge's link-local address, where it speaks IPv6: without one it finds no neighbour for what it forwards, and the one the
+/// kernel makes is of no use for a second, in which duplicates are looked for.
+const LINK_LOCAL: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1), 64);
 
 /// What the node network should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,11 +23,7 @@ pub struct Desired {
     /// Name of the bridge.
     pub bridge: String,
     /// The node's addresses.
-    pub subnet: IpNet,
-    /// The bridge's address, containers' default route.
-    pub gateway: IpAddr,
-    /// MTU in bytes.
-    pub mtu: u32,
+    pub layout: Layout,
     /// Endpoints by id.
     pub endpoints: BTreeMap<String, DesiredEndpoint>,
 }
@@ -33,6 +33,8 @@ pub struct Desired {
 pub struct DesiredEndpoint {
     /// Address on the node network; none for a namespace with a loopback interface only.
     pub address: Option<IpAddr>,
+    /// IPv6 address; none without the other.
+    pub address6: Option<Ipv6Addr>,
     /// Published ports, none of them 0; empty without an address.
     pub ports: Vec<HostPort>,
 }
@@ -42,7 +44,9 @@ pub struct DesiredEndpoint {
 pub struct Observed {
     /// `net.ipv4.ip_forward`.
     pub is_forwarding: bool,
-    /// `net.bridge.bridge-nf-call-iptables`: IP rules see what the bridge forwards.
+    /// `net.ipv6.conf.all.forwarding`.
+    pub is_forwarding6: bool,
+    /// `net.bridge.bridge-nf-call-iptables`, and the same of IPv6 where there is any: IP rules see what the bridge forwards.
     pub is_bridge_filtered: bool,
     /// The bridge, if it exists.
     pub bridge: Option<ObservedBridge>,
@@ -50,8 +54,10 @@ pub struct Observed {
     pub links: BTreeMap<String, ObservedLink>,
     /// Entries of the namespace directory, and whether a namespace is mounted there.
     pub netns: BTreeMap<String, bool>,
-    /// Our nft table, if it exists and is whole.
+    /// Our nft table of IPv4, if it exists.
     pub rules: Option<ObservedRules>,
+    /// Our nft table of IPv6, if it exists.
+    pub rules6: Option<ObservedRules>,
 }
 
 /// The state of the bridge.
@@ -63,7 +69,7 @@ pub struct ObservedBridge {
     pub mac: Option<Mac>,
     /// MTU in bytes.
     pub mtu: u32,
-    /// IP addresses of the family of the subnet.
+    /// IP addresses.
     pub addresses: BTreeSet<IpNet>,
     /// `route_localnet` of the bridge.
     pub is_localhost_routed: bool,
@@ -82,10 +88,10 @@ pub struct ObservedLink {
     pub is_up: bool,
 }
 
-/// The state of our nft table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The state of one of our nft tables.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ObservedRules {
-    /// Digest of the rule set it was made from.
+    /// Digest of the rule set it was made from; empty if something of that is missing.
     pub digest: String,
     /// Elements of the port maps.
     pub ports: BTreeSet<PortRule>,
@@ -96,6 +102,8 @@ pub struct ObservedRules {
 pub enum Step {
     /// Sets `net.ipv4.ip_forward`.
     EnableForwarding,
+    /// Sets `net.ipv6.conf.all.forwarding`, and keeps interfaces that listen to routers listening.
+    EnableForwarding6,
     /// Makes the bridge and puts it up.
     CreateBridge {
         /// Interface name.
@@ -121,7 +129,7 @@ pub enum Step {
         /// The stale address.
         address: IpNet,
     },
-    /// Gives the bridge the gateway's address.
+    /// Gives the bridge the gateway's address of one family.
     AddBridgeAddress {
         /// Interface name.
         bridge: String,
@@ -133,13 +141,15 @@ pub enum Step {
         /// Interface name.
         bridge: String,
     },
-    /// Replaces our nft table, atomically, with all ports.
+    /// Replaces our nft table of one family, atomically, with all ports.
     ReplaceRules {
         /// The rules.
         ruleset: Ruleset,
         /// The elements.
         ports: BTreeSet<PortRule>,
     },
+    /// Removes our nft table of IPv6.
+    RemoveRules6,
     /// Changes elements of the port maps in one transaction.
     ChangePorts {
         /// Elements to remove; they exist.
@@ -164,14 +174,12 @@ pub enum Step {
     },
     /// Makes a veth pair: a port of the bridge, and `eth0` in the endpoint's namespace. The port is up.
     CreateVeth(Veth),
-    /// Gives `eth0` its address and the namespace its default route.
+    /// Gives `eth0` its addresses and the namespace its default routes.
     ConfigureNetns {
         /// Endpoint id.
         id: String,
-        /// Address with the subnet's prefix length.
-        address: IpNet,
-        /// Default route.
-        gateway: IpAddr,
+        /// One for each family.
+        ways: Vec<Way>,
     },
     /// Sets the port's isolation, names its endpoint in its alias, waits until it forwards: the endpoint is complete.
     ActivateLink {
@@ -184,6 +192,15 @@ pub enum Step {
         /// Whether the port is isolated from other isolated ports.
         is_isolated: bool,
     },
+}
+
+/// An address of `eth0` and the default route of its family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    /// Address with the subnet's prefix length.
+    pub address: IpNet,
+    /// Default route.
+    pub gateway: IpAddr,
 }
 
 /// A veth pair to be made.
@@ -209,8 +226,11 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Vec<Step> {
     if !observed.is_forwarding {
         steps.push(Step::EnableForwarding);
     }
+    if desired.layout.v6.is_some() && !observed.is_forwarding6 {
+        steps.push(Step::EnableForwarding6);
+    }
     plan_bridge(desired, observed.bridge.as_ref(), &mut steps);
-    plan_rules(desired, observed.rules.as_ref(), &mut steps);
+    plan_rules(desired, observed, &mut steps);
     plan_orphans(desired, observed, &mut steps);
     for (id, endpoint) in &desired.endpoints {
         let link = endpoint
@@ -290,13 +310,21 @@ pub(crate) fn plan_endpoint(
         link: link.clone(),
         bridge: desired.bridge.clone(),
         mac: Mac::from_ip(address),
-        mtu: desired.mtu,
+        mtu: desired.layout.mtu,
         is_isolated,
     }));
+    let address6 = endpoint.address6.map(IpAddr::V6);
+    let way = |(address, gateway)| Way {
+        address: desired.layout.in_subnet(address),
+        gateway,
+    };
+    let ways = [
+        Some((address, desired.layout.gateway())),
+        address6.zip(desired.layout.gateway6()),
+    ];
     steps.push(Step::ConfigureNetns {
         id: id.clone(),
-        address: desired.in_subnet(address),
-        gateway: desired.gateway,
+        ways: ways.into_iter().flatten().map(way).collect(),
     });
     steps.push(Step::ActivateLink {
         id,
@@ -311,11 +339,21 @@ pub(crate) fn alias(id: &str) -> String {
     format!("skep:{id}")
 }
 
+fn is_link_local(net: &IpNet) -> bool {
+    matches!(net, IpNet::V6(net) if net.addr().is_unicast_link_local())
+}
+
 fn plan_bridge(desired: &Desired, observed: Option<&ObservedBridge>, steps: &mut Vec<Step>) {
     let name = desired.bridge.clone();
-    let mac = Mac::from_ip(desired.gateway);
-    let mtu = desired.mtu;
-    let address = desired.in_subnet(desired.gateway);
+    let Layout { mtu, .. } = desired.layout;
+    let mac = Mac::from_ip(desired.layout.gateway());
+    let addresses = [Some(desired.layout.gateway()), desired.layout.gateway6()];
+    let wanted: BTreeSet<IpNet> = addresses
+        .into_iter()
+        .flatten()
+        .map(|ip| desired.layout.in_subnet(ip))
+        .chain(desired.layout.v6.map(|_| LINK_LOCAL.into()))
+        .collect();
     match observed {
         None => steps.push(Step::CreateBridge { name, mac, mtu }),
         Some(bridge) if !bridge.is_up || bridge.mac != Some(mac) || bridge.mtu != mtu => {
@@ -327,14 +365,15 @@ fn plan_bridge(desired: &Desired, observed: Option<&ObservedBridge>, steps: &mut
     for &stale in addresses
         .into_iter()
         .flatten()
-        .filter(|&&stale| stale != address)
+        .filter(|stale| !wanted.contains(*stale) && !is_link_local(stale))
     {
         steps.push(Step::RemoveBridgeAddress {
             bridge: desired.bridge.clone(),
             address: stale,
         });
     }
-    if !addresses.is_some_and(|addresses| addresses.contains(&address)) {
+    let is_missing = |net: &&IpNet| !addresses.is_some_and(|addresses| addresses.contains(*net));
+    for &address in wanted.iter().filter(is_missing) {
         steps.push(Step::AddBridgeAddress {
             bridge: desired.bridge.clone(),
             address,
@@ -347,18 +386,27 @@ fn plan_bridge(desired: &Desired, observed: Option<&ObservedBridge>, steps: &mut
     }
 }
 
-fn plan_rules(desired: &Desired, observed: Option<&ObservedRules>, steps: &mut Vec<Step>) {
-    let ruleset = Ruleset::new(&desired.bridge, desired.subnet);
-    let ports = desired.port_rules();
-    match observed {
-        Some(rules) if rules.digest == ruleset.digest() => {
-            let remove: BTreeSet<_> = rules.ports.difference(&ports).copied().collect();
-            let add: BTreeSet<_> = ports.difference(&rules.ports).copied().collect();
-            if !(remove.is_empty() && add.is_empty()) {
-                steps.push(Step::ChangePorts { remove, add });
+fn plan_rules(desired: &Desired, observed: &Observed, steps: &mut Vec<Step>) {
+    let (mut remove, mut add) = (BTreeSet::new(), BTreeSet::new());
+    for (is_v6, observed) in [(false, &observed.rules), (true, &observed.rules6)] {
+        let Some(ruleset) = Ruleset::new(&desired.bridge, &desired.layout, is_v6) else {
+            if observed.is_some() {
+                steps.push(Step::RemoveRules6);
             }
+            continue;
+        };
+        let mut ports = desired.port_rules();
+        ports.retain(|rule| rule.is_v6() == is_v6);
+        match observed {
+            Some(rules) if rules.digest == ruleset.digest() => {
+                remove.extend(rules.ports.difference(&ports).copied());
+                add.extend(ports.difference(&rules.ports).copied());
+            }
+            Some(_) | None => steps.push(Step::ReplaceRules { ruleset, ports }),
         }
-        Some(_) | None => steps.push(Step::ReplaceRules { ruleset, ports }),
+    }
+    if !(remove.is_empty() && add.is_empty()) {
+        steps.push(Step::ChangePorts { remove, add });
     }
 }
 
@@ -394,23 +442,16 @@ impl Desired {
     pub fn new(config: &Config) -> Desired {
         Desired {
             bridge: config.bridge.clone(),
-            subnet: config.subnet,
-            gateway: config.gateway(),
-            mtu: config.mtu,
+            layout: config.layout,
             endpoints: BTreeMap::new(),
         }
     }
 
-    /// The name of the link of the endpoint with this address: the bridge's and the address's place in the subnet.
+    /// The name of the link of the endpoint with this IPv4 address: the bridge's and the address's place in the subnet.
     pub fn link_name(&self, address: IpAddr) -> String {
-        let offset = match (address, self.subnet.network()) {
-            (IpAddr::V4(ip), IpAddr::V4(network)) => {
-                u128::from(u32::from(ip).wrapping_sub(u32::from(network)))
-            }
-            (IpAddr::V6(ip), IpAddr::V6(network)) => {
-                u128::from(ip).wrapping_sub(u128::from(network))
-            }
-            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => 0,
+        let offset = match address {
+            IpAddr::V4(ip) => u32::from(ip).wrapping_sub(u32::from(self.layout.v4.network())),
+            IpAddr::V6(_) => 0,
         };
         format!("{}-{offset:x}", self.bridge)
     }
@@ -422,12 +463,6 @@ impl Desired {
             .flat_map(DesiredEndpoint::port_rules)
             .collect()
     }
-
-    /// `address` with the subnet's prefix length.
-    pub(crate) fn in_subnet(&self, address: IpAddr) -> IpNet {
-        IpNet::new(address, self.subnet.prefix_len())
-            .expect("an address of the subnet takes its prefix length")
-    }
 }
 
 // === impl DesiredEndpoint ===
@@ -435,10 +470,12 @@ impl Desired {
 impl DesiredEndpoint {
     /// The elements of the port maps for this endpoint.
     pub(crate) fn port_rules(&self) -> impl Iterator<Item = PortRule> {
-        let ports = self.address.map(|address| (address, &self.ports));
-        ports
-            .into_iter()
-            .flat_map(|(address, ports)| ports.iter().map(move |port| PortRule::new(address, port)))
+        let addresses = [self.address, self.address6.map(IpAddr::V6)];
+        let addresses = addresses.into_iter().flatten();
+        addresses.flat_map(|address| {
+            let ports = self.ports.iter();
+            ports.filter_map(move |port| PortRule::new(address, port))
+        })
     }
 }
 
@@ -453,6 +490,8 @@ impl Step {
             | Step::ConfigureNetns { id, .. }
             | Step::ActivateLink { id, .. } => Some(id),
             Step::EnableForwarding
+            | Step::EnableForwarding6
+            | Step::RemoveRules6
             | Step::CreateBridge { .. }
             | Step::SetBridge { .. }
             | Step::RemoveBridgeAddress { .. }
@@ -470,6 +509,8 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Step::EnableForwarding => write!(f, "enable IP forwarding"),
+            Step::EnableForwarding6 => write!(f, "enable IPv6 forwarding"),
+            Step::RemoveRules6 => write!(f, "remove rules of IPv6"),
             Step::CreateBridge { name, mac, mtu } => {
                 write!(f, "create bridge {name} mac {mac} mtu {mtu}")
             }
@@ -486,7 +527,8 @@ impl fmt::Display for Step {
             Step::ReplaceRules { ruleset, ports } => {
                 write!(
                     f,
-                    "replace rules by {} with ports [{}]",
+                    "replace rules of {} by {} with ports [{}]",
+                    ruleset.table(),
                     ruleset.digest(),
                     Listed(ports)
                 )
@@ -514,12 +556,10 @@ impl fmt::Display for Step {
                 "create {}link {link} in {bridge}, peer eth0 in namespace {id} mac {mac} mtu {mtu}",
                 isolated(*is_isolated)
             ),
-            Step::ConfigureNetns {
-                id,
-                address,
-                gateway,
-            } => {
-                write!(f, "configure namespace {id} with {address} via {gateway}")
+            Step::ConfigureNetns { id, ways } => {
+                write!(f, "configure namespace {id} with")?;
+                let mut ways = ways.iter();
+                ways.try_for_each(|way| write!(f, " {} via {}", way.address, way.gateway))
             }
             Step::ActivateLink {
                 id,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::Ipv4Net;
 
 /// Why no address was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +31,8 @@ pub struct Pool {
     taken: BTreeSet<u32>,
     /// Offset given last; the search starts behind it.
     cursor: u32,
+    /// Whether the upper half is somebody else's to give out: it can be reserved only.
+    is_shared: bool,
 }
 
 /// Offset 0 is the network, 1 the gateway.
@@ -39,21 +41,28 @@ const OFFSET_FIRST: u32 = 2;
 // === impl Pool ===
 
 impl Pool {
-    /// An empty pool. IPv6 subnets have no pool yet.
-    pub fn new(subnet: IpNet) -> Option<Pool> {
-        match subnet {
-            IpNet::V4(subnet) => Some(Pool {
-                subnet: subnet.trunc(),
-                taken: BTreeSet::new(),
-                cursor: OFFSET_FIRST - 1,
-            }),
-            IpNet::V6(_) => None,
+    /// An empty pool; of one that is shared only the lower half is given out.
+    pub fn new(subnet: Ipv4Net, is_shared: bool) -> Pool {
+        Pool {
+            subnet: subnet.trunc(),
+            taken: BTreeSet::new(),
+            cursor: OFFSET_FIRST - 1,
+            is_shared,
         }
+    }
+
+    /// From now on gives out the lower half only, or everything.
+    pub fn share(&mut self, is_shared: bool) {
+        self.is_shared = is_shared;
     }
 
     /// Takes the next free address.
     pub fn allocate(&mut self) -> Result<IpAddr, PoolError> {
-        let last = self.offset_last();
+        let last = if self.is_shared {
+            (self.offset_last() + 1) / 2
+        } else {
+            self.offset_last()
+        };
         let offset = self
             .first_free(self.cursor.saturating_add(1), last)
             .or_else(|| self.first_free(OFFSET_FIRST, self.cursor.min(last)))

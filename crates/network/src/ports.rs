@@ -53,25 +53,27 @@ pub enum PortConflict {
     /// Target port 0.
     #[error("target port of a published port is 0")]
     ZeroTarget,
-    /// The host address is not IPv4; see the design note.
-    #[error("host address `{0}` of a published port is not IPv4")]
+    /// The host address is IPv6, and the node network has no IPv6 addresses.
+    #[error("host address `{0}` of a published port is IPv6, which the node network has not")]
     Family(IpAddr),
 }
 
 /// Gives every port of `request` a port of the node, or says which cannot be had.
 ///
-/// `taken` are the ports of all endpoints; `ephemeral` is the range for requests of port 0, searched upwards.
+/// `taken` are the ports of all endpoints; `ephemeral` is the range for requests of port 0, searched upwards; `has_v6` says
+/// whether the container has an IPv6 address.
 pub(crate) fn allocate(
     request: &[HostPort],
     taken: &BTreeSet<HostPort>,
     ephemeral: RangeInclusive<u16>,
+    has_v6: bool,
 ) -> Result<Vec<HostPort>, PortConflict> {
     let mut granted: Vec<HostPort> = Vec::with_capacity(request.len());
     for &port in request {
         if port.target == 0 {
             return Err(PortConflict::ZeroTarget);
         }
-        if port.host_ip.is_ipv6() && !port.host_ip.is_unspecified() {
+        if port.host_ip.is_ipv6() && !port.host_ip.is_unspecified() && !has_v6 {
             return Err(PortConflict::Family(port.host_ip));
         }
         let is_free = |candidate: &HostPort| {
@@ -157,7 +159,7 @@ mod tests {
     #[track_caller]
     fn check(taken: &[HostPort], request: &[HostPort], expect: Result<&[u16], &str>) {
         let taken = taken.iter().copied().collect();
-        let got = allocate(request, &taken, 32768..=32769)
+        let got = allocate(request, &taken, 32768..=32769, false)
             .map(|ports| ports.iter().map(|port| port.published).collect::<Vec<_>>());
         match (got, expect) {
             (Ok(got), Ok(expect)) => assert_eq!(got, expect),
@@ -210,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn target_zero_and_v6_addresses_are_refused() {
+    fn target_zero_and_v6_addresses_without_v6_are_refused() {
         check(
             &[],
             &[HostPort {
@@ -222,8 +224,12 @@ mod tests {
         check(
             &[],
             &[port("fd00::1", 80)],
-            Err("host address `fd00::1` of a published port is not IPv4"),
+            Err(
+                "host address `fd00::1` of a published port is IPv6, which the node network has not",
+            ),
         );
         check(&[], &[port("::", 80)], Ok(&[80]));
+        let v6 = allocate(&[port("fd00::1", 80)], &BTreeSet::new(), 1..=2, true);
+        assert_eq!(v6, Ok(vec![port("fd00::1", 80)]));
     }
 }

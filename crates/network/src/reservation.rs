@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -18,6 +18,10 @@ const BIND_ATTEMPT_COUNT_MAX: u32 = 3;
 
 /// Pause between two attempts: longer than a child takes from fork to exec.
 const BIND_ATTEMPT_INTERVAL: Duration = Duration::from_millis(5);
+
+/// All addresses of a family.
+const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// A program of the node has the port, or its address is not the node's.
 #[derive(Debug, thiserror::Error)]
@@ -47,10 +51,24 @@ impl ReservationError {
 // === impl Reservations ===
 
 impl Reservations {
-    /// Binds all ports of an endpoint, or none.
-    pub(crate) fn reserve(&mut self, id: &str, ports: &[HostPort]) -> Result<(), ReservationError> {
-        let sockets = ports.iter().filter_map(|port| reserve(port).transpose());
-        let sockets = sockets.collect::<Result<Vec<_>, _>>()?;
+    /// Binds all ports of an endpoint, or none. Those open on all addresses are bound in IPv4, and with `has_v6` in IPv6.
+    pub(crate) fn reserve(
+        &mut self,
+        id: &str,
+        ports: &[HostPort],
+        has_v6: bool,
+    ) -> Result<(), ReservationError> {
+        let mut sockets = Vec::with_capacity(ports.len());
+        for port in ports {
+            let all: &[IpAddr] = match port.host_ip.is_unspecified() {
+                true if has_v6 => &[ANY4, ANY6],
+                true => &[ANY4],
+                false => std::slice::from_ref(&port.host_ip),
+            };
+            for &host_ip in all {
+                sockets.extend(reserve(port, host_ip)?);
+            }
+        }
         self.by_endpoint.insert(id.to_owned(), sockets);
         Ok(())
     }
@@ -66,17 +84,12 @@ impl Reservations {
     }
 }
 
-fn reserve(port: &HostPort) -> Result<Option<OwnedFd>, ReservationError> {
+fn reserve(port: &HostPort, host_ip: IpAddr) -> Result<Option<OwnedFd>, ReservationError> {
     let kind = match port.protocol {
         Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
         Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
         // A kernel may not have SCTP sockets, and yet forward SCTP.
         Protocol::Sctp => return Ok(None),
-    };
-    let host_ip = if port.host_ip.is_unspecified() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
-    } else {
-        port.host_ip
     };
     let address = SocketAddr::new(host_ip, port.published);
     let family = if host_ip.is_ipv4() {
@@ -90,6 +103,9 @@ fn reserve(port: &HostPort) -> Result<Option<OwnedFd>, ReservationError> {
         // Programs the daemon starts outlive it, and must not hold the port.
         let socket = socket_with(family, kind.0, SocketFlags::CLOEXEC, Some(kind.1))?;
         sockopt::set_socket_reuseaddr(&socket, reuse)?;
+        if host_ip.is_ipv6() {
+            sockopt::set_ipv6_v6only(&socket, true)?;
+        }
         bind(&socket, &address)?;
         sockopt::set_socket_reuseaddr(&socket, false)?;
         Ok(socket)

@@ -1,18 +1,19 @@
 //! The nft table as data: its rules, its elements, and the text of transactions. Pure; `nft` runs the text.
 //!
-//! Published ports are elements of two maps; there is no rule per container. The table is `ip skep`, and nothing else is written.
+//! Published ports are elements of two maps; there is no rule per container. The tables are `ip skep` and, on a node network with
+//! IPv6, `ip6 skep`; nothing else is written.
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-
+use crate::config::Layout;
 use crate::digest::fnv1a;
 use crate::ports::{HostPort, Protocol};
 
-/// Our table. IPv6 will have one of the same name in its family.
+/// Our table of each family.
 pub(crate) const TABLE: &str = "ip skep";
+pub(crate) const TABLE6: &str = "ip6 skep";
 
 /// Map of ports open on all of the node's addresses.
 pub(crate) const MAP_ANY: &str = "ports_any";
@@ -28,9 +29,10 @@ pub(crate) fn mesh_link(bridge: &str) -> String {
     format!("{bridge}x")
 }
 
-/// The rules that do not depend on endpoints.
+/// The rules of one family that do not depend on endpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruleset {
+    is_v6: bool,
     chains: Vec<Chain>,
 }
 
@@ -61,10 +63,16 @@ pub struct PortRule {
 pub(crate) fn change_script(remove: &BTreeSet<PortRule>, add: &BTreeSet<PortRule>) -> String {
     let mut script = String::new();
     for (verb, rules) in [("delete", remove), ("add", add)] {
-        for map in [MAP_ANY, MAP_ADDR] {
-            let elements = elements(map, rules, verb == "add");
+        for (is_v6, map) in [
+            (false, MAP_ANY),
+            (false, MAP_ADDR),
+            (true, MAP_ANY),
+            (true, MAP_ADDR),
+        ] {
+            let elements = elements(is_v6, map, rules, verb == "add");
             if !elements.is_empty() {
-                writeln!(script, "{verb} element {TABLE} {map} {{ {elements} }}")
+                let table = table(is_v6);
+                writeln!(script, "{verb} element {table} {map} {{ {elements} }}")
                     .expect("writing to a string succeeds");
             }
         }
@@ -72,14 +80,20 @@ pub(crate) fn change_script(remove: &BTreeSet<PortRule>, add: &BTreeSet<PortRule
     script
 }
 
-/// A transaction that removes the table, if there is one.
-pub(crate) fn remove_script() -> String {
-    format!("add table {TABLE}\ndelete table {TABLE}\n")
+/// A transaction that removes a table, if there is one.
+pub(crate) fn remove_script(table: &str) -> String {
+    format!("add table {table}\ndelete table {table}\n")
 }
 
-fn elements(map: &str, rules: &BTreeSet<PortRule>, with_data: bool) -> String {
+/// The table of a family.
+pub(crate) fn table(is_v6: bool) -> &'static str {
+    if is_v6 { TABLE6 } else { TABLE }
+}
+
+fn elements(is_v6: bool, map: &str, rules: &BTreeSet<PortRule>, with_data: bool) -> String {
     let mut text = String::new();
-    for rule in rules.iter().filter(|rule| rule.map() == map) {
+    let is_here = |rule: &&PortRule| rule.map() == map && rule.address.is_ipv6() == is_v6;
+    for rule in rules.iter().filter(is_here) {
         let separator = if text.is_empty() { "" } else { ", " };
         write!(text, "{separator}{}", rule.key()).expect("writing to a string succeeds");
         if with_data {
@@ -93,20 +107,31 @@ fn elements(map: &str, rules: &BTreeSet<PortRule>, with_data: bool) -> String {
 // === impl Ruleset ===
 
 impl Ruleset {
-    /// The rules for a bridge and its subnet.
-    pub fn new(bridge: &str, subnet: IpNet) -> Ruleset {
+    /// The rules for a bridge and its IPv4 addresses, or, if it has any, its IPv6 addresses.
+    pub fn new(bridge: &str, layout: &Layout, is_v6: bool) -> Option<Ruleset> {
+        let (ip, subnet, loopback) = match layout.v6 {
+            Some(v6) if is_v6 => ("ip6", v6.trunc().to_string(), "::1"),
+            None if is_v6 => return None,
+            Some(_) | None => ("ip", layout.v4.trunc().to_string(), "127.0.0.0/8"),
+        };
         let inside = format!("iifname \"{bridge}\"");
         let outside = format!("oifname \"{bridge}\"");
         let mesh = mesh_link(bridge);
         let chain = |name, hook, rules| Chain { name, hook, rules };
+        // Neighbour discovery speaks from other addresses than the subnet's.
+        let honest = if is_v6 {
+            format!("{{ {subnet}, fe80::/10, :: }}")
+        } else {
+            subnet.clone()
+        };
         let chains = vec![
             chain(
                 "raw_pre",
                 Some("type filter hook prerouting priority raw; policy accept;"),
                 vec![
                     // `route_localnet` would let containers reach services bound to 127.0.0.1.
-                    format!("{inside} ip daddr 127.0.0.0/8 drop"),
-                    format!("{inside} ip saddr != {subnet} drop"),
+                    format!("{inside} {ip} daddr {loopback} drop"),
+                    format!("{inside} {ip} saddr != {honest} drop"),
                 ],
             ),
             chain(
@@ -117,19 +142,24 @@ impl Ruleset {
             chain(
                 "nat_out",
                 Some("type nat hook output priority -100; policy accept;"),
-                vec!["fib daddr type local jump publish".to_owned()],
+                // The kernel takes no answer to `::1` from a container, so who asks there is refused, at once.
+                vec![if is_v6 {
+                    "ip6 daddr != ::1 fib daddr type local jump publish".to_owned()
+                } else {
+                    "fib daddr type local jump publish".to_owned()
+                }],
             ),
             chain(
                 "nat_post",
                 Some("type nat hook postrouting priority srcnat; policy accept;"),
                 vec![
                     // The node to its own 127.0.0.1:port.
-                    format!("{outside} ip saddr 127.0.0.0/8 masquerade"),
+                    format!("{outside} {ip} saddr {loopback} masquerade"),
                     // A container to a port of the node that leads to a container.
-                    format!("{outside} ip saddr {subnet} ct status dnat masquerade"),
+                    format!("{outside} {ip} saddr {subnet} ct status dnat masquerade"),
                     // Containers to the world.
                     format!(
-                        "oifname != {{ \"{bridge}\", \"{mesh}\", \"lo\" }} ip saddr {subnet} masquerade"
+                        "oifname != {{ \"{bridge}\", \"{mesh}\", \"lo\" }} {ip} saddr {subnet} masquerade"
                     ),
                 ],
             ),
@@ -149,12 +179,17 @@ impl Ruleset {
                 "publish",
                 None,
                 vec![
-                    format!("dnat ip to ip daddr . meta l4proto . th dport map @{MAP_ADDR}"),
-                    format!("dnat ip to meta l4proto . th dport map @{MAP_ANY}"),
+                    format!("dnat {ip} to {ip} daddr . meta l4proto . th dport map @{MAP_ADDR}"),
+                    format!("dnat {ip} to meta l4proto . th dport map @{MAP_ANY}"),
                 ],
             ),
         ];
-        Ruleset { chains }
+        Some(Ruleset { is_v6, chains })
+    }
+
+    /// Our table, with its family.
+    pub fn table(&self) -> &'static str {
+        table(self.is_v6)
     }
 
     /// Names the rules: equal for equal rules, on every version of Skep that makes the same.
@@ -170,8 +205,9 @@ impl Ruleset {
     /// A transaction that replaces the table, whatever it was.
     pub(crate) fn replace_script(&self, ports: &BTreeSet<PortRule>) -> String {
         let digest = self.digest();
+        let table = self.table();
         format!(
-            "add table {TABLE}\ndelete table {TABLE}\ntable {TABLE} {{\n  chain {DIGEST_PREFIX}{digest} {{ }}\n{}}}\n{}",
+            "add table {table}\ndelete table {table}\ntable {table} {{\n  chain {DIGEST_PREFIX}{digest} {{ }}\n{}}}\n{}",
             self.body(),
             change_script(&BTreeSet::new(), ports)
         )
@@ -179,10 +215,11 @@ impl Ruleset {
 
     fn body(&self) -> String {
         let mut text = String::new();
-        let data = "ip daddr . th dport";
+        let ip = if self.is_v6 { "ip6" } else { "ip" };
+        let data = format!("{ip} daddr . th dport");
         for (map, key) in [
-            (MAP_ANY, "meta l4proto . th dport"),
-            (MAP_ADDR, "ip daddr . meta l4proto . th dport"),
+            (MAP_ANY, "meta l4proto . th dport".to_owned()),
+            (MAP_ADDR, format!("{ip} daddr . meta l4proto . th dport")),
         ] {
             writeln!(text, "  map {map} {{\n    typeof {key} : {data}\n  }}")
                 .expect("writing to a string succeeds");
@@ -209,15 +246,24 @@ impl Ruleset {
 // === impl PortRule ===
 
 impl PortRule {
-    /// The element that leads `port` to a container's address.
-    pub fn new(address: IpAddr, port: &HostPort) -> PortRule {
-        PortRule {
-            host_ip: (!port.host_ip.is_unspecified()).then_some(port.host_ip),
+    /// The element that leads `port` to a container's address; none if the port is open on an address of the other family.
+    pub fn new(address: IpAddr, port: &HostPort) -> Option<PortRule> {
+        let host_ip = (!port.host_ip.is_unspecified()).then_some(port.host_ip);
+        if host_ip.is_some_and(|ip| ip.is_ipv4() != address.is_ipv4()) {
+            return None;
+        }
+        Some(PortRule {
+            host_ip,
             protocol: port.protocol,
             published: port.published,
             address,
             target: port.target,
-        }
+        })
+    }
+
+    /// Whether it belongs to the table of IPv6.
+    pub(crate) fn is_v6(&self) -> bool {
+        self.address.is_ipv6()
     }
 
     fn map(&self) -> &'static str {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <run dir>/lock         held by the process that owns the directory
-//! <run dir>/state.json   endpoints, their addresses and ports; the pool's cursor (version 1)
+//! <run dir>/state.json   endpoints, their addresses and ports; the pool's cursor; the layout in force (version 2)
 //! <run dir>/netns/<id>   bind mounts of namespaces
 //! ```
 //!
@@ -11,16 +11,17 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use crate::config::Layout;
 use crate::ports::HostPort;
 
 /// The version this code writes. Readers refuse newer ones.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Why the run directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +61,9 @@ pub(crate) struct State {
     version: u32,
     /// Address given last.
     pub(crate) cursor: Option<IpAddr>,
+    /// The layout the node network was resized to; none while it is the configuration's. Since version 2.
+    #[serde(default)]
+    pub(crate) layout: Option<Layout>,
     pub(crate) endpoints: BTreeMap<String, EndpointState>,
 }
 
@@ -68,6 +72,9 @@ pub(crate) struct State {
 pub(crate) struct EndpointState {
     /// None for a namespace with a loopback interface only.
     pub(crate) address: Option<IpAddr>,
+    /// Since version 2.
+    #[serde(default)]
+    pub(crate) address6: Option<Ipv6Addr>,
     pub(crate) ports: Vec<HostPort>,
 }
 
@@ -82,10 +89,15 @@ pub(crate) struct StateDir {
 // === impl State ===
 
 impl State {
-    pub(crate) fn new(cursor: IpAddr, endpoints: BTreeMap<String, EndpointState>) -> State {
+    pub(crate) fn new(
+        cursor: IpAddr,
+        layout: Option<Layout>,
+        endpoints: BTreeMap<String, EndpointState>,
+    ) -> State {
         State {
             version: VERSION,
             cursor: Some(cursor),
+            layout,
             endpoints,
         }
     }
@@ -96,6 +108,7 @@ impl Default for State {
         State {
             version: VERSION,
             cursor: None,
+            layout: None,
             endpoints: BTreeMap::new(),
         }
     }

@@ -11,22 +11,54 @@ pub struct SysctlError {
     source: io::Error,
 }
 
+impl From<SysctlError> for io::Error {
+    fn from(error: SysctlError) -> io::Error {
+        error.source
+    }
+}
+
 /// `net.ipv4.ip_forward`.
 pub(crate) const IP_FORWARD: &str = "ipv4/ip_forward";
+
+/// `net.ipv6.conf.all.forwarding`.
+pub(crate) const IP6_FORWARD: &str = "ipv6/conf/all/forwarding";
 
 /// `net.bridge.bridge-nf-call-iptables`; does not exist without the `br_netfilter` module.
 pub(crate) const BRIDGE_FILTER: &str = "bridge/bridge-nf-call-iptables";
 
+/// `net.bridge.bridge-nf-call-ip6tables`.
+pub(crate) const BRIDGE_FILTER6: &str = "bridge/bridge-nf-call-ip6tables";
+
 /// Whether IP and ARP rules see bridged packets.
 pub(crate) const BRIDGE_FILTERS: [&str; 3] = [
     BRIDGE_FILTER,
-    "bridge/bridge-nf-call-ip6tables",
+    BRIDGE_FILTER6,
     "bridge/bridge-nf-call-arptables",
 ];
 
 /// `net.ipv6.conf.<interface>.disable_ipv6`.
 pub(crate) fn disable_ipv6(interface: &str) -> String {
     format!("ipv6/conf/{interface}/disable_ipv6")
+}
+
+/// Whether this kernel has IPv6.
+pub(crate) fn has_ipv6() -> bool {
+    path("ipv6/conf").exists()
+}
+
+/// Turns IPv6 forwarding on. A router does not listen to routers; interfaces that do are told to go on, or the node would lose
+/// its default route.
+pub(crate) fn forward_ipv6() -> Result<(), SysctlError> {
+    let interfaces = std::fs::read_dir(path("ipv6/conf")).into_iter().flatten();
+    for interface in interfaces.flatten() {
+        if let Some(name) = interface.file_name().to_str() {
+            let key = format!("ipv6/conf/{name}/accept_ra");
+            if is(&key, "1") {
+                set(&key, "2")?;
+            }
+        }
+    }
+    turn_on(IP6_FORWARD)
 }
 
 /// `net.ipv4.conf.<interface>.route_localnet`.

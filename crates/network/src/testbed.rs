@@ -50,9 +50,13 @@ pub(crate) fn on_node(test: impl AsyncFnOnce(&Testbed) + Send + 'static) {
         run("ip link set lo up");
         run("ip netns add world");
         run("ip link add up0 type veth peer name eth0 netns world");
+        // A real interface had its second to look for duplicates of its link-local address long ago.
+        run("busybox sysctl -w net.ipv6.conf.up0.accept_dad=0");
         run("ip addr add 192.0.2.1/24 dev up0");
         run("ip link set up0 up");
+        run("ip addr add 2001:db8::1/64 dev up0 nodad");
         run("ip -n world addr add 192.0.2.2/24 dev eth0");
+        run("ip -n world addr add 2001:db8::2/64 dev eth0 nodad");
         run("ip -n world link set eth0 up");
         // Asking makes the kernel notice the carrier; packets sent before are lost.
         run("ip link show up0 && ip -n world link show eth0");
@@ -85,7 +89,8 @@ pub(crate) fn ask(protocol: Protocol, from: Option<&Path>, to: &str) -> io::Resu
     let to: SocketAddr = to.parse().unwrap();
     inside(from, move || match protocol {
         Protocol::Udp => {
-            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            let socket = UdpSocket::bind(any)?;
             socket.connect(to)?;
             ask_from(&socket)
         }
@@ -130,7 +135,7 @@ pub(crate) fn inside<T: Send + 'static>(
 }
 
 fn answer(name: Option<&str>, peer: SocketAddr) -> String {
-    name.map_or_else(|| peer.ip().to_string(), str::to_owned)
+    name.map_or_else(|| peer.ip().to_canonical().to_string(), str::to_owned)
 }
 
 // === impl Server ===

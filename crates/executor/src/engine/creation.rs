@@ -239,7 +239,7 @@ impl Engine {
         id: &ContainerId,
         plan: &ContainerPlan,
     ) -> Result<Option<NetworkRecord>, CreateError> {
-        let attachment = self.network().attach(id.as_str(), &plan.ports).await?;
+        let attachment = self.network().attach(id.as_str(), &plan.ports, None).await?;
         Ok(Some(NetworkRecord {
             address: attachment.address.to_string(),
             gateway: attachment.gateway.to_string(),

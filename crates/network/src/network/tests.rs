@@ -11,6 +11,7 @@ use crate::testbed::{Server, Testbed, ask, ask_from, on_node, run};
 
 mod faults;
 mod healing;
+mod layouts;
 
 fn config(bed: &Testbed) -> Config {
     Config::new(bed.run_dir())
@@ -36,7 +37,7 @@ fn udp(published: u16, target: u16) -> HostPort {
 fn a_container_reaches_node_and_world_and_the_node_reaches_it() {
     on_node(async |bed| {
         let network = Network::open(config(bed)).await.unwrap();
-        let a = network.attach("a", &[]).await.unwrap();
+        let a = network.attach("a", &[], None).await.unwrap();
         assert_eq!(a.address.to_string(), "10.255.0.2/16");
         assert_eq!(a.gateway.to_string(), "10.255.0.1");
         assert_eq!(a.mac.to_string(), "02:42:0a:ff:00:02");
@@ -86,8 +87,8 @@ fn check_published_port(is_bridge_filtered: bool) {
         set_bridge_filter(is_bridge_filtered);
         let network = Network::open(config(bed)).await.unwrap();
         let ports = [tcp(8080, 80), udp(8080, 80)];
-        let a = network.attach("a", &ports).await.unwrap();
-        let b = network.attach("b", &[]).await.unwrap();
+        let a = network.attach("a", &ports, None).await.unwrap();
+        let b = network.attach("b", &[], None).await.unwrap();
         assert_eq!(a.ports, ports);
         let _tcp = Server::tcp(Some(&a.netns_path), "0.0.0.0:80");
         let _udp = Server::udp(Some(&a.netns_path), "0.0.0.0:80");
@@ -123,7 +124,7 @@ fn a_port_on_one_address_is_closed_on_others() {
             host_ip: [127, 0, 0, 1].into(),
             ..tcp(8080, 80)
         };
-        let a = network.attach("a", &[local]).await.unwrap();
+        let a = network.attach("a", &[local], None).await.unwrap();
         let _server = Server::tcp(Some(&a.netns_path), "0.0.0.0:80");
         assert_eq!(
             ask(Protocol::Tcp, None, "127.0.0.1:8080").unwrap(),
@@ -156,8 +157,8 @@ fn check_isolation(is_bridge_filtered: bool) {
     on_node(async move |bed| {
         set_bridge_filter(is_bridge_filtered);
         let network = Network::open(config(bed)).await.unwrap();
-        let a = network.attach("a", &[]).await.unwrap();
-        let b = network.attach("b", &[]).await.unwrap();
+        let a = network.attach("a", &[], None).await.unwrap();
+        let b = network.attach("b", &[], None).await.unwrap();
         let _a = Server::tcp(Some(&a.netns_path), "0.0.0.0:80");
         let _loopback = Server::tcp(None, "127.0.0.1:90");
         assert!(ask(Protocol::Tcp, Some(&b.netns_path), "10.255.0.2:80").is_err());
@@ -189,8 +190,11 @@ fn check_isolation(is_bridge_filtered: bool) {
 fn a_port_goes_to_one_endpoint_and_is_free_after_its_detach() {
     on_node(async |bed| {
         let network = Network::open(config(bed)).await.unwrap();
-        network.attach("a", &[tcp(8080, 80)]).await.unwrap();
-        let error = network.attach("b", &[tcp(8080, 81)]).await.unwrap_err();
+        network.attach("a", &[tcp(8080, 80)], None).await.unwrap();
+        let error = network
+            .attach("b", &[tcp(8080, 81)], None)
+            .await
+            .unwrap_err();
         assert_eq!(
             error.to_string(),
             "Bind for 0.0.0.0:8080 failed: port is already allocated"
@@ -199,17 +203,20 @@ fn a_port_goes_to_one_endpoint_and_is_free_after_its_detach() {
         let error = std::net::TcpListener::bind("0.0.0.0:8080").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         let listener = std::net::TcpListener::bind("127.0.0.1:8081").unwrap();
-        let error = network.attach("b", &[tcp(8081, 80)]).await.unwrap_err();
+        let error = network
+            .attach("b", &[tcp(8081, 80)], None)
+            .await
+            .unwrap_err();
         assert_eq!(
             error.to_string(),
             "failed to bind host port 0.0.0.0:8081/tcp"
         );
         drop(listener);
-        network.attach("b", &[tcp(8081, 80)]).await.unwrap();
+        network.attach("b", &[tcp(8081, 80)], None).await.unwrap();
 
         network.detach("a").await.unwrap();
         network.detach("a").await.unwrap();
-        network.attach("c", &[tcp(8080, 80)]).await.unwrap();
+        network.attach("c", &[tcp(8080, 80)], None).await.unwrap();
         let endpoints = network.endpoints().await.unwrap();
         assert_eq!(endpoints.keys().collect::<Vec<_>>(), ["b", "c"]);
     });
@@ -220,7 +227,7 @@ fn a_program_started_meanwhile_does_not_inherit_ports() {
     on_node(async |bed| {
         let network = Network::open(config(bed)).await.unwrap();
         network
-            .attach("a", &[tcp(8080, 80), udp(8080, 80)])
+            .attach("a", &[tcp(8080, 80), udp(8080, 80)], None)
             .await
             .unwrap();
         let mut program = std::process::Command::new("sleep")
@@ -243,19 +250,19 @@ fn port_zero_becomes_a_free_port_that_no_program_has() {
         let _program = std::net::TcpListener::bind("0.0.0.0:40000").unwrap();
         let network = Network::open(config(bed)).await.unwrap();
         let a = network
-            .attach("a", &[tcp(0, 80), tcp(0, 81)])
+            .attach("a", &[tcp(0, 80), tcp(0, 81)], None)
             .await
             .unwrap();
         assert_eq!(a.ports, [tcp(40001, 80), tcp(40002, 81)]);
         // The same request is the same attachment.
         assert_eq!(
             network
-                .attach("a", &[tcp(0, 80), tcp(0, 81)])
+                .attach("a", &[tcp(0, 80), tcp(0, 81)], None)
                 .await
                 .unwrap(),
             a
         );
-        let error = network.attach("b", &[tcp(0, 80)]).await.unwrap_err();
+        let error = network.attach("b", &[tcp(0, 80)], None).await.unwrap_err();
         assert_eq!(error.to_string(), "all ports are allocated");
     });
 }
@@ -264,9 +271,9 @@ fn port_zero_becomes_a_free_port_that_no_program_has() {
 fn other_settings_under_the_same_id_are_refused() {
     on_node(async |bed| {
         let network = Network::open(config(bed)).await.unwrap();
-        network.attach("a", &[]).await.unwrap();
+        network.attach("a", &[], None).await.unwrap();
         for error in [
-            network.attach("a", &[tcp(1, 1)]).await.unwrap_err(),
+            network.attach("a", &[tcp(1, 1)], None).await.unwrap_err(),
             network.attach_none("a").await.unwrap_err(),
         ] {
             assert_eq!(
@@ -275,7 +282,7 @@ fn other_settings_under_the_same_id_are_refused() {
             );
         }
         assert!(matches!(
-            network.attach("../a", &[]).await,
+            network.attach("../a", &[], None).await,
             Err(Error::Id(_))
         ));
     });
@@ -303,20 +310,29 @@ fn a_namespace_without_network_has_loopback_only() {
 fn an_exhausted_pool_says_what_docker_says_and_recovers() {
     on_node(async |bed| {
         let config = Config {
-            subnet: "10.9.0.0/29".parse().unwrap(),
+            layout: Layout {
+                v4: "10.9.0.0/29".parse().unwrap(),
+                ..Layout::default()
+            },
             ..config(bed)
         };
         let network = Network::open(config).await.unwrap();
         for index in 0..5 {
-            network.attach(&format!("c{index}"), &[]).await.unwrap();
+            network
+                .attach(&format!("c{index}"), &[], None)
+                .await
+                .unwrap();
         }
-        let error = network.attach("d", &[tcp(8080, 80)]).await.unwrap_err();
+        let error = network
+            .attach("d", &[tcp(8080, 80)], None)
+            .await
+            .unwrap_err();
         assert_eq!(
             error.to_string(),
             "no available IPv4 addresses on this network's address pools"
         );
         network.detach("c3").await.unwrap();
-        let d = network.attach("d", &[tcp(8080, 80)]).await.unwrap();
+        let d = network.attach("d", &[tcp(8080, 80)], None).await.unwrap();
         assert_eq!(d.address.to_string(), "10.9.0.5/29");
     });
 }
@@ -330,7 +346,7 @@ fn attaches_and_detaches_at_once_leave_nothing() {
             let network = network.clone();
             async move {
                 network
-                    .attach(&format!("c{index}"), &[tcp(9000 + index, 80)])
+                    .attach(&format!("c{index}"), &[tcp(9000 + index, 80)], None)
                     .await
                     .unwrap()
             }
@@ -368,7 +384,7 @@ fn a_udp_client_that_never_pauses_finds_the_next_container() {
         let client = bed.udp_socket_in(bed.world());
         client.connect("192.0.2.1:5353").unwrap();
         for id in ["a", "b"] {
-            let attachment = network.attach(id, &[udp(5353, 53)]).await.unwrap();
+            let attachment = network.attach(id, &[udp(5353, 53)], None).await.unwrap();
             let _server = Server::udp(Some(&attachment.netns_path), "0.0.0.0:53");
             assert_eq!(ask_from(&client).unwrap(), "192.0.2.2", "{id}");
             network.detach(id).await.unwrap();
@@ -389,7 +405,10 @@ fn a_second_owner_of_the_run_directory_is_refused() {
             "{error}"
         );
         first.close().await;
-        assert!(matches!(first.attach("a", &[]).await, Err(Error::Closed)));
+        assert!(matches!(
+            first.attach("a", &[], None).await,
+            Err(Error::Closed)
+        ));
         Network::open(config(bed)).await.unwrap();
     });
 }

@@ -3,9 +3,10 @@
 use serde_json::json;
 
 use super::*;
+use crate::config::Layout;
 
 fn ruleset() -> Ruleset {
-    Ruleset::new("skep0", "10.255.0.0/16".parse().unwrap())
+    Ruleset::new("skep0", &Layout::default(), false).unwrap()
 }
 
 fn listing(elements: &Value, rule_count: usize) -> Value {

@@ -1,16 +1,19 @@
 //! Repair and removal: reconciliation, the reaper of detached endpoints, and the end of the node network.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tracing::warn;
 
 use super::{Error, ErrorChain, Owner, Report};
 use crate::apply::ApplyError;
+use crate::config::Layout;
 use crate::conntrack::Forget;
 use crate::nft;
 use crate::observe::observe;
 use crate::plan::{Step, plan};
+use crate::pool::Pool;
 use crate::rules;
 
 // === impl Owner ===
@@ -73,15 +76,52 @@ impl Owner {
             }
         }
         let has_udp = dying.values().filter(|dying| dying.has_udp);
-        let addresses = has_udp.filter_map(|dying| dying.address).collect();
-        Forget {
-            addresses,
+        let addresses = has_udp.flat_map(|dying| [dying.address, dying.address6.map(IpAddr::V6)]);
+        let forget = Forget {
+            addresses: addresses.flatten().collect(),
             ..Forget::default()
-        }
-        .perform();
+        };
+        self.forget_flows(&forget);
         for address in dying.into_values().filter_map(|dying| dying.address) {
             self.pool.release(address);
         }
+    }
+
+    /// Forgets flows of endpoints.
+    pub(super) fn forget_flows(&mut self, forget: &Forget) {
+        let has_v6 = self.desired.layout.v6.is_some();
+        forget.perform(&mut self.kernel.flows, has_v6);
+    }
+
+    /// Gives the node network another layout.
+    pub(super) fn resize(&mut self, layout: Layout) -> Result<(), Error> {
+        let mistakes = layout.check();
+        if !mistakes.is_empty() {
+            return Err(Error::Config(mistakes));
+        }
+        let (layout, old) = (super::usable(layout), self.desired.layout);
+        if layout == old {
+            return Ok(());
+        }
+        let old_pool = self.pool.clone();
+        if layout.has_addresses_of(&old) {
+            self.pool.share(layout.is_shared);
+        } else {
+            self.reap();
+            let endpoints = self.desired.endpoints.values();
+            let count = endpoints.filter(|one| one.address.is_some()).count();
+            if count > 0 {
+                return Err(Error::InUse { count });
+            }
+            self.pool = Pool::new(layout.v4, layout.is_shared);
+        }
+        self.desired.layout = layout;
+        if let Err(error) = self.save() {
+            (self.desired.layout, self.pool) = (old, old_pool);
+            return Err(error.into());
+        }
+        self.reconcile()?;
+        Ok(())
     }
 
     /// Takes everything away. Continues past failures and returns the first.
@@ -93,7 +133,8 @@ impl Owner {
         let saved = self.save().map_err(Error::from);
         self.reap();
         let bridge = self.kernel.route.delete_link(&self.desired.bridge);
-        let table = nft::run(&rules::remove_script());
+        let tables = [rules::TABLE, rules::TABLE6].map(rules::remove_script);
+        let table = nft::run(&tables.concat());
         let files = self
             .dir
             .remove()

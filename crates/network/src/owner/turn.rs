@@ -1,19 +1,23 @@
 //! One turn: a batch of attaches and detaches of different endpoints, decided, saved, performed, answered.
 
 use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tracing::warn;
 
 use super::{
-    Attach, Dying, ENDPOINT_COUNT_MAX, Error, ErrorChain, Mode, Owner, Reply, Turn, answer,
+    Attach, Dying, ENDPOINT_COUNT_MAX, Error, ErrorChain, Mode, Owner, Reply, Request, Turn, answer,
 };
 use crate::apply::ApplyError;
+use crate::config::{Given, Layout};
 use crate::conntrack::Forget;
 use crate::endpoint::{EndpointInfo, check_id};
 use crate::netns;
+use crate::observe::is_bridge_filtered;
 use crate::plan::{DesiredEndpoint, ObservedEndpoint, Step, plan_endpoint};
-use crate::pool::PoolError;
+use crate::pool::{Pool, PoolError};
 use crate::ports::{self, HostPort, Protocol};
 use crate::rules::PortRule;
 use crate::state::StateError;
@@ -21,6 +25,10 @@ use crate::sysctl;
 
 /// Free ports tried for one request of port 0 before giving up: each attempt found a program of the node on the port.
 const EPHEMERAL_ATTEMPT_COUNT_MAX: usize = 64;
+
+/// How long an attach waits for its given address while an endpoint has it. The leader gives an address again when its task has
+/// ended; the node then still has to take its container down.
+const GIVEN_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// How an attach was admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,10 +39,9 @@ enum Admission {
 }
 
 /// What is observed of an endpoint that is new.
-fn nothing_observed() -> ObservedEndpoint<'static> {
-    let is_bridge_filtered = sysctl::is_on(sysctl::BRIDGE_FILTER);
+fn nothing_observed(layout: &Layout) -> ObservedEndpoint<'static> {
     ObservedEndpoint {
-        is_bridge_filtered,
+        is_bridge_filtered: is_bridge_filtered(layout),
         ..ObservedEndpoint::default()
     }
 }
@@ -50,6 +57,7 @@ impl Owner {
         let mut remove = BTreeSet::new();
         let mut forgotten = Vec::new();
         for (id, _) in &turn.detaches {
+            self.cancel_parked(id);
             if let Some(endpoint) = self.forget(id) {
                 remove.extend(endpoint.port_rules());
                 forgotten.push((id.clone(), endpoint));
@@ -61,6 +69,9 @@ impl Owner {
             match self.admit(&attach) {
                 Ok(Admission::New) => added.push(attach),
                 Ok(Admission::Existing) => existing.push(attach),
+                Err(Error::Pool(PoolError::Taken(_))) if !self.is_parked(&attach.id) => {
+                    self.parked.push((attach, Instant::now() + GIVEN_WAIT_MAX));
+                }
                 Err(error) => attach.fail(error),
             }
         }
@@ -94,11 +105,10 @@ impl Owner {
             .iter()
             .flat_map(|attach| self.udp_ports(&attach.id))
             .collect();
-        Forget {
+        self.forget_flows(&Forget {
             ports,
             ..Forget::default()
-        }
-        .perform();
+        });
         for (_, reply) in detaches {
             answer(reply, outcome.clone().map_err(Error::from));
         }
@@ -161,22 +171,20 @@ impl Owner {
         let endpoint = match &attach.mode {
             Mode::None(_) => DesiredEndpoint {
                 address: None,
+                address6: None,
                 ports: Vec::new(),
             },
-            Mode::Node(ports, _) => {
-                let ports = self.grant_ports(id, ports)?;
-                let address = self.pool.allocate().or_else(|_: PoolError| {
-                    self.reap();
-                    self.pool.allocate()
-                });
-                match address {
-                    Ok(address) => DesiredEndpoint {
+            Mode::Node(request, _) => {
+                let (address, address6) = self.grant_address(request.given)?;
+                match self.grant_ports(id, &request.ports, address6.is_some()) {
+                    Ok(ports) => DesiredEndpoint {
                         address: Some(address),
+                        address6,
                         ports,
                     },
                     Err(error) => {
-                        self.reservations.release(id);
-                        return Err(error.into());
+                        self.pool.release(address);
+                        return Err(error);
                     }
                 }
             }
@@ -185,8 +193,102 @@ impl Owner {
         Ok(Admission::New)
     }
 
+    /// Chooses an address, or takes the given one, and its partner.
+    fn grant_address(&mut self, given: Option<Given>) -> Result<(IpAddr, Option<Ipv6Addr>), Error> {
+        let once = |pool: &mut Pool| match given {
+            Some(given) => pool
+                .reserve(given.v4.into())
+                .map(|()| IpAddr::from(given.v4)),
+            None => pool.allocate(),
+        };
+        let address = once(&mut self.pool).or_else(|error| {
+            if let PoolError::Foreign(_) = error {
+                return Err(error);
+            }
+            // An endpoint that is gone may have it.
+            self.reap();
+            once(&mut self.pool)
+        })?;
+        let granted = self.grant_partner(address, given);
+        if granted.is_err() {
+            self.pool.release(address);
+        }
+        Ok((address, granted?))
+    }
+
+    fn grant_partner(
+        &mut self,
+        address: IpAddr,
+        given: Option<Given>,
+    ) -> Result<Option<Ipv6Addr>, PoolError> {
+        let (Some(subnet), IpAddr::V4(address)) = (self.desired.layout.v6, address) else {
+            return Ok(None);
+        };
+        let Some(wanted) = given.and_then(|given| given.v6) else {
+            return Ok(self.desired.layout.partner(address));
+        };
+        let gateway = self.desired.layout.gateway6();
+        if !subnet.contains(&wanted) || gateway == Some(wanted.into()) {
+            return Err(PoolError::Foreign(wanted.into()));
+        }
+        let mut dying = self.dying.values();
+        if dying.any(|dying| dying.address6 == Some(wanted)) {
+            self.reap();
+        }
+        let mut endpoints = self.desired.endpoints.values();
+        if endpoints.any(|endpoint| endpoint.address6 == Some(wanted)) {
+            return Err(PoolError::Taken(wanted.into()));
+        }
+        Ok(Some(wanted))
+    }
+
+    /// Tries attaches again that wait for addresses.
+    pub(super) fn unpark(&mut self) {
+        for (attach, deadline) in std::mem::take(&mut self.parked) {
+            let id = attach.id.clone();
+            self.commit(Turn {
+                ids: [id.clone()].into(),
+                attaches: vec![attach],
+                detaches: Vec::new(),
+            });
+            // One that waits again has not got more time.
+            for (parked, until) in &mut self.parked {
+                if parked.id == id {
+                    *until = deadline;
+                }
+            }
+        }
+    }
+
+    /// Gives up on attaches that have waited long enough.
+    pub(super) fn expire_parked(&mut self) {
+        let now = Instant::now();
+        let is_due = |(_, deadline): &mut (Attach, Instant)| *deadline <= now;
+        let due: Vec<_> = self.parked.extract_if(.., is_due).collect();
+        for (attach, _) in due {
+            attach.fail_taken();
+        }
+    }
+
+    fn cancel_parked(&mut self, id: &str) {
+        let is_it = |(attach, _): &mut (Attach, Instant)| attach.id == id;
+        let cancelled: Vec<_> = self.parked.extract_if(.., is_it).collect();
+        for (attach, _) in cancelled {
+            attach.fail_taken();
+        }
+    }
+
+    fn is_parked(&self, id: &str) -> bool {
+        self.parked.iter().any(|(attach, _)| attach.id == id)
+    }
+
     /// Chooses and reserves ports. A port chosen by us that a program of the node has is passed over.
-    fn grant_ports(&mut self, id: &str, request: &[HostPort]) -> Result<Vec<HostPort>, Error> {
+    fn grant_ports(
+        &mut self,
+        id: &str,
+        request: &[HostPort],
+        has_v6: bool,
+    ) -> Result<Vec<HostPort>, Error> {
         if request.is_empty() {
             return Ok(Vec::new());
         }
@@ -195,8 +297,8 @@ impl Owner {
             .flat_map(|endpoint| endpoint.ports.iter().copied())
             .collect();
         for _ in 0..EPHEMERAL_ATTEMPT_COUNT_MAX {
-            let granted = ports::allocate(request, &taken, sysctl::ephemeral_ports())?;
-            let Err(error) = self.reservations.reserve(id, &granted) else {
+            let granted = ports::allocate(request, &taken, sysctl::ephemeral_ports(), has_v6)?;
+            let Err(error) = self.reservations.reserve(id, &granted, has_v6) else {
                 return Ok(granted);
             };
             let is_ours =
@@ -213,7 +315,7 @@ impl Owner {
     fn build(&mut self, remove: &BTreeSet<PortRule>, added: &[Attach]) -> Result<(), ApplyError> {
         let mut steps = Vec::new();
         let mut add = BTreeSet::new();
-        let nothing = nothing_observed();
+        let nothing = nothing_observed(&self.desired.layout);
         for attach in added {
             plan_endpoint(&self.desired, &attach.id, &nothing, &mut steps);
             let endpoint = self.desired.endpoints.get(&attach.id);
@@ -248,7 +350,8 @@ impl Owner {
             .into_iter()
             .collect();
         let mut steps = vec![Step::DeleteLinks { names }];
-        plan_endpoint(&self.desired, id, &nothing_observed(), &mut steps);
+        let nothing = nothing_observed(&self.desired.layout);
+        plan_endpoint(&self.desired, id, &nothing, &mut steps);
         steps
             .iter()
             .try_for_each(|step| self.kernel.perform(step))
@@ -291,7 +394,8 @@ impl Owner {
         }
         for (id, endpoint) in forgotten {
             self.dying.remove(&id);
-            if let Err(error) = self.reservations.reserve(&id, &endpoint.ports) {
+            let has_v6 = endpoint.address6.is_some();
+            if let Err(error) = self.reservations.reserve(&id, &endpoint.ports, has_v6) {
                 warn!(endpoint.id = %id, error = %ErrorChain(&error), "Published port is used by a program of the node");
             }
             self.desired.endpoints.insert(id, endpoint);
@@ -311,6 +415,16 @@ impl Attach {
             Mode::None(reply) => answer(reply, Err(error)),
         }
     }
+
+    /// The given address is an endpoint's, and stays it.
+    fn fail_taken(self) {
+        let address = match &self.mode {
+            Mode::Node(Request { given, .. }, _) => given.map(|given| given.v4.into()),
+            Mode::None(_) => None,
+        };
+        let address = address.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+        self.fail(PoolError::Taken(address).into());
+    }
 }
 
 // === impl Mode ===
@@ -320,7 +434,13 @@ impl Mode {
     fn matches(&self, endpoint: &DesiredEndpoint) -> bool {
         match self {
             Mode::None(_) => endpoint.address.is_none(),
-            Mode::Node(ports, _) => {
+            Mode::Node(Request { ports, given }, _) => {
+                let is_given = given.is_none_or(|given| {
+                    endpoint.address == Some(given.v4.into())
+                        && given
+                            .v6
+                            .is_none_or(|v6| endpoint.address6.is_none_or(|ip| ip == v6))
+                });
                 let is_grant = |(asked, got): (&HostPort, &HostPort)| {
                     asked == got
                         || (asked.published == 0
@@ -330,6 +450,7 @@ impl Mode {
                             } == *got)
                 };
                 endpoint.address.is_some()
+                    && is_given
                     && ports.len() == endpoint.ports.len()
                     && ports.iter().zip(&endpoint.ports).all(is_grant)
             }

@@ -5,6 +5,18 @@ use proptest::prelude::*;
 use super::*;
 use crate::ports::Protocol;
 
+fn endpoint(layout: &Layout, address: Option<IpAddr>, ports: Vec<HostPort>) -> DesiredEndpoint {
+    let partner = |address| match address {
+        IpAddr::V4(ip) => layout.partner(ip),
+        IpAddr::V6(_) => None,
+    };
+    DesiredEndpoint {
+        address,
+        address6: address.and_then(partner),
+        ports,
+    }
+}
+
 fn desired(endpoints: &[(&str, Option<&str>, &[u16])]) -> Desired {
     let mut desired = Desired::new(&Config::new("/run/skep"));
     for (id, address, ports) in endpoints {
@@ -16,9 +28,8 @@ fn desired(endpoints: &[(&str, Option<&str>, &[u16])]) -> Desired {
         };
         let address = address.map(|text| text.parse().unwrap());
         let ports = ports.iter().map(port).collect();
-        desired
-            .endpoints
-            .insert((*id).to_owned(), DesiredEndpoint { address, ports });
+        let endpoint = endpoint(&desired.layout, address, ports);
+        desired.endpoints.insert((*id).to_owned(), endpoint);
     }
     desired
 }
@@ -29,6 +40,8 @@ fn perform(observed: &mut Observed, steps: &[Step]) {
     for step in steps {
         match step.clone() {
             Step::EnableForwarding => observed.is_forwarding = true,
+            Step::EnableForwarding6 => observed.is_forwarding6 = true,
+            Step::RemoveRules6 => assert!(observed.rules6.take().is_some()),
             Step::CreateBridge { mac, mtu, .. } => {
                 assert!(observed.bridge.is_none(), "bridge exists");
                 observed.bridge = Some(ObservedBridge {
@@ -53,20 +66,25 @@ fn perform(observed: &mut Observed, steps: &[Step]) {
                 observed.bridge.as_mut().unwrap().is_localhost_routed = true;
             }
             Step::ReplaceRules { ruleset, ports } => {
-                observed.rules = Some(ObservedRules {
+                let rules = Some(ObservedRules {
                     digest: ruleset.digest(),
                     ports,
                 });
+                match ruleset.table() {
+                    "ip skep" => observed.rules = rules,
+                    _ => observed.rules6 = rules,
+                }
             }
             Step::ChangePorts { remove, add } => {
-                let rules = observed.rules.as_mut().unwrap();
-                for port in &remove {
-                    assert!(
-                        rules.ports.remove(port),
-                        "nft refuses to delete what is not there"
-                    );
+                for (is_v6, rules) in [(false, &mut observed.rules), (true, &mut observed.rules6)] {
+                    for port in remove.iter().filter(|port| port.is_v6() == is_v6) {
+                        let is_removed = rules.as_mut().unwrap().ports.remove(port);
+                        assert!(is_removed, "nft refuses to delete what is not there");
+                    }
+                    for &port in add.iter().filter(|port| port.is_v6() == is_v6) {
+                        rules.as_mut().unwrap().ports.insert(port);
+                    }
                 }
-                rules.ports.extend(add);
             }
             Step::DeleteLinks { names } => observed.links.retain(|name, _| !names.contains(name)),
             Step::DeleteNetns { id } => assert!(observed.netns.remove(&id).is_some()),
@@ -105,6 +123,15 @@ fn perform(observed: &mut Observed, steps: &[Step]) {
     }
 }
 
+#[test]
+fn a_node_with_ipv6_gets_both_families() {
+    let mut desired = desired(&[]);
+    desired.layout.v6 = Some("fd00:7::/64".parse().unwrap());
+    let endpoint = endpoint(&desired.layout, Some([10, 255, 0, 2].into()), Vec::new());
+    desired.endpoints.insert("a".to_owned(), endpoint);
+    insta::assert_snapshot!(printed(&plan(&desired, &Observed::default())));
+}
+
 fn printed(steps: &[Step]) -> String {
     steps.iter().map(|step| format!("{step}\n")).collect()
 }
@@ -135,8 +162,10 @@ fn endpoints() -> impl Strategy<Value = Desired> {
         any::<bool>(),
         prop::collection::btree_set(1u16..4, 0..3),
     );
-    prop::collection::btree_map("[a-e]", endpoint, 0..5).prop_map(|endpoints| {
+    let endpoints = prop::collection::btree_map("[a-e]", endpoint, 0..5);
+    (endpoints, any::<bool>()).prop_map(|(endpoints, has_v6)| {
         let mut desired = desired(&[]);
+        desired.layout.v6 = has_v6.then(|| "fd00:7::/64".parse().unwrap());
         let mut used = BTreeSet::new();
         for (id, (last, has_network, ports)) in endpoints {
             let address =
@@ -151,9 +180,8 @@ fn endpoints() -> impl Strategy<Value = Desired> {
                 target: 53,
             };
             let ports = free.map(port).collect();
-            desired
-                .endpoints
-                .insert(id, DesiredEndpoint { address, ports });
+            let endpoint = self::endpoint(&desired.layout, address, ports);
+            desired.endpoints.insert(id, endpoint);
         }
         desired
     })
@@ -166,7 +194,7 @@ proptest! {
         first in endpoints(),
         second in endpoints(),
         performed in 0usize..40,
-        damage in prop::collection::vec(0u8..8, 0..4),
+        damage in prop::collection::vec(0u8..10, 0..4),
     ) {
         let mut observed = Observed::default();
         let steps = plan(&first, &observed);
@@ -178,6 +206,8 @@ proptest! {
                 2 => observed.is_forwarding = false,
                 3 => observed.links.values_mut().for_each(|link| link.is_up = false),
                 4 => observed.links.clear(),
+                7 => observed.rules6 = None,
+                8 => observed.rules6 = Some(ObservedRules::default()),
                 5 => observed.is_bridge_filtered = !observed.is_bridge_filtered,
                 6 => observed.rules.iter_mut().for_each(|rules| rules.ports.clear()),
                 _ => observed.links.values_mut().for_each(|link| link.alias = None),

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn pool(subnet: &str) -> Pool {
-    Pool::new(subnet.parse().unwrap()).unwrap()
+    Pool::new(subnet.parse().unwrap(), false)
 }
 
 fn ip(text: &str) -> IpAddr {
@@ -53,6 +53,23 @@ fn a_subnet_at_the_end_of_the_address_space_does_not_overflow() {
         pool.allocate().unwrap();
     }
     assert_eq!(pool.allocate(), Err(PoolError::Exhausted));
+}
+
+#[test]
+fn the_upper_half_of_a_shared_pool_is_reserved_and_never_given_out() {
+    let mut pool = Pool::new("10.0.0.0/28".parse().unwrap(), true);
+    for last in 2..8 {
+        assert_eq!(pool.allocate(), Ok(ip(&format!("10.0.0.{last}"))));
+    }
+    assert_eq!(pool.allocate(), Err(PoolError::Exhausted));
+    assert_eq!(pool.reserve(ip("10.0.0.8")), Ok(()));
+    assert_eq!(pool.reserve(ip("10.0.0.14")), Ok(()));
+    pool.share(false);
+    assert_eq!(pool.allocate(), Ok(ip("10.0.0.9")));
+    pool.share(true);
+    assert_eq!(pool.allocate(), Err(PoolError::Exhausted));
+    pool.release(ip("10.0.0.5"));
+    assert_eq!(pool.allocate(), Ok(ip("10.0.0.5")));
 }
 
 #[derive(Debug, Clone)]

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::{inside, on_node, run};
-use crate::config::Config;
+use crate::config::{Config, Layout};
 use crate::dns::{Upstream, Zone};
 use crate::endpoint::Mac;
 use crate::network::Network;
@@ -234,8 +234,12 @@ impl Cluster {
     pub(crate) fn open_networks(&mut self) {
         for (node, number) in self.nodes.iter().zip(1..) {
             let config = Config {
-                subnet: slice(number),
-                mtu: 1450,
+                layout: Layout {
+                    v4: slice(number),
+                    v6: None,
+                    is_shared: true,
+                    mtu: 1450,
+                },
                 ..Config::new(format!("/run/net{number}"))
             };
             let network = inside(Some(&node.netns), move || {
@@ -266,7 +270,7 @@ impl Cluster {
             let node = self.node(other).address;
             let peer = Peer {
                 node,
-                slice: slice(other),
+                slice: slice(other).into(),
                 addresses: [node].into(),
             };
             (u16::try_from(other).unwrap(), peer)
@@ -274,7 +278,7 @@ impl Cluster {
         Mesh {
             bridge: "skep0".to_owned(),
             number: u16::try_from(number).unwrap(),
-            slice: slice(number),
+            slice: slice(number).into(),
             peers: peers.collect(),
             ports: self.ports.clone(),
         }
@@ -331,7 +335,7 @@ impl Cluster {
     }
 }
 
-fn slice(number: usize) -> IpNet {
+fn slice(number: usize) -> Ipv4Net {
     format!("10.255.{number}.0/24").parse().unwrap()
 }
 

@@ -46,7 +46,7 @@ fn a_kill_between_any_two_steps_of_attach_heals() {
         for steps in 0.. {
             let network = Network::open(config(bed)).await.unwrap();
             doom(&network, steps);
-            let outcome = network.attach("a", &[tcp(8080, 80)]).await;
+            let outcome = network.attach("a", &[tcp(8080, 80)], None).await;
             network.close().await;
             check_healthy(bed, &before).await;
             if outcome.is_ok() {
@@ -64,8 +64,8 @@ fn a_kill_between_any_two_steps_of_detach_heals() {
         let before = bed.inventory();
         for steps in 0..6 {
             let network = Network::open(config(bed)).await.unwrap();
-            network.attach("a", &[tcp(8080, 80)]).await.unwrap();
-            network.attach("b", &[tcp(8081, 80)]).await.unwrap();
+            network.attach("a", &[tcp(8080, 80)], None).await.unwrap();
+            network.attach("b", &[tcp(8081, 80)], None).await.unwrap();
             doom(&network, steps);
             let outcome = network.detach("a").await;
             assert_eq!(
@@ -90,7 +90,7 @@ fn a_kill_between_any_two_steps_of_a_batch_heals() {
                 let network = network.clone();
                 async move {
                     network
-                        .attach(&format!("c{index}"), &[tcp(9000 + index, 80)])
+                        .attach(&format!("c{index}"), &[tcp(9000 + index, 80)], None)
                         .await
                 }
             };

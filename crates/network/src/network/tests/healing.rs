@@ -8,7 +8,7 @@ use crate::testbed::inside;
 
 /// A container with a published port that answers the world.
 async fn with_container(network: &Network) -> (Attachment, Server) {
-    let attachment = network.attach("a", &[tcp(8080, 80)]).await.unwrap();
+    let attachment = network.attach("a", &[tcp(8080, 80)], None).await.unwrap();
     let server = Server::tcp(Some(&attachment.netns_path), "0.0.0.0:80");
     (attachment, server)
 }
@@ -50,17 +50,20 @@ fn heals(damage: &'static str, steps: &'static [&'static str]) {
 
 #[test]
 fn a_flushed_firewall_heals() {
-    heals("nft flush ruleset", &["replace rules by"]);
+    heals("nft flush ruleset", &["replace rules of ip skep by"]);
 }
 
 #[test]
 fn a_flushed_chain_heals() {
-    heals("nft flush chain ip skep nat_pre", &["replace rules by"]);
+    heals(
+        "nft flush chain ip skep nat_pre",
+        &["replace rules of ip skep by"],
+    );
 }
 
 #[test]
 fn flushed_rules_with_maps_left_heal() {
-    heals("nft flush table ip skep", &["replace rules by"]);
+    heals("nft flush table ip skep", &["replace rules of ip skep by"]);
 }
 
 #[test]
@@ -175,7 +178,7 @@ fn attach_and_detach_heal_what_they_stumble_over() {
 fn a_restarted_daemon_adopts_and_connections_live_on() {
     on_node(async |bed| {
         let network = Network::open(config(bed)).await.unwrap();
-        let a = network.attach("a", &[tcp(8080, 80)]).await.unwrap();
+        let a = network.attach("a", &[tcp(8080, 80)], None).await.unwrap();
         let b = network.attach_none("b").await.unwrap();
         let before = network.endpoints().await.unwrap();
         let listener = inside(Some(&a.netns_path), || {
@@ -202,7 +205,12 @@ fn a_restarted_daemon_adopts_and_connections_live_on() {
         // The port is held again, and addresses go on where they were.
         assert!(TcpListener::bind("0.0.0.0:8080").is_err());
         assert_eq!(
-            network.attach("c", &[]).await.unwrap().address.to_string(),
+            network
+                .attach("c", &[], None)
+                .await
+                .unwrap()
+                .address
+                .to_string(),
             "10.255.0.3/16"
         );
     });
@@ -231,10 +239,13 @@ fn a_lost_mount_point_does_not_cut_a_running_container_off() {
 fn another_subnet_is_refused_while_endpoints_have_addresses() {
     on_node(async |bed| {
         let network = Network::open(config(bed)).await.unwrap();
-        network.attach("a", &[]).await.unwrap();
+        network.attach("a", &[], None).await.unwrap();
         network.close().await;
         let other = Config {
-            subnet: "10.9.0.0/24".parse().unwrap(),
+            layout: Layout {
+                v4: "10.9.0.0/24".parse().unwrap(),
+                ..Layout::default()
+            },
             ..config(bed)
         };
         assert!(matches!(
@@ -245,7 +256,7 @@ fn another_subnet_is_refused_while_endpoints_have_addresses() {
         network.detach("a").await.unwrap();
         network.close().await;
         let network = Network::open(other).await.unwrap();
-        let a = network.attach("a", &[]).await.unwrap();
+        let a = network.attach("a", &[], None).await.unwrap();
         assert_eq!(a.address.to_string(), "10.9.0.2/24");
         assert!(network.reconcile().await.unwrap().steps.is_empty());
     });

@@ -67,7 +67,7 @@ impl Owner {
                 published: port.port,
                 target: port.port,
             };
-            match self.reservations.reserve(&name(&port), &[wanted]) {
+            match self.reservations.reserve(&name(&port), &[wanted], false) {
                 Ok(()) => drop(self.held.insert(port)),
                 Err(error) => report.warnings.push(ErrorChain(&error).to_string()),
             }

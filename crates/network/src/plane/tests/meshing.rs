@@ -15,7 +15,10 @@ use crate::testbed::cluster::Cluster;
 
 /// Attaches a container to a node's network.
 async fn attach(cluster: &Cluster, node: usize, id: &str) -> PathBuf {
-    let attachment = cluster.networks[node - 1].attach(id, &[]).await.unwrap();
+    let attachment = cluster.networks[node - 1]
+        .attach(id, &[], None)
+        .await
+        .unwrap();
     assert_eq!(
         attachment.address.addr().to_string(),
         format!("10.255.{node}.2")
@@ -249,7 +252,10 @@ fn ports_of_one_node_are_unaffected() {
             published: 9090,
             target: 80,
         };
-        let attachment = cluster.networks[0].attach("h", &[port]).await.unwrap();
+        let attachment = cluster.networks[0]
+            .attach("h", &[port], None)
+            .await
+            .unwrap();
         let _server = Server::tcp(Some(&attachment.netns_path), "0.0.0.0:80");
         assert_eq!(
             ask(Protocol::Tcp, None, "192.0.2.1:9090").unwrap(),
