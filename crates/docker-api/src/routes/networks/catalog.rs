@@ -103,9 +103,10 @@ impl Catalog {
         Err(ApiError::not_found(format!("network {term} not found")))
     }
 
-    /// Whether a service wants to be on the network, or must be there as for published ports.
+    /// Whether the network serves something: a service wants it, or it is there for all.
     pub(super) fn is_used(&self, network: &Network) -> bool {
-        if PREDEFINED.contains(&network.name.as_str()) || network.name == NODE_NETWORK {
+        let is_for_all = PREDEFINED.contains(&network.name.as_str()) || network.ingress;
+        if is_for_all || network.name == NODE_NETWORK {
             return true;
         }
         if network.scope != SWARM_SCOPE {
