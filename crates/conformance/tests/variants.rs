@@ -58,7 +58,25 @@ fn check_basics(options: Options) {
     }
     node.docker_ok("service rm web");
     node.empty();
+    check_networks(&node);
     node.docker_ok("swarm leave --force");
+}
+
+/// A network's life, in short.
+fn check_networks(node: &Node) {
+    node.docker_ok("network create -d overlay --attachable --subnet 10.11.0.0/24 back");
+    node.docker_ok("service create -d --no-resolve-image --name api --replicas 0 --network back -p 8080:80 skep/httpd");
+    let listed = node.docker_ok("network ls --format '{{.Name}} {{.Driver}} {{.Scope}}'");
+    assert!(listed.contains("back overlay swarm"), "{listed}");
+    let subnet = node.docker_ok("network inspect -v -f '{{(index .IPAM.Config 0).Subnet}}' back");
+    assert_eq!(subnet, "10.11.0.0/24");
+    let pretty = node.docker_ok("service inspect --pretty api");
+    assert!(pretty.contains("Networks: back"), "{pretty}");
+    assert!(node.docker_ok("service ls").contains("*:8080->80/tcp"));
+    let refused = node.docker_fails("network rm back");
+    assert!(refused.contains("is in use by service"), "{refused}");
+    node.docker_ok("service rm api");
+    assert!(node.docker_ok("network prune -f").contains("back"));
 }
 
 #[expect(clippy::print_stderr, reason = "a skipped test must be loud")]
