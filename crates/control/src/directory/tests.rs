@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use skep_model::{
     Certificate, Driver, Endpoint, EndpointSpec, EngineDescription, Id, IpamConfig, IpamOptions,
-    Meta, Network, NetworkAttachmentConfig, NetworkSpec, NodeDescription, NodeSpec, NodeStatus,
-    Plugin, PortConfig, Rng, Role, ServiceId, ServiceSpec, TaskId, TaskSpec, TaskStatus, Version,
-    VirtualIp, directory::Slice,
+    Meta, NODE_NETWORK, Network, NetworkAttachmentConfig, NetworkSpec, NodeDescription, NodeSpec,
+    NodeStatus, Plugin, PortConfig, Rng, Role, ServiceId, ServiceSpec, TaskId, TaskSpec,
+    TaskStatus, Version, VirtualIp, directory::Slice,
 };
 use skep_store::{Action, ActionKind};
 

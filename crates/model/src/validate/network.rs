@@ -38,6 +38,9 @@ pub fn network_spec(spec: &NetworkSpec) -> Vec<Problem> {
     check_name(&spec.annotations, &mut found);
     check_driver(spec, &mut found);
     check_options(spec, &mut found);
+    if spec.config_from.is_some() {
+        check_dependent(spec, &mut found);
+    }
     if let Some(ipam) = &spec.ipam {
         check_ipam(spec, ipam, &mut found);
     }
@@ -77,6 +80,29 @@ fn check_options(spec: &NetworkSpec, found: &mut Problems) {
         if !is_valid {
             found.push(format!("invalid vxlan id value {text:?} in {list:?}"));
         }
+    }
+}
+
+/// A network whose settings come from one of each node has none of its own. Docker says so on the
+/// node, when a task comes there.
+fn check_dependent(spec: &NetworkSpec, found: &mut Problems) {
+    let has_addresses = spec.ipam.as_ref().is_some_and(|ipam| {
+        let driver = ipam.driver.as_ref();
+        let has_options = driver.is_some_and(|driver| !driver.options.is_empty());
+        !ipam.configs.is_empty() || has_options
+    });
+    if has_addresses || spec.has_ipv6 || spec.is_overlay() {
+        found.push(
+            "user specified configurations are not supported if the network depends on a \
+             configuration network",
+        );
+    }
+    let driver = spec.driver.as_ref();
+    if driver.is_some_and(|driver| !driver.options.is_empty()) {
+        found.push(
+            "network driver options are not supported if the network depends on a configuration \
+             network",
+        );
     }
 }
 
@@ -252,6 +278,57 @@ mod tests {
             ..IpamOptions::default()
         };
         check(|spec| spec.ipam = Some(ipam), &["plugin own not supported"]);
+    }
+
+    #[test]
+    fn a_network_that_depends_on_another_has_no_settings_of_its_own() {
+        let addresses = "user specified configurations are not supported if the network depends \
+                         on a configuration network";
+        let options = "network driver options are not supported if the network depends on a \
+                       configuration network";
+        let macvlan = |spec: &mut NetworkSpec| {
+            spec.config_from = Some("settings".to_owned());
+            spec.driver = Some(Driver {
+                name: "macvlan".to_owned(),
+                ..Driver::default()
+            });
+        };
+        check(macvlan, &[]);
+        check(
+            |spec| {
+                macvlan(spec);
+                spec.has_ipv6 = true;
+            },
+            &[addresses],
+        );
+        check(
+            |spec| {
+                macvlan(spec);
+                let config = IpamConfig {
+                    subnet: Some("10.1.0.0/24".parse().unwrap()),
+                    ..IpamConfig::default()
+                };
+                spec.ipam = Some(IpamOptions {
+                    driver: None,
+                    configs: vec![config],
+                });
+            },
+            &[addresses],
+        );
+        check(
+            |spec| {
+                macvlan(spec);
+                let driver = spec.driver.as_mut().unwrap();
+                driver
+                    .options
+                    .insert("parent".to_owned(), "eth0".to_owned());
+            },
+            &[options],
+        );
+        check(
+            |spec| spec.config_from = Some("settings".to_owned()),
+            &[addresses],
+        );
     }
 
     #[test]

@@ -23,6 +23,7 @@ impl World {
             match key {
                 "ingress" => spec.is_ingress = true,
                 "ipv6" => spec.has_ipv6 = true,
+                "config-from" => spec.config_from = Some(value.to_owned()),
                 // As another's store may hold one.
                 "bare" => is_bare = true,
                 "driver" => spec.driver.get_or_insert_with(Driver::default).name = value.to_owned(),
