@@ -48,7 +48,7 @@ pub trait Controller: Send + Sync + 'static {
     /// was healthy: [`ControllerError::Exited`].
     async fn start(&self) -> Result<(), ControllerError>;
 
-    /// Returns when the container ended: `Ok` for exit code 0, [`ControllerError::Exited`] for
+    /// Returns when the container ended, and ends it when it becomes unhealthy: `Ok` for exit code 0, [`ControllerError::Exited`] for
     /// others. Returns at once for a container that has already ended, and
     /// [`ControllerError::Fatal`] for one that does not exist.
     async fn wait(&self) -> Result<(), ControllerError>;
@@ -156,6 +156,10 @@ pub enum ControllerError {
 
 /// [`ControllerError::Exited`] cause for a container the kernel killed for lack of memory.
 pub const OOM_CAUSE: &str = "OOMKilled";
+
+/// [`ControllerError::Exited`] cause for a container that was stopped because its health check failed;
+/// Docker's text.
+pub const UNHEALTHY_CAUSE: &str = "dockerexec: unhealthy container";
 
 impl ControllerError {
     /// The exit code to show with the container, if this error brings one.

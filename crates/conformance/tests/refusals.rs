@@ -23,7 +23,6 @@ fn malformed_and_unsupported_requests_are_refused_with_reasons() {
     assert_eq!(nameless.status, 400, "{nameless:?}");
     for (flags, field) in [
         ("--secret none", "secret"),
-        ("--health-cmd true", "Healthcheck"),
         ("--dns 192.0.2.1", "DNSConfig"),
         ("--host a:192.0.2.1", "Hosts"),
         ("--log-driver syslog", "LogDriver"),

@@ -28,9 +28,9 @@ pub use self::{
         ServiceUpdate,
     },
     container::{
-        AttachOptions, AttachedIo, ConsoleSize, ContainerBackend, ContainerDetail,
-        ContainerNetwork, ContainerRuntimeState, ContainerState, ContainerSummary, MountPoint,
-        OutputChunk, PortBinding, ProcessTable, PrunedSpace, RemoveContainerOptions,
+        AttachOptions, AttachedIo, ConsoleSize, ContainerBackend, ContainerDetail, ContainerHealth,
+        ContainerNetwork, ContainerRuntimeState, ContainerState, ContainerSummary, HealthProbe,
+        MountPoint, OutputChunk, PortBinding, ProcessTable, PrunedSpace, RemoveContainerOptions,
         ResourceSettings, WaitCondition, WaitOutcome,
     },
     exec::{ExecConfig, ExecDetail, ExecStart},

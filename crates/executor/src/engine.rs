@@ -12,9 +12,11 @@ mod describe;
 mod events;
 mod executor;
 mod files;
+mod health;
 mod inspect;
 mod lifecycle;
 mod plan;
+mod prober;
 mod pull;
 mod record;
 mod volume_fill;
@@ -28,7 +30,7 @@ use std::{
 
 use skep_model::{TaskId, Timestamp};
 use skep_network::Network;
-use tokio::sync::broadcast;
+use tokio::sync::{Semaphore, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
@@ -38,6 +40,7 @@ pub use self::{
     describe::{NodeFacts, node_facts},
     events::{EngineEvent, EventSubject},
     executor::TaskExecutor,
+    health::{Health, HealthCheck, HealthStatus, ProbeResult},
     lifecycle::LifecycleError,
     plan::{Error as PlanError, signal_number},
     record::{MountRecord, NetworkRecord, Record},
@@ -75,6 +78,8 @@ pub struct Engine {
     containers: RwLock<Containers>,
     events: broadcast::Sender<EngineEvent>,
     pulls: pull::Pulls,
+    /// One permit for each probe of a health check that is being started.
+    probe_starts: Semaphore,
     watchers: TaskTracker,
     stopping: CancellationToken,
 }

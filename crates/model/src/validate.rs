@@ -309,6 +309,17 @@ fn check_health(health: &HealthConfig, found: &mut Problems) {
     if health.retries < 0 {
         found.push("ContainerSpec: Retries in HealthConfig cannot be negative");
     }
+    // Docker takes anything and then probes nothing.
+    let is_known = match health.test.first().map(String::as_str) {
+        None | Some("NONE") => true,
+        Some("CMD" | "CMD-SHELL") => health.test.len() > 1,
+        Some(_) => false,
+    };
+    if !is_known {
+        found.push(
+            "ContainerSpec: Test in HealthConfig must be NONE, or CMD or CMD-SHELL and a command",
+        );
+    }
 }
 
 // === rules of a service ===

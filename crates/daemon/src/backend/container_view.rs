@@ -3,12 +3,15 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use skep_docker_api::backend::{
-    BlockIoEntry, ContainerDetail, ContainerNetwork, ContainerRuntimeState, ContainerState,
-    ContainerSummary, CpuSample, MemorySample, MountPoint, NetworkSample, PortBinding,
-    ResourceSettings, StatsSample,
+    BlockIoEntry, ContainerDetail, ContainerHealth, ContainerNetwork, ContainerRuntimeState,
+    ContainerState, ContainerSummary, CpuSample, HealthProbe, MemorySample, MountPoint,
+    NetworkSample, PortBinding, ResourceSettings, StatsSample,
 };
 use skep_executor::{
-    engine::{Container, ContainerStatusView, Engine, NetworkRecord, Phase, Record},
+    engine::{
+        Container, ContainerStatusView, Engine, HealthStatus, NetworkRecord, Phase, ProbeResult,
+        Record,
+    },
     runtime::Stats,
 };
 use skep_model::{Driver, Protocol, ResourceRequirements, Resources, Timestamp, Ulimit};
@@ -29,7 +32,10 @@ pub(crate) fn summary(engine: &Engine, container: &Arc<Container>, size: bool) -
         command: record.config.args.clone(),
         created_at: Timestamp(record.created_at_ns),
         labels: record.labels.clone(),
-        state: state(&container.status()),
+        state: ContainerRuntimeState {
+            health: health(container),
+            ..state(&container.status())
+        },
         ports: ports(record, container.status().has_ended()),
         networks: networks(record),
         mounts: mounts(record),
@@ -69,6 +75,7 @@ pub(crate) fn detail(engine: &Engine, container: &Arc<Container>, size: bool) ->
         working_dir: config.cwd.clone(),
         has_tty: config.has_tty,
         has_open_stdin: config.has_stdin,
+        health_check: record.healthcheck.as_ref().map(Into::into),
         stop_signal: record.stop_signal.clone(),
         stop_timeout_seconds: i64::try_from(record.stop_grace_ms / 1000).ok(),
         exposed_ports: record
@@ -152,7 +159,29 @@ fn state(status: &ContainerStatusView) -> ContainerRuntimeState {
         error: status.error.clone(),
         started_at: status.started_at.unwrap_or(Timestamp::ZERO),
         finished_at: status.finished_at.unwrap_or(Timestamp::ZERO),
+        health: None,
     }
+}
+
+/// As in Docker: nothing before the start, and unhealthy after the end.
+fn health(container: &Container) -> Option<ContainerHealth> {
+    let status = container.status();
+    let health = container.health()?;
+    let shown = match status.has_ended() {
+        true => HealthStatus::Unhealthy,
+        false => health.status,
+    };
+    let probe = |result: &ProbeResult| HealthProbe {
+        started_at: Timestamp(result.started_at_ns),
+        ended_at: Timestamp(result.ended_at_ns),
+        exit_code: result.exit_code,
+        output: result.output.clone(),
+    };
+    status.started_at.map(|_| ContainerHealth {
+        status: shown.name(),
+        failing_streak: health.failing_streak,
+        log: health.log.iter().map(probe).collect(),
+    })
 }
 
 /// A container that has ended has given its ports back.

@@ -309,6 +309,7 @@ pub(crate) fn from_runtime(error: runtime::Error) -> ApiError {
         | E::Refused { .. }
         | E::MonitorGone(_)
         | E::TimedOut { .. }
+        | E::TimeLimit
         | E::Io { .. }
         | E::Protocol(_) => ErrorKind::System,
     };

@@ -132,6 +132,7 @@ impl Execs {
             tty_size: size.map(|size| (size.height, size.width)),
             has_stdin: config.attach_stdin && !start.is_detached,
             is_privileged: config.is_privileged,
+            time_limit: None,
         };
         let started = container.handle().exec(wanted).await;
         let mut exec = match started {

@@ -406,19 +406,7 @@ fn image_config(config: image::ImageConfig) -> ImageConfig {
         stop_signal: config.stop_signal,
         on_build: config.on_build,
         shell: config.shell,
-        health: config.healthcheck.map(health),
-    }
-}
-
-fn health(check: image::Healthcheck) -> skep_model::HealthConfig {
-    let duration = |nanos: i64| std::time::Duration::from_nanos(u64::try_from(nanos).unwrap_or(0));
-    skep_model::HealthConfig {
-        test: check.test,
-        interval: duration(check.interval),
-        timeout: duration(check.timeout),
-        retries: i32::try_from(check.retries).unwrap_or(i32::MAX),
-        start_period: duration(check.start_period),
-        start_interval: duration(check.start_interval),
+        health: config.healthcheck.as_ref().map(Into::into),
     }
 }
 

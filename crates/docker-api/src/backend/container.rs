@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, pin::Pin, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use skep_model::{Driver, Mount, Protocol, ResourceRequirements, Timestamp, Ulimit};
+use skep_model::{Driver, HealthConfig, Mount, Protocol, ResourceRequirements, Timestamp, Ulimit};
 use tokio::io::AsyncWrite;
 
 use crate::{
@@ -175,6 +175,32 @@ pub struct ContainerRuntimeState {
     pub started_at: Timestamp,
     /// When it last ended; zero: never.
     pub finished_at: Timestamp,
+    /// Its health; `None` without a health check.
+    pub health: Option<ContainerHealth>,
+}
+
+/// Health of a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ContainerHealth {
+    /// `starting`, `healthy` or `unhealthy`.
+    pub status: &'static str,
+    /// Failures that count since the last success.
+    pub failing_streak: u32,
+    /// The last probes, oldest first.
+    pub log: Vec<HealthProbe>,
+}
+
+/// One run of a health check.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HealthProbe {
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Timestamp,
+    /// 0: healthy.
+    pub exit_code: i32,
+    /// What it wrote.
+    pub output: String,
 }
 
 /// A container in full.
@@ -216,6 +242,8 @@ pub struct ContainerDetail {
     pub has_tty: bool,
     /// Stdin is open.
     pub has_open_stdin: bool,
+    /// Health check in force.
+    pub health_check: Option<HealthConfig>,
     /// Stop signal.
     pub stop_signal: String,
     /// Seconds until SIGKILL.

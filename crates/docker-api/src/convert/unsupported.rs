@@ -104,9 +104,6 @@ fn container(spec: &ContainerSpec, found: &mut Found) {
         found.when(!dns.search.is_empty(), path("DNSConfig.Search"));
         found.when(!dns.options.is_empty(), path("DNSConfig.Options"));
     }
-    if let Some(health) = &spec.healthcheck {
-        found.when(health.test != ["NONE"], path("Healthcheck"));
-    }
     found.when(
         !["", "default"].contains(&spec.isolation.as_str()),
         path(&format!("Isolation={}", spec.isolation)),

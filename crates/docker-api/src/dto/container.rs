@@ -228,9 +228,14 @@ fn command_line(command: &[String]) -> String {
 /// `Up 5 minutes`, `Exited (1) About an hour ago`, ….
 pub(crate) fn status(state: &ContainerRuntimeState, now: Timestamp) -> String {
     let up = || format!("Up {}", human_duration(now - state.started_at));
+    let health = match state.health.as_ref().map(|health| health.status) {
+        None => String::new(),
+        Some("starting") => " (health: starting)".to_owned(),
+        Some(known) => format!(" ({known})"),
+    };
     match state.state {
         ContainerState::Created => "Created".to_owned(),
-        ContainerState::Running => up(),
+        ContainerState::Running => up() + &health,
         ContainerState::Paused => up() + " (Paused)",
         ContainerState::Removing => "Removal In Progress".to_owned(),
         ContainerState::Dead => "Dead".to_owned(),
@@ -404,6 +409,7 @@ impl From<ExecDetail> for ExecInspect {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::ContainerHealth;
 
     #[test]
     fn status_reads_as_docker_shows_it() {
@@ -416,6 +422,20 @@ mod tests {
             ..ContainerRuntimeState::default()
         };
         assert_eq!(status(&state(ContainerState::Running), now), "Up 2 minutes");
+        let with_health = |status| ContainerRuntimeState {
+            health: Some(ContainerHealth {
+                status,
+                ..ContainerHealth::default()
+            }),
+            ..state(ContainerState::Running)
+        };
+        for (known, expected) in [
+            ("starting", "Up 2 minutes (health: starting)"),
+            ("healthy", "Up 2 minutes (healthy)"),
+            ("unhealthy", "Up 2 minutes (unhealthy)"),
+        ] {
+            assert_eq!(status(&with_health(known), now), expected);
+        }
         let exited = status(&state(ContainerState::Exited), now);
         assert_eq!(exited, "Exited (137) About a minute ago");
         assert_eq!(status(&state(ContainerState::Created), now), "Created");

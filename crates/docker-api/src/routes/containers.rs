@@ -78,9 +78,20 @@ const LIST_FILTERS: [&str; 15] = [
     "volume",
 ];
 
+/// What `--filter health=` takes.
+const HEALTH_VALUES: [&str; 4] = ["starting", "healthy", "unhealthy", "none"];
+
 async fn list(context: &Context, request: &Request) -> Result<Response> {
     let query = &request.query;
     let filters = Filters::from_query(query, &LIST_FILTERS)?;
+    if let Some(unknown) = filters
+        .values("health")
+        .find(|value| !HEALTH_VALUES.contains(value))
+    {
+        return Err(ApiError::invalid(format!(
+            "Unrecognised filter value for health: {unknown}"
+        )));
+    }
     let limit = match query.text("limit") {
         "" => None,
         text => Some(text.parse::<i64>().map_err(|_| {
@@ -172,7 +183,13 @@ fn matches(filters: &Filters, container: &ContainerSummary) -> bool {
         && any("is-task", &|wanted| {
             ["true", "1"].contains(&wanted) == is_task
         })
-        && any("health", &|health| health == "none")
+        && filters.equals("health", health_of(container))
+}
+
+/// What `--filter health=` calls the container's health.
+fn health_of(container: &ContainerSummary) -> &'static str {
+    let health = container.state.health.as_ref();
+    health.map_or("none", |health| health.status)
 }
 
 /// Whether the container has port `wanted` (`80`, `80/tcp`), inside or outside.

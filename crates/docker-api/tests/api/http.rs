@@ -185,7 +185,7 @@ async fn every_unsupported_field_is_named() {
     let spec = r#"{"Name":"x","Mode":{"GlobalJob":{}},
         "TaskTemplate":{"Networks":[{"Target":"n"}],"LogDriver":{"Name":"gelf"},
             "ContainerSpec":{"Image":"i","Secrets":[{}],"Hosts":["1.1.1.1 a"],
-                "Healthcheck":{"Test":["CMD","true"]},"DNSConfig":{"Search":["x"]}}},
+                "DNSConfig":{"Search":["x"]}}},
         "EndpointSpec":{"Ports":[{"TargetPort":80,"PublishMode":"ingress"}]}}"#;
     let answer = served.post("/services/create", spec).await;
     check(
@@ -193,8 +193,7 @@ async fn every_unsupported_field_is_named() {
         501,
         "not supported yet: Mode.GlobalJob, TaskTemplate.LogDriver.Name=gelf, \
          TaskTemplate.ContainerSpec.Secrets, \
-         TaskTemplate.ContainerSpec.Hosts, TaskTemplate.ContainerSpec.DNSConfig.Search, \
-         TaskTemplate.ContainerSpec.Healthcheck",
+         TaskTemplate.ContainerSpec.Hosts, TaskTemplate.ContainerSpec.DNSConfig.Search",
     );
 }
 
@@ -203,7 +202,8 @@ async fn what_the_cli_always_sends_passes() {
     let served = Served::with_swarm().await;
     let spec = r#"{"Name":"x","Labels":null,"Mode":{"Replicated":{"Replicas":2}},
         "TaskTemplate":{"ContainerSpec":{"Image":"i","Init":false,"StopGracePeriod":10000000000,
-            "DNSConfig":{},"Isolation":"default","Healthcheck":{"Test":["NONE"]},
+            "DNSConfig":{},"Isolation":"default",
+            "Healthcheck":{"Test":["CMD-SHELL","true"],"Interval":1000000000,"Retries":2},
             "Privileges":{"CredentialSpec":null,"SELinuxContext":null,"NoNewPrivileges":false}},
             "Resources":{"Limits":{},"Reservations":{}},"Placement":{},"ForceUpdate":0,
             "Runtime":"container"},"EndpointSpec":{"Mode":"vip"}}"#;

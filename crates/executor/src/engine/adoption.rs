@@ -11,12 +11,14 @@ use std::{
 };
 
 use skep_network::Network;
-use tokio::sync::broadcast;
+use tokio::sync::{Semaphore, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use super::{
-    Container, Containers, EVENTS_LAG_MAX, Engine, EngineConfig, Volumes, pull::Pulls,
+    Container, Containers, EVENTS_LAG_MAX, Engine, EngineConfig, Volumes,
+    prober::{STARTS_PER_CORE, stored_health},
+    pull::Pulls,
     record::Record,
 };
 use crate::{
@@ -48,6 +50,7 @@ impl Engine {
     ) -> Result<Arc<Self>, OpenError> {
         fs::create_dir_all(&config.containers_dir)?;
         let volumes = Volumes::open(&config.volumes_dir)?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let engine = Arc::new(Self {
             config,
             images,
@@ -57,6 +60,7 @@ impl Engine {
             containers: RwLock::new(Containers::default()),
             events: broadcast::Sender::new(EVENTS_LAG_MAX),
             pulls: Pulls::default(),
+            probe_starts: Semaphore::new(cores * STARTS_PER_CORE),
             watchers: TaskTracker::new(),
             stopping: CancellationToken::new(),
         });
@@ -84,6 +88,9 @@ impl Engine {
                 continue;
             };
             let container = Arc::new(Container::new(record, handle, (&state).into()));
+            if container.health_check().is_some() {
+                container.set_health(stored_health(&self.files_of(&container)));
+            }
             self.insert(&container);
             if container.status().is_running() {
                 self.watch(&container);

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use skep_model::Timestamp;
 use tokio::sync::watch;
 
-use super::record::Record;
+use super::{
+    health::{Health, HealthCheck, HealthStatus},
+    record::Record,
+};
 use crate::{
     monitor::state::{self, State},
     runtime::Handle,
@@ -87,14 +90,21 @@ pub struct Container {
     record: Arc<Record>,
     handle: Handle,
     status: watch::Sender<ContainerStatusView>,
+    check: Option<HealthCheck>,
+    /// `None` without a health check.
+    health: watch::Sender<Option<Arc<Health>>>,
 }
 
 impl Container {
     pub(super) fn new(record: Record, handle: Handle, status: ContainerStatusView) -> Self {
+        let check = record.healthcheck.as_ref().and_then(HealthCheck::of);
+        let health = check.as_ref().map(|_| Arc::default());
         Self {
             record: Arc::new(record),
             handle,
             status: watch::Sender::new(status),
+            check,
+            health: watch::Sender::new(health),
         }
     }
 
@@ -126,6 +136,49 @@ impl Container {
             // The sender is ours, so it is still there.
             Err(_) => self.status(),
         }
+    }
+
+    /// How it is probed; `None`: it is not.
+    pub fn health_check(&self) -> Option<&HealthCheck> {
+        self.check.as_ref()
+    }
+
+    /// Its health as of the last probe, also after its end; `None` without a health check.
+    pub fn health(&self) -> Option<Arc<Health>> {
+        self.health.borrow().clone()
+    }
+
+    /// Waits until it is known to be healthy or unhealthy; healthy without a health check.
+    pub(super) async fn is_healthy(&self) -> bool {
+        let mut health = self.health.subscribe();
+        let is_known = |health: &Option<Arc<Health>>| {
+            health
+                .as_ref()
+                .is_none_or(|health| health.status != HealthStatus::Starting)
+        };
+        // The sender is ours, so it is still there.
+        health.wait_for(is_known).await.is_ok_and(|health| {
+            health
+                .as_ref()
+                .is_none_or(|health| health.status == HealthStatus::Healthy)
+        })
+    }
+
+    /// Waits until it is unhealthy.
+    pub(super) async fn unhealthy(&self) {
+        let mut health = self.health.subscribe();
+        let is_bad = |health: &Option<Arc<Health>>| {
+            health
+                .as_ref()
+                .is_some_and(|health| health.status == HealthStatus::Unhealthy)
+        };
+        if health.wait_for(is_bad).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    pub(super) fn set_health(&self, health: Health) {
+        self.health.send_replace(Some(Arc::new(health)));
     }
 
     pub(super) fn set_status(&self, status: ContainerStatusView) {

@@ -149,6 +149,7 @@ impl Engine {
             exposed_ports: image.config().exposed_ports.keys().cloned().collect(),
             stop_grace_ms: u64::try_from(plan.stop_grace.as_millis()).unwrap_or(u64::MAX),
             stop_signal: plan.stop_signal,
+            healthcheck: plan.healthcheck,
             log_driver: plan.log_driver,
             mounts: plan.mounts,
             anonymous_volumes,

@@ -7,7 +7,9 @@ use std::{
 
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE};
-use skep_agent::exec::{Controller, ControllerError, ExecError, Executor, OOM_CAUSE};
+use skep_agent::exec::{
+    Controller, ControllerError, ExecError, Executor, OOM_CAUSE, UNHEALTHY_CAUSE,
+};
 use skep_model::{
     ContainerStatus, Node, NodeDescription, NodeTlsInfo, PortConfig, Protocol, PublishMode, Task,
     TaskId,
@@ -16,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
-    Container, CreateError, Engine, Phase, describe, lifecycle::LifecycleError,
-    plan::is_container_of,
+    Container, ContainerStatusView, CreateError, Engine, HealthStatus, Phase, describe,
+    lifecycle::LifecycleError, plan::is_container_of,
 };
 use crate::{image::RegistryAuth, runtime};
 
@@ -82,6 +84,55 @@ impl TaskController {
         debug_assert!(is_container_of(&container.record().labels, task.id));
         Some(container)
     }
+
+    /// Returns once the started container is healthy, at once without a health check. One that turns
+    /// out unhealthy is stopped.
+    async fn become_healthy(&self, container: &Arc<Container>) -> Result<(), ControllerError> {
+        if container.health_check().is_none() {
+            return Ok(());
+        }
+        let is_healthy = tokio::select! {
+            biased;
+            status = container.ended() => return ending(container, &status),
+            is_healthy = container.is_healthy() => is_healthy,
+        };
+        if is_healthy {
+            return Ok(());
+        }
+        self.end_unhealthy(container).await
+    }
+
+    /// Stops a container because it is unhealthy. It is not drained: what it answers is of no use.
+    /// Dropped and called again it goes on.
+    async fn end_unhealthy(&self, container: &Arc<Container>) -> Result<(), ControllerError> {
+        let stopped = self.engine.stop(container, None, None).await;
+        stopped.map_err(temporary)?;
+        ending(container, &container.status())
+    }
+}
+
+/// What the end of a container means for its task.
+fn ending(container: &Container, status: &ContainerStatusView) -> Result<(), ControllerError> {
+    let health = container.health();
+    let is_unhealthy = health.is_some_and(|health| health.status == HealthStatus::Unhealthy);
+    if status.exit_code == 0 && status.error.is_empty() && !status.is_oom_killed {
+        if is_unhealthy {
+            // Docker calls this a task that has completed, and `on-failure` then starts no other.
+            return Err(ControllerError::Fatal(UNHEALTHY_CAUSE.to_owned()));
+        }
+        return Ok(());
+    }
+    let cause = if status.is_oom_killed {
+        Some(OOM_CAUSE.to_owned())
+    } else if is_unhealthy {
+        Some(UNHEALTHY_CAUSE.to_owned())
+    } else {
+        Some(status.error.clone()).filter(|error| !error.is_empty())
+    };
+    Err(ControllerError::Exited {
+        code: status.exit_code,
+        cause,
+    })
 }
 
 #[async_trait]
@@ -120,34 +171,29 @@ impl Controller for TaskController {
     async fn start(&self) -> Result<(), ControllerError> {
         let container = self.container().ok_or_else(no_container)?;
         if container.status().phase != Phase::Created {
+            // Started before, but perhaps not waited for to the end.
+            self.become_healthy(&container).await?;
             return Err(ControllerError::AlreadyStarted);
         }
-        let engine = Arc::clone(&self.engine);
+        let (engine, created) = (Arc::clone(&self.engine), Arc::clone(&container));
         let starting = self
             .engine
             .watchers
-            .spawn(async move { engine.start(&container).await });
+            .spawn(async move { engine.start(&created).await });
         match starting.await {
-            Ok(started) => started.map_err(from_start),
-            Err(error) => Err(ControllerError::Temporary(error.to_string())),
+            Ok(started) => started.map_err(from_start)?,
+            Err(error) => return Err(ControllerError::Temporary(error.to_string())),
         }
+        self.become_healthy(&container).await
     }
 
     async fn wait(&self) -> Result<(), ControllerError> {
         let container = self.container().ok_or_else(no_container)?;
-        let status = container.ended().await;
-        if status.exit_code == 0 && status.error.is_empty() && !status.is_oom_killed {
-            return Ok(());
+        tokio::select! {
+            biased;
+            status = container.ended() => ending(&container, &status),
+            () = container.unhealthy() => self.end_unhealthy(&container).await,
         }
-        let cause = if status.is_oom_killed {
-            Some(OOM_CAUSE.to_owned())
-        } else {
-            Some(status.error).filter(|error| !error.is_empty())
-        };
-        Err(ControllerError::Exited {
-            code: status.exit_code,
-            cause,
-        })
     }
 
     async fn shutdown(&self) -> Result<(), ControllerError> {

@@ -73,14 +73,15 @@ impl Engine {
         }
     }
 
-    /// Follows a running container to its end. The engine owns the task.
+    /// Follows a running container to its end and probes its health. The engine owns the task.
     pub(super) fn watch(self: &Arc<Self>, container: &Arc<Container>) {
         let (engine, container) = (Arc::clone(self), Arc::clone(container));
         let stopping = self.stopping.clone();
         self.watchers.spawn(async move {
             tokio::select! {
                 exit = engine.exit_of(&container) => engine.note_end(&container, &exit).await,
-                () = stopping.cancelled() => {}
+                () = engine.probe(&container) => {}
+                () = stopping.cancelled() => engine.store_health(&container),
             }
         });
     }

@@ -15,9 +15,9 @@ use std::{
 use skep_model::{self as model, Task, TaskId};
 use skep_network::{HostPort, Protocol};
 
-use super::record::MountRecord;
+use super::{health, record::MountRecord};
 use crate::{
-    image::Image,
+    image::{Healthcheck, Image},
     runtime::config::{
         ContainerConfig, LogConfig, LogConfigError, Mount, MountKind, Propagation, Resources,
         Rlimit, Seccomp, Security,
@@ -91,6 +91,8 @@ pub(super) struct ContainerPlan {
     pub stop_signal: String,
     /// Grace between stop signal and SIGKILL.
     pub stop_grace: Duration,
+    /// Health check in force.
+    pub healthcheck: Option<Healthcheck>,
     /// Log driver and options.
     pub log_driver: (String, BTreeMap<String, String>),
     /// Host name; empty: derived from the container's id.
@@ -154,6 +156,7 @@ pub(super) fn plan(task: &Task, image: &Image) -> Result<ContainerPlan, Error> {
         cmd,
         stop_signal,
         stop_grace: spec.stop_grace_period(),
+        healthcheck: health::merge(spec.health.as_ref(), from_image.healthcheck.as_ref()),
         log_driver: (log_driver.name, log_driver.options),
         hostname: spec.hostname.clone(),
         volumes: mounts.volumes,

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fs, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use crate::runtime::{ContainerConfig, ContainerId};
+use crate::{
+    image::Healthcheck,
+    runtime::{ContainerConfig, ContainerId},
+};
 
 /// The version of `record.json` this code writes.
 pub(super) const RECORD_VERSION: u32 = 1;
@@ -42,6 +45,9 @@ pub struct Record {
     pub stop_grace_ms: u64,
     /// Stop signal as given; empty: SIGTERM.
     pub stop_signal: String,
+    /// Health check in force: the service's over the image's.
+    #[serde(default)]
+    pub healthcheck: Option<Healthcheck>,
     /// Log driver and options as given.
     pub log_driver: (String, BTreeMap<String, String>),
     /// Mounts in effect.

@@ -79,6 +79,8 @@ pub struct ExecSpec {
     /// The monitor whose mount namespace is entered.
     pub monitor_pid: i32,
     pub has_tty: bool,
+    /// The process is killed, with its group, this long after its start, or when the daemon goes away. `None`: never.
+    pub time_limit_ms: Option<u64>,
 }
 
 // === impl OciKind ===

@@ -1,20 +1,29 @@
 //! `skep monitor exec DIR`: one exec session. Enters the monitor's mount namespace, lets the OCI runtime start the process with this
-//! process' own stdio (or a pty that goes straight to the daemon), waits for it and reports over a socket.
+//! process' own stdio (or a pty that goes straight to the daemon), waits for it and reports over a socket. A session with a time limit
+//! ends with it, and with the daemon: nobody would count its result.
 
 use std::{
     fs::{self, File},
     io::Write,
     os::unix::net::UnixStream,
-    os::unix::process::ExitStatusExt,
+    os::unix::process::{CommandExt, ExitStatusExt},
     path::Path,
     process::Stdio,
+    time::{Duration, Instant},
 };
 
 use nix::{
     sched::{CloneFlags, setns},
     unistd::{dup2_stderr, dup2_stdin, dup2_stdout},
 };
-use rustix::process::{WaitOptions, wait};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    process::{
+        Pid, PidfdFlags, Signal, WaitOptions, getpgid, getpgrp, kill_process, kill_process_group,
+        pidfd_open, wait,
+    },
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -43,6 +52,8 @@ pub enum Report {
     Exited {
         code: i32,
     },
+    /// It was killed because its time was over.
+    TimedOut,
     /// It never ran; `code` is what the client gets as exit code.
     Failed {
         code: i32,
@@ -59,16 +70,13 @@ pub(super) fn run(dir: &Path) -> Result<(), String> {
         read_json(&dir.join(EXEC_FILE)).map_err(|e| format!("failed to read {EXEC_FILE}: {e}"))?;
     let mut daemon = connect_in(&dir, REPORT_FILE)
         .map_err(|error| format!("failed to reach the daemon: {error}"))?;
-    let outcome = session(&dir, &spec, &mut daemon);
-    let last = match outcome {
-        Ok(code) => Report::Exited { code },
-        Err((code, message)) => Report::Failed { code, message },
-    };
+    let last = session(&dir, &spec, &mut daemon)
+        .unwrap_or_else(|(code, message)| Report::Failed { code, message });
     send(&mut daemon, &last);
     Ok(())
 }
 
-fn session(dir: &Path, spec: &ExecSpec, daemon: &mut UnixStream) -> Result<i32, (i32, String)> {
+fn session(dir: &Path, spec: &ExecSpec, daemon: &mut UnixStream) -> Result<Report, (i32, String)> {
     let fatal = |message: String| (128, message);
     super::setup::detach().map_err(fatal)?;
     let namespace = File::open(format!("/proc/{}/ns/mnt", spec.monitor_pid))
@@ -83,6 +91,9 @@ fn session(dir: &Path, spec: &ExecSpec, daemon: &mut UnixStream) -> Result<i32, 
         .arg("--process")
         .arg(dir.join(PROCESS_FILE));
     command.arg("--pid-file").arg(dir.join("pid"));
+    if spec.time_limit_ms.is_some() {
+        command.process_group(0);
+    }
     let handle = File::open(dir).map_err(|error| fatal(error.to_string()))?;
     if spec.has_tty {
         use std::os::fd::AsRawFd;
@@ -119,7 +130,50 @@ fn session(dir: &Path, spec: &ExecSpec, daemon: &mut UnixStream) -> Result<i32, 
         .and_then(|text| text.trim().parse().ok())
         .ok_or_else(|| fatal("failed to read the process' pid".to_owned()))?;
     send(daemon, &Report::Started { pid });
-    wait_for(pid).ok_or_else(|| fatal("lost the process".to_owned()))
+    let lost = || fatal("lost the process".to_owned());
+    let is_over_time = match spec.time_limit_ms {
+        Some(limit) => end_within(pid, daemon, Duration::from_millis(limit)).map_err(fatal)?,
+        None => false,
+    };
+    let code = wait_for(pid).ok_or_else(lost)?;
+    Ok(match is_over_time {
+        true => Report::TimedOut,
+        false => Report::Exited { code },
+    })
+}
+
+/// Waits until the process has ended; kills it with its whole group when that takes longer than `limit` or the daemon goes away.
+/// Whether it was killed. It is not reaped here: its number stays its own.
+fn end_within(pid: i32, daemon: &UnixStream, limit: Duration) -> Result<bool, String> {
+    let failed = |error: Errno| format!("failed to watch the process: {error}");
+    let pid = Pid::from_raw(pid).ok_or(Errno::SRCH).map_err(failed)?;
+    let process = pidfd_open(pid, PidfdFlags::empty()).map_err(failed)?;
+    let deadline = Instant::now() + limit;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).ok();
+        let mut watched = [
+            PollFd::new(&process, PollFlags::IN),
+            // The daemon never writes: only its end is seen.
+            PollFd::new(daemon, PollFlags::RDHUP),
+        ];
+        match poll(&mut watched, timeout.as_ref()) {
+            Ok(_) if !watched[0].revents().is_empty() => return Ok(false),
+            Ok(0) if !left.is_zero() => {}
+            Ok(_) => break,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    // runc makes a session of its own for the process, crun leaves it in the group that was made for it.
+    let group = getpgid(Some(pid)).ok().filter(|group| *group != getpgrp());
+    let killed = match group {
+        Some(group) => kill_process_group(group, Signal::KILL),
+        None => kill_process(pid, Signal::KILL),
+    };
+    killed
+        .map(|()| true)
+        .map_err(|error| format!("failed to kill the process: {error}"))
 }
 
 fn release_stdio() {
@@ -140,7 +194,7 @@ fn wait_for(wanted: i32) -> Option<i32> {
             Ok(Some((pid, status))) if pid.as_raw_nonzero().get() == wanted => {
                 return Some(exit_code(status));
             }
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) | Err(Errno::INTR) => {}
             Err(_) => return None,
         }
     }

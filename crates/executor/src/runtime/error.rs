@@ -28,6 +28,9 @@ pub enum Error {
     MonitorGone(ContainerId),
     #[error("container `{id}` did not {what} in time")]
     TimedOut { id: ContainerId, what: &'static str },
+    /// The exec session was killed.
+    #[error("the process did not end within its time limit")]
+    TimeLimit,
     #[error("failed to {action} `{path}`")]
     Io {
         action: &'static str,

@@ -44,6 +44,8 @@ pub struct ExecConfig {
     pub tty_size: Option<(u16, u16)>,
     pub has_stdin: bool,
     pub is_privileged: bool,
+    /// The process and its group are killed this long after its start, and when the [`Exec`] is dropped. `None`: they live on.
+    pub time_limit: Option<Duration>,
 }
 
 /// The process' stdin.
@@ -52,7 +54,7 @@ pub type ExecInput = Box<dyn AsyncWrite + Send + Sync + Unpin>;
 /// The process' stdout or stderr; a pty has only the first.
 pub type ExecOutput = Box<dyn AsyncRead + Send + Sync + Unpin>;
 
-/// A running session. Dropping it does not end the process.
+/// A running session. Dropping it ends the process only if that has a time limit.
 pub struct Exec {
     /// In the host's pid namespace.
     pub pid: i32,
@@ -94,6 +96,9 @@ impl Handle {
             oci: self.settings().oci().await?,
             monitor_pid: state.monitor.pid,
             has_tty: exec.has_tty,
+            time_limit_ms: exec
+                .time_limit
+                .map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
         };
         let (handle, wish) = (self.clone(), exec.clone());
         let prepared = tokio::task::spawn_blocking(move || handle.prepare_exec(&wish, &spec));
@@ -118,6 +123,8 @@ impl Handle {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let (pid, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let dir = self.dir().join("exec").join(format!("{pid}-{number}"));
+        // A daemon that died, with the same pid, may have left one.
+        let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
         let session = Session { dir: dir.clone() };
         let config = self.config();
@@ -174,7 +181,9 @@ async fn run_helper(
     let pid = match next_report(&mut reports).await? {
         Report::Started { pid } => pid,
         Report::Failed { code, message } => return Err(Error::NotRun { code, message }),
-        Report::Exited { .. } => return Err(Error::Protocol(io::ErrorKind::InvalidData.into())),
+        Report::Exited { .. } | Report::TimedOut => {
+            return Err(Error::Protocol(io::ErrorKind::InvalidData.into()));
+        }
     };
     let (stdin, stdout, stderr, terminal) = match exec.has_tty {
         false => (pipes.0, pipes.1, pipes.2, None),
@@ -262,10 +271,11 @@ async fn next_report(
 // === impl Exec ===
 
 impl Exec {
-    /// Waits for the process' end and gives its exit code. Call it once.
+    /// Waits for the process' end and gives its exit code, or [`Error::TimeLimit`]. Call it until it has answered once.
     pub async fn wait(&mut self) -> Result<i32, Error> {
         match next_report(&mut self.reports).await? {
             Report::Exited { code } => Ok(code),
+            Report::TimedOut => Err(Error::TimeLimit),
             Report::Failed { code, message } => Err(Error::NotRun { code, message }),
             Report::Started { .. } => Err(Error::Protocol(io::ErrorKind::InvalidData.into())),
         }

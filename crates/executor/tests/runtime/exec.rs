@@ -1,6 +1,6 @@
 //! Exec sessions, top, stats, pids.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use skep_executor::runtime::{Error, ExecConfig, OciChoice};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -101,6 +101,53 @@ async fn exec_of_a_missing_program_and_in_a_dead_container_is_refused() {
             handle.exec(shell("true")).await,
             Err(Error::NotRunning(_))
         ));
+    }
+}
+
+/// Processes of the container but for its first.
+fn others(handle: &skep_executor::runtime::Handle) -> usize {
+    handle.pids().unwrap().len() - 1
+}
+
+#[tokio::test]
+async fn exec_over_its_time_is_killed_with_its_children() {
+    for oci in BOTH {
+        let rig = Rig::new(oci.clone());
+        let handle = rig.started("exec sleep 100").await;
+        let config = ExecConfig {
+            time_limit: Some(Duration::from_millis(300)),
+            ..shell("sleep 200 & sleep 300; sleep 400")
+        };
+        let mut exec = handle.exec(config).await.unwrap();
+        assert!(others(&handle) > 0, "{oci:?}");
+        let ending = exec.wait().await;
+        assert!(
+            matches!(ending, Err(Error::TimeLimit)),
+            "{oci:?} {ending:?}"
+        );
+        crate::rig::wait_until("nothing of the session runs", || others(&handle) == 0);
+        let config = ExecConfig {
+            time_limit: Some(Duration::from_secs(100)),
+            ..shell("exit 3")
+        };
+        let mut exec = handle.exec(config).await.unwrap();
+        assert_eq!(exec.wait().await.unwrap(), 3, "{oci:?}");
+    }
+}
+
+#[tokio::test]
+async fn exec_with_a_time_limit_ends_when_nobody_listens_any_more() {
+    for oci in BOTH {
+        let rig = Rig::new(oci.clone());
+        let handle = rig.started("exec sleep 100").await;
+        let config = ExecConfig {
+            time_limit: Some(Duration::from_secs(100)),
+            ..shell("sleep 200 & sleep 300")
+        };
+        let exec = handle.exec(config).await.unwrap();
+        crate::rig::wait_until("the session runs", || others(&handle) == 2);
+        drop(exec);
+        crate::rig::wait_until("nothing of the session runs", || others(&handle) == 0);
     }
 }
 

@@ -187,6 +187,30 @@ fn health_checks_have_a_least_duration() {
 }
 
 #[test]
+fn health_checks_say_what_to_run() {
+    let unclear =
+        "ContainerSpec: Test in HealthConfig must be NONE, or CMD or CMD-SHELL and a command";
+    for (test, problems) in [
+        (&[][..], &[][..]),
+        (&["NONE"], &[]),
+        (&["CMD", "true"], &[]),
+        (&["CMD-SHELL", "true"], &[]),
+        (&["CMD"], &[unclear]),
+        (&["true"], &[unclear]),
+    ] {
+        check_task(
+            |t| {
+                t.container.health = Some(HealthConfig {
+                    test: test.iter().map(|word| (*word).to_owned()).collect(),
+                    ..HealthConfig::default()
+                });
+            },
+            problems,
+        );
+    }
+}
+
+#[test]
 fn counts_that_wrapped_below_zero_are_refused() {
     check(
         |s| s.mode = ServiceMode::Replicated { replicas: u64::MAX },

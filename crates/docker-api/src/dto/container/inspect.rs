@@ -5,11 +5,13 @@ use std::{collections::BTreeMap, net::IpAddr};
 use serde::Serialize;
 
 use crate::{
-    backend::{ContainerDetail, ContainerRuntimeState, ContainerState, PortBinding},
+    backend::{
+        ContainerDetail, ContainerHealth, ContainerRuntimeState, ContainerState, PortBinding,
+    },
     dto::{
         Map,
         container::{EndpointSettings, GraphDriver, Mount, network_mode, port_key},
-        container_spec::Ulimit,
+        container_spec::{HealthConfig, Ulimit},
         image::NoValue,
         is_default, mount,
     },
@@ -65,6 +67,41 @@ struct State {
     error: String,
     started_at: String,
     finished_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health: Option<Health>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Health {
+    status: &'static str,
+    failing_streak: u32,
+    log: Vec<HealthProbe>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct HealthProbe {
+    start: String,
+    end: String,
+    exit_code: i32,
+    output: String,
+}
+
+impl From<ContainerHealth> for Health {
+    fn from(health: ContainerHealth) -> Self {
+        let log = health.log.into_iter().map(|probe| HealthProbe {
+            start: rfc3339_nano(probe.started_at),
+            end: rfc3339_nano(probe.ended_at),
+            exit_code: probe.exit_code,
+            output: probe.output,
+        });
+        Self {
+            status: health.status,
+            failing_streak: health.failing_streak,
+            log: log.collect(),
+        }
+    }
 }
 
 impl From<ContainerRuntimeState> for State {
@@ -82,6 +119,7 @@ impl From<ContainerRuntimeState> for State {
             error: state.error,
             started_at: rfc3339_nano(state.started_at),
             finished_at: rfc3339_nano(state.finished_at),
+            health: state.health.map(Health::from),
         }
     }
 }
@@ -102,6 +140,8 @@ struct Config {
     stdin_once: bool,
     env: Vec<String>,
     cmd: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    healthcheck: Option<HealthConfig>,
     image: String,
     volumes: Option<Map>,
     working_dir: String,
@@ -292,6 +332,7 @@ impl From<ContainerDetail> for Config {
             stdin_once: false,
             env: container.env,
             cmd: some(container.cmd),
+            healthcheck: container.health_check.as_ref().map(HealthConfig::from),
             image: container.summary.image,
             volumes: None,
             working_dir: container.working_dir,
