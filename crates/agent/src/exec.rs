@@ -48,13 +48,14 @@ pub trait Controller: Send + Sync + 'static {
     /// was healthy: [`ControllerError::Exited`].
     async fn start(&self) -> Result<(), ControllerError>;
 
-    /// Returns when the container ended, and ends it when it becomes unhealthy: `Ok` for exit code 0, [`ControllerError::Exited`] for
-    /// others. Returns at once for a container that has already ended, and
-    /// [`ControllerError::Fatal`] for one that does not exist.
+    /// Returns when the container ended, and ends one that becomes unhealthy: `Ok` for exit code 0,
+    /// [`ControllerError::Exited`] for others. Returns at once for a container that has already
+    /// ended, and [`ControllerError::Fatal`] for one that does not exist.
     async fn wait(&self) -> Result<(), ControllerError>;
 
-    /// Stop signal, grace period, SIGKILL; returns when the container ended. `Ok` when there is no
-    /// container. Return [`ControllerError::Temporary`] unless nothing can be running any more.
+    /// Waits for connections the task serves, as its service's policy says; then stop signal, grace
+    /// period, SIGKILL; returns when the container ended. `Ok` when there is no container. Return
+    /// [`ControllerError::Temporary`] unless nothing can be running any more.
     async fn shutdown(&self) -> Result<(), ControllerError>;
 
     /// SIGKILL now. `Ok` when there is no container.
@@ -83,7 +84,7 @@ pub enum Op {
     Start,
     /// [`Controller::wait`].
     Wait,
-    /// [`Controller::shutdown`].
+    /// [`Controller::update`] with the newest task, then [`Controller::shutdown`].
     Shutdown,
     /// [`Controller::terminate`].
     Terminate,

@@ -51,7 +51,7 @@ pub enum Effect {
     Run {
         /// Which.
         op: Op,
-        /// The task as now assigned; `Resolve` and `Update` need it.
+        /// The task as now assigned; `Resolve`, `Update` and `Shutdown` need it.
         task: Arc<Task>,
     },
     /// Drop the running operation; it still comes back as [`Event::Done`], cancelled or not.
@@ -183,6 +183,8 @@ impl TaskMachine {
         if self.is_removing() || is_stale || is_same_assignment(&self.task, &task) {
             return;
         }
+        // The service's policy says how long a shutdown may take.
+        let has_new_policy = self.task.service_annotations != task.service_annotations;
         self.task = task;
         self.is_update_due = self.is_resolved;
         self.retry_at = None;
@@ -192,7 +194,8 @@ impl TaskMachine {
             Some(Op::Update | Op::Prepare | Op::Start) => {
                 self.task.desired_state >= TaskState::Shutdown
             }
-            Some(Op::Resolve | Op::Shutdown | Op::Terminate | Op::Remove) | None => false,
+            Some(Op::Shutdown) => has_new_policy,
+            Some(Op::Resolve | Op::Terminate | Op::Remove) | None => false,
         };
         if is_overtaken {
             self.cancel(out);
@@ -347,8 +350,8 @@ impl TaskMachine {
                 Step::Idle => return,
                 Step::Move(state, message) => self.move_to(now, state, message, out),
                 Step::Run(op) => {
-                    // Resolve hands over the newest task just as Update does.
-                    if matches!(op, Op::Resolve | Op::Update) {
+                    // Resolve and Shutdown hand over the newest task just as Update does.
+                    if matches!(op, Op::Resolve | Op::Update | Op::Shutdown) {
                         self.is_update_due = false;
                     }
                     self.running = Some(Running {

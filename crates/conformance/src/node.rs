@@ -197,6 +197,13 @@ impl Node {
         self.sandbox().run(script)
     }
 
+    /// A shell script in the node's namespaces, to be started.
+    pub fn inside_command(&self, script: &str) -> Command {
+        let mut command = self.sandbox().command(Path::new("bash"));
+        command.args(["-c", script]);
+        command
+    }
+
     /// Runs a shell script in the node's namespaces, which must succeed.
     #[track_caller]
     pub fn inside_ok(&self, script: &str) -> String {

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use skep_model::{Rng, Service, ServiceId, ServiceMode, TaskState, Timestamp};
+use skep_model::{
+    Annotations, Rng, Service, ServiceId, ServiceMode, Task, TaskState, Timestamp,
+    reserved::service::{DRAIN, ServicePolicy},
+};
 use skep_store::Store;
 
 use crate::{
     global, network,
     plan::{Change, Plan, Wait},
     replicated,
-    slot::desire,
 };
 
 pub(crate) fn reconcile(view: &Store, id: ServiceId, now: Timestamp, rng: &mut Rng) -> Plan {
@@ -49,12 +51,36 @@ fn reconcile_tasks(view: &Store, service: &Arc<Service>, now: Timestamp, rng: &m
     }
 }
 
-/// Tasks of a removed service stop and are forgotten once they have.
+/// Tasks of a removed service stop and are forgotten once they have. They wait for no connection:
+/// who removes a service wants it gone.
 fn remove_tasks(view: &Store, id: ServiceId) -> Plan {
+    let has_drain = |task: &Task| !ServicePolicy::of(&task.service_annotations).drain.is_zero();
     let tasks = view.tasks_of_service(id);
-    let kept = tasks.filter(|task| task.desired_state < TaskState::Remove);
+    let kept = tasks.filter(|task| {
+        let is_live = !task.status.state.is_terminal();
+        task.desired_state < TaskState::Remove || is_live && has_drain(task)
+    });
+    // Tasks of a service share one copy of its name and labels: so they do afterwards.
+    let mut last: Option<(Arc<Annotations>, Arc<Annotations>)> = None;
+    let changes = kept.map(|task| {
+        let known = last
+            .take()
+            .filter(|(known, _)| Arc::ptr_eq(known, &task.service_annotations));
+        let (known, undrained) = known.unwrap_or_else(|| {
+            let mut annotations = Annotations::clone(&task.service_annotations);
+            annotations.labels.insert(DRAIN.to_owned(), "0s".to_owned());
+            (Arc::clone(&task.service_annotations), Arc::new(annotations))
+        });
+        let ended = Task {
+            desired_state: TaskState::Remove,
+            service_annotations: Arc::clone(&undrained),
+            ..Task::clone(task)
+        };
+        last = Some((known, undrained));
+        Change::UpdateTask(Arc::new(ended))
+    });
     Plan {
-        changes: kept.map(|task| desire(task, TaskState::Remove)).collect(),
+        changes: changes.collect(),
         ..Plan::default()
     }
 }

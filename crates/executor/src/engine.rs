@@ -9,6 +9,7 @@ mod adoption;
 mod container;
 mod creation;
 mod describe;
+mod drain;
 mod events;
 mod executor;
 mod files;

@@ -150,7 +150,13 @@ impl Node {
             Op::Prepare => paced(&self.prepares, controller.prepare()).await,
             Op::Start => paced(&self.starts, controller.start()).await,
             Op::Wait => controller.wait().await,
-            Op::Shutdown => controller.shutdown().await,
+            Op::Shutdown => {
+                // How it is to end is said by the newest task. Settings are advisory, as ever.
+                if let Err(error) = controller.update(task).await {
+                    debug!(task.id = %task.id, %error, "Task not updated before its end");
+                }
+                controller.shutdown().await
+            }
             Op::Terminate => controller.terminate().await,
             Op::Remove => controller.remove().await,
         }

@@ -150,7 +150,8 @@ async fn a_shutdown_overtakes_a_prepare_that_hangs() {
     node.wait_for_call(1, "prepare").await;
     dispatcher.assign(task(1, TaskState::Shutdown));
     dispatcher.wait_for(1, TaskState::Shutdown).await;
-    assert_eq!(node.calls(1), ["prepare", "prepare dropped", "shutdown"]);
+    let calls = ["prepare", "prepare dropped", "update", "shutdown"];
+    assert_eq!(node.calls(1), calls);
     agent.stop().await;
 }
 
@@ -193,6 +194,7 @@ async fn a_task_deleted_from_the_cluster_is_stopped_and_deleted() {
             "start",
             "wait",
             "wait dropped",
+            "update",
             "shutdown",
             "remove"
         ]

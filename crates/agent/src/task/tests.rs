@@ -319,6 +319,30 @@ fn shutdown_cancels_whatever_runs() {
 }
 
 #[test]
+fn a_new_policy_of_the_service_reaches_a_shutdown_under_way() {
+    let (mut machine, _) = resolved(TaskState::Running, TaskState::Shutdown);
+    assert_eq!(machine.running_op(), Some(Op::Shutdown));
+    let mut out = Vec::new();
+    machine.handle(NOW, Event::Update(task(TaskState::Remove)), &mut out);
+    assert_eq!(out, [], "it ends anyway");
+    let mut newer = Task::clone(&task(TaskState::Remove));
+    newer.service_annotations = Arc::new(Annotations {
+        name: "other".to_owned(),
+        ..Annotations::default()
+    });
+    machine.handle(NOW, Event::Update(Arc::new(newer)), &mut out);
+    assert_eq!(out, [Effect::Cancel]);
+    out.clear();
+    done(&mut machine, Op::Shutdown, OpResult::Cancelled, &mut out);
+    match &out[..] {
+        [Effect::Run { op: Op::Shutdown, task }] => {
+            assert_eq!(task.service_annotations.name, "other");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn a_start_that_beats_its_cancellation_counts() {
     let (mut machine, mut out) = resolved(TaskState::Starting, TaskState::Running);
     machine.handle(NOW, Event::Update(task(TaskState::Shutdown)), &mut out);

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 use super::{
     Container, Containers, EVENTS_LAG_MAX, Engine, EngineConfig, Volumes,
+    drain::stored_begin,
     prober::{STARTS_PER_CORE, stored_health},
     pull::Pulls,
     record::Record,
@@ -90,6 +91,9 @@ impl Engine {
             let container = Arc::new(Container::new(record, handle, (&state).into()));
             if container.health_check().is_some() {
                 container.set_health(stored_health(&self.files_of(&container)));
+            }
+            if let Some(begin) = stored_begin(&self.files_of(&container)) {
+                container.drain_since(begin);
             }
             self.insert(&container);
             if container.status().is_running() {

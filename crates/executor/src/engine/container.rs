@@ -1,6 +1,6 @@
 //! One container: its record, and its state as last seen.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use skep_model::Timestamp;
 use tokio::sync::watch;
@@ -93,6 +93,8 @@ pub struct Container {
     check: Option<HealthCheck>,
     /// `None` without a health check.
     health: watch::Sender<Option<Arc<Health>>>,
+    /// When its connections were first waited for, before it is stopped.
+    drain_since: OnceLock<Timestamp>,
 }
 
 impl Container {
@@ -105,6 +107,7 @@ impl Container {
             status: watch::Sender::new(status),
             check,
             health: watch::Sender::new(health),
+            drain_since: OnceLock::new(),
         }
     }
 
@@ -175,6 +178,11 @@ impl Container {
         if health.wait_for(is_bad).await.is_err() {
             std::future::pending().await
         }
+    }
+
+    /// When its connections were first waited for; now, if that is the first time.
+    pub(super) fn drain_since(&self, now: Timestamp) -> Timestamp {
+        *self.drain_since.get_or_init(|| now)
     }
 
     pub(super) fn set_health(&self, health: Health) {

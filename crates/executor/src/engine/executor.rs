@@ -19,7 +19,9 @@ use tracing::warn;
 
 use super::{
     Container, ContainerStatusView, CreateError, Engine, HealthStatus, Phase, describe,
-    lifecycle::LifecycleError, plan::is_container_of,
+    drain::{self, Drain},
+    lifecycle::LifecycleError,
+    plan::is_container_of,
 };
 use crate::{image::RegistryAuth, runtime};
 
@@ -203,6 +205,11 @@ impl Controller for TaskController {
         if container.status().phase == Phase::Created {
             // Never started: there is nothing to ask.
             return self.terminate().await;
+        }
+        if let Some(drain) = Drain::of(&self.task())
+            && drain::is_serving(&container)
+        {
+            self.engine.drain(&container, drain).await;
         }
         if container.status().has_ended() {
             return Ok(());
