@@ -113,6 +113,7 @@ fn node(containers: u32) -> Desired {
     let overlay = Overlay {
         vni: 4097,
         mtu: None,
+        is_encrypted: false,
         subnets: vec![subnet],
         remotes: BTreeMap::new(),
         services: BTreeMap::new(),

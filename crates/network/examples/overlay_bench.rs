@@ -168,6 +168,7 @@ fn plane(number: u8) -> anyhow::Result<Plane> {
     let overlay = Overlay {
         vni: 4097,
         mtu: None,
+        is_encrypted: false,
         subnets: vec![subnet],
         remotes: [(Mac::from_ip(task(other)), remote)].into(),
         services: [("s".to_owned(), Arc::new(service))].into(),

@@ -37,6 +37,7 @@ mod owner;
 
 pub mod dns;
 pub mod plane;
+pub mod tunnel;
 
 #[cfg(test)]
 mod testbed;

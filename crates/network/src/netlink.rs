@@ -26,6 +26,7 @@ use crate::endpoint::Mac;
 
 mod overlay;
 mod ways;
+mod wireguard;
 
 pub(crate) use overlay::TunnelRequest;
 pub(crate) use ways::Way;

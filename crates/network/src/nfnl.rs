@@ -16,18 +16,18 @@ pub(crate) mod conntrack;
 pub(crate) mod elements;
 
 /// Request: this is one.
-const NLM_F_REQUEST: u16 = 1;
+pub(crate) const NLM_F_REQUEST: u16 = 1;
 /// Request: answer even if all is well.
-const NLM_F_ACK: u16 = 4;
+pub(crate) const NLM_F_ACK: u16 = 4;
 /// Request: make what does not exist.
 const NLM_F_CREATE: u16 = 0x400;
 /// Request: all there are.
-const NLM_F_DUMP: u16 = 0x300;
+pub(crate) const NLM_F_DUMP: u16 = 0x300;
 
 /// Answer: an error, or none with code 0.
-const NLMSG_ERROR: u16 = 2;
+pub(crate) const NLMSG_ERROR: u16 = 2;
 /// Answer: the end of a dump.
-const NLMSG_DONE: u16 = 3;
+pub(crate) const NLMSG_DONE: u16 = 3;
 
 /// Control messages around a transaction.
 const BATCH_BEGIN: u16 = 16;
@@ -215,7 +215,7 @@ pub(crate) struct Request {
 }
 
 /// Cuts the next message off: kind, sequence number, what follows the header.
-fn take_message<'a>(rest: &mut &'a [u8]) -> Option<(u16, u32, &'a [u8])> {
+pub(crate) fn take_message<'a>(rest: &mut &'a [u8]) -> Option<(u16, u32, &'a [u8])> {
     let length = u32::from_ne_bytes(*rest.first_chunk()?);
     let length = usize::try_from(length).ok()?.max(HEADER_BYTES);
     let kind = u16::from_ne_bytes(rest.get(4..6)?.try_into().ok()?);
@@ -280,7 +280,8 @@ impl Buffer {
         self.raw(kind, NLM_F_REQUEST, sequence, [0, 0, high, low], |_| ());
     }
 
-    fn raw(
+    /// Appends a message with any header of four bytes after netlink's: netfilter's or generic netlink's.
+    pub(crate) fn raw(
         &mut self,
         kind: u16,
         flags: u16,

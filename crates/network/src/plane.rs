@@ -20,6 +20,8 @@ mod balance;
 mod client;
 mod desired;
 mod doctor;
+mod encryption;
+mod encryption_hands;
 mod hands;
 mod mesh;
 mod mesh_hands;
@@ -35,6 +37,9 @@ mod tests;
 pub use client::Action as ContainerAction;
 pub use desired::{
     Container, DataPath, Desired, DesiredError, Health, Overlay, Place, Remote, Service,
+};
+pub use encryption::{
+    Action as EncryptionAction, Configuration, Link as EncryptionLink, Routes as EncryptionRoutes,
 };
 pub use hands::ActionError;
 pub use mesh::{Action as MeshAction, Backends, Mesh, Peer, PublishedPort};

@@ -14,6 +14,7 @@ use super::balance::Backends;
 use super::mesh::Mesh;
 use crate::dns::{Upstream, Zone};
 use crate::endpoint::{EndpointIdError, Mac, check_id};
+use crate::tunnel;
 
 /// VXLAN ids have 24 bits; 1 is the node network's.
 const VNI_MIN: u32 = 2;
@@ -41,6 +42,8 @@ pub struct Desired {
     pub containers: BTreeMap<String, Arc<Container>>,
     /// The routing mesh; none for a node without a node network.
     pub mesh: Option<Arc<Mesh>>,
+    /// What encrypted networks need; none for a node without a part of the node network.
+    pub tunnel: Option<Arc<tunnel::Config>>,
 }
 
 /// This node's end of all tunnels.
@@ -59,6 +62,8 @@ pub struct Overlay {
     pub vni: u32,
     /// The user's wish (`com.docker.network.driver.mtu`); none for the largest the data path carries.
     pub mtu: Option<u32>,
+    /// Whether its packets between nodes are encrypted. Never changes in a network's life.
+    pub is_encrypted: bool,
     /// Subnets, IPv4 or IPv6. Containers reach all of them directly.
     pub subnets: Vec<IpNet>,
     /// Containers of other nodes, by their MAC.
@@ -163,6 +168,14 @@ pub enum DesiredError {
     /// A published port is 0, or leads out of the node network.
     #[error("published port {0} leads out of the node network, or is 0")]
     Published(u16),
+    /// The tunnel's number or port is impossible.
+    #[error("the tunnel has number {number} and port {port}: 0, or ports of something else")]
+    Tunnel {
+        /// The node's number.
+        number: u16,
+        /// The first port.
+        port: u16,
+    },
     /// A container is on a network the value does not have.
     #[error("container `{container}` is on network `{network}`, which is not given")]
     NoNetwork {
@@ -218,6 +231,7 @@ impl Desired {
             networks: BTreeMap::new(),
             containers: BTreeMap::new(),
             mesh: None,
+            tunnel: None,
         }
     }
 
@@ -244,6 +258,13 @@ impl Desired {
         }
         if let Some(mesh) = &self.mesh {
             mesh.check(&mut errors);
+        }
+        if let Some(tunnel) = &self.tunnel {
+            let (number, port) = (tunnel.number, tunnel.port);
+            let is_taken = [port, port.saturating_add(1)].contains(&self.data_path.port);
+            if number == 0 || port == 0 || port == u16::MAX || is_taken {
+                errors.push(DesiredError::Tunnel { number, port });
+            }
         }
         for (id, container) in &self.containers {
             errors.extend(check_id(id).err().map(DesiredError::from));
@@ -373,6 +394,7 @@ mod tests {
             Arc::new(Overlay {
                 vni,
                 mtu: None,
+                is_encrypted: false,
                 subnets: vec![subnet.parse().unwrap()],
                 remotes: BTreeMap::new(),
                 services: BTreeMap::new(),

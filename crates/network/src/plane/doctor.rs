@@ -25,6 +25,10 @@ pub(crate) fn findings(steps: &[Step]) -> Vec<String> {
             Step::Mesh(action) => {
                 findings.extend(mesh(action).into_iter().map(|text| format!("mesh: {text}")));
             }
+            Step::Encryption(action) => {
+                let texts = action.findings().into_iter();
+                findings.extend(texts.map(|text| format!("tunnels of encrypted networks: {text}")));
+            }
             Step::Container(id, action) => {
                 findings.push(format!("container {id}: {}", container(action)));
             }

@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::encryption_hands::Tunnels;
 use super::observe;
 use super::sandbox::{Action, BRIDGE, Port, Remotes, State, Tunnel, VXLAN};
 use crate::apply::await_carrier;
@@ -17,6 +18,7 @@ use crate::netns::{self, NetnsError, NetnsThread};
 use crate::nfnl::{NetfilterError, NetfilterSocket};
 use crate::nft::NftError;
 use crate::sysctl::{self, SysctlError};
+use crate::tunnel::ControlError;
 
 /// How often a tunnel whose id is taken is tried again: a sandbox somebody unmounted keeps it until the kernel has taken the
 /// namespace apart, some tens of milliseconds. Another program's tunnel keeps it for good, and then this delays the rest.
@@ -50,6 +52,9 @@ pub enum ActionError {
     /// A sysctl cannot be set.
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
+    /// The tunnel's process fails.
+    #[error(transparent)]
+    Tunnel(#[from] ControlError),
     /// A file cannot be used.
     #[error("failed to open `{}`", .path.display())]
     Open {
@@ -78,6 +83,7 @@ pub(crate) struct Hands {
     pub(super) names: Server,
     /// The node's tables and flows.
     pub(super) flows: NetfilterSocket,
+    pub(super) tunnels: Tunnels,
     /// Actions until a test kills the program.
     #[cfg(test)]
     pub(crate) actions_left: Option<u32>,
@@ -101,6 +107,7 @@ impl Hands {
             clients: BTreeMap::new(),
             flows: NetfilterSocket::open()?,
             names: Server::start().map_err(ActionError::Names)?,
+            tunnels: Tunnels::new(run_dir),
             #[cfg(test)]
             actions_left: None,
         })
@@ -284,13 +291,20 @@ impl Hands {
             netns: Some(netns.as_fd()),
             is_proxy: true,
         };
+        // Where a tunnel's packets leave is where the socket is.
+        let socket = if tunnel.is_encrypted() {
+            self.create_tunnels_namespace()?;
+            self.tunnels_socket()?
+        } else {
+            &mut self.node
+        };
         for _ in 0..TUNNEL_ATTEMPT_COUNT_MAX {
-            match self.node.create_tunnel(&request) {
+            match socket.create_tunnel(&request) {
                 Err(error) if error.is_taken() => std::thread::sleep(TUNNEL_ATTEMPT_INTERVAL),
                 outcome => return Ok(outcome?),
             }
         }
-        Ok(self.node.create_tunnel(&request)?)
+        Ok(socket.create_tunnel(&request)?)
     }
 
     fn create_port(&mut self, network: &str, link: &str, port: &Port) -> Result<(), ActionError> {

@@ -1,7 +1,7 @@
 //! Reads sandboxes and the containers' ends of their ports into values. No decisions.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use rtnetlink::packet_route::AddressFamily;
@@ -172,7 +172,7 @@ pub(crate) fn mtu_of(
     Ok(link.map(mtu))
 }
 
-fn link_state(link: &LinkMessage, is_ready: bool) -> LinkState {
+pub(super) fn link_state(link: &LinkMessage, is_ready: bool) -> LinkState {
     LinkState {
         mtu: mtu(link),
         is_ready,
@@ -221,7 +221,8 @@ fn tunnel_of(link: &LinkMessage) -> Option<Tunnel> {
     Some(Tunnel {
         vni: vni?,
         port: port?,
-        local: local?,
+        // The kernel does not tell an unspecified one.
+        local: local.unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
     })
 }
 
@@ -263,7 +264,7 @@ fn ip(address: &NeighbourAddress) -> Option<IpAddr> {
     }
 }
 
-fn address(message: &AddressMessage, index: u32) -> Option<IpNet> {
+pub(super) fn address(message: &AddressMessage, index: u32) -> Option<IpNet> {
     if message.header.index != index {
         return None;
     }
@@ -305,7 +306,7 @@ fn direct_route(message: &RouteMessage, index: u32) -> Option<IpNet> {
     (is_here && is_direct).then_some(net)
 }
 
-fn infos(link: &LinkMessage) -> impl Iterator<Item = &LinkInfo> {
+pub(super) fn infos(link: &LinkMessage) -> impl Iterator<Item = &LinkInfo> {
     link.attributes
         .iter()
         .filter_map(|attribute| match attribute {
@@ -340,7 +341,7 @@ fn mtu(link: &LinkMessage) -> u32 {
     mtu.unwrap_or(0)
 }
 
-fn name(link: &LinkMessage) -> Option<&str> {
+pub(super) fn name(link: &LinkMessage) -> Option<&str> {
     link.attributes
         .iter()
         .find_map(|attribute| match attribute {

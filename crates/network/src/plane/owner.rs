@@ -15,6 +15,7 @@ use super::Error;
 use super::balance::Vips;
 use super::client;
 use super::desired::{Container, Desired};
+use super::encryption::Wanted;
 use super::hands::{ActionError, Hands};
 use super::mesh::{Backends, PublishedPort};
 use super::report::{Failure, Report, Scope, Step};
@@ -35,6 +36,7 @@ const OVERHEAD_V6: u32 = 70;
 const MTU_FALLBACK: u32 = 1500;
 
 mod clients;
+mod encryption;
 mod mesh;
 
 /// A request to the owner thread.
@@ -75,6 +77,8 @@ pub(crate) struct Owner {
     beliefs: BTreeMap<String, State>,
     /// Containers whose rules are believed to be as they should.
     clients: BTreeSet<String>,
+    /// What is believed to be there for encrypted networks.
+    tunnels: Option<Wanted>,
     /// What the node is believed to hold of the mesh.
     mesh: Option<super::mesh::State>,
     /// Published ports, held by sockets.
@@ -87,6 +91,8 @@ pub(crate) struct Owner {
     /// Networks whose sandbox is believed not to exist need no observation either.
     is_observed: bool,
     mtu_max: u32,
+    /// MTU of the data path's interface.
+    link_mtu: u32,
     warnings: Vec<String>,
 }
 
@@ -136,6 +142,7 @@ impl Owner {
             desired: None,
             beliefs: BTreeMap::new(),
             clients: BTreeSet::new(),
+            tunnels: None,
             mesh: None,
             reservations: Reservations::default(),
             held: BTreeSet::new(),
@@ -143,6 +150,7 @@ impl Owner {
             deferred: Vec::new(),
             is_observed: false,
             mtu_max: MTU_FALLBACK - OVERHEAD_V4,
+            link_mtu: MTU_FALLBACK,
             warnings: Vec::new(),
         })
     }
@@ -171,6 +179,7 @@ impl Owner {
             return self.reconcile();
         }
         let mut report = self.new_report();
+        self.follow_encryption(&new, &mut report);
         self.perform_networks(&new, &touched(&old, &new), &mut report);
         self.change_clients(&old, &new, &mut report);
         self.follow_mesh(old.mesh.as_ref(), &new, &mut report);
@@ -182,6 +191,7 @@ impl Owner {
     fn reconcile(&mut self) -> Result<Report, Error> {
         self.beliefs.clear();
         self.clients.clear();
+        self.tunnels = None;
         self.mesh = None;
         let Some(desired) = self.desired.clone() else {
             return Ok(Report::default());
@@ -193,6 +203,7 @@ impl Owner {
         if let Err(error) = self.repair_tunnels(desired.data_path.port, &mut report) {
             report.fail(Scope::Node, error);
         }
+        self.follow_encryption(&desired, &mut report);
         self.perform_networks(&desired, &touched, &mut report);
         self.repair_clients(&desired, &mut report);
         self.follow_mesh(None, &desired, &mut report);
@@ -215,8 +226,11 @@ impl Owner {
         if let Some(action) = tunnels::plan(desired.data_path.port).map_err(Arc::new)? {
             steps.push(Step::Node(action));
         }
+        let (tunnels, silent) = self.examine_encryption(&desired)?;
+        steps.extend(tunnels);
+        findings.extend(silent);
         for (id, network) in &desired.networks {
-            let wish = Wish::new(&desired, id, network, self.mtu_max);
+            let wish = Wish::new(&desired, id, network, self.mtu_of(network));
             let state = self.observe(id, &wish).map_err(Arc::new)?;
             let actions = sandbox::plan(&wish, state.as_ref());
             steps.extend(
@@ -254,6 +268,9 @@ impl Owner {
             report.fail(Scope::Mesh, error);
         }
         let deleted = self.delete_networks(&mut report);
+        if let Err(error) = self.hands.forget_tunnels() {
+            report.fail(Scope::Encryption, error);
+        }
         let rules = tunnels::remove().map_err(|error| Error::Action(Arc::new(error)));
         let files = self.dir.remove();
         if let Some(failure) = report.failures.into_iter().next() {
@@ -288,7 +305,8 @@ impl Owner {
         } else {
             OVERHEAD_V6
         };
-        let carried = found.unwrap_or(MTU_FALLBACK).saturating_sub(overhead);
+        self.link_mtu = found.unwrap_or(MTU_FALLBACK);
+        let carried = self.link_mtu.saturating_sub(overhead);
         self.mtu_max = carried.max(super::desired::MTU_MIN);
         if carried < self.mtu_max {
             self.warnings.push(format!(
@@ -319,7 +337,7 @@ impl Owner {
     fn perform_networks(&mut self, desired: &Desired, ids: &BTreeSet<String>, report: &mut Report) {
         for id in ids {
             if let Some(network) = desired.networks.get(id) {
-                let wish = Wish::new(desired, id, network, self.mtu_max);
+                let wish = Wish::new(desired, id, network, self.mtu_of(network));
                 self.perform_network(id, wish, report);
             }
         }
@@ -402,7 +420,9 @@ impl Owner {
                 }
             }
         }
-        self.delete_networks(report)
+        self.delete_networks(report)?;
+        self.finish_encryption(report);
+        Ok(())
     }
 
     fn delete_networks(&mut self, report: &mut Report) -> Result<(), Error> {
@@ -420,8 +440,12 @@ impl Owner {
 /// Networks a new value changes: their own part, or a container on them.
 fn touched(old: &Desired, new: &Desired) -> BTreeSet<String> {
     let mut touched = BTreeSet::new();
+    let is_same_tunnel = old.tunnel == new.tunnel;
     for (id, network) in &new.networks {
-        let is_same = |old: &Arc<_>| Arc::ptr_eq(old, network) || old == network;
+        let is_same = |old: &Arc<_>| {
+            let is_led_the_same = !network.is_encrypted || is_same_tunnel;
+            is_led_the_same && (Arc::ptr_eq(old, network) || old == network)
+        };
         if !old.networks.get(id).is_some_and(is_same) {
             touched.insert(id.clone());
         }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::client;
+use super::encryption;
 use super::hands::ActionError;
 use super::mesh;
 use super::sandbox::Action;
@@ -38,6 +39,8 @@ pub enum Scope {
     Node,
     /// The routing mesh.
     Mesh,
+    /// Encryption between nodes.
+    Encryption,
     /// A network and all containers on it.
     Network(String),
     /// One container.
@@ -52,6 +55,8 @@ pub enum Step {
     Node(tunnels::Action),
     /// Of the routing mesh.
     Mesh(mesh::Action),
+    /// Of the tunnels that encrypt.
+    Encryption(encryption::Action),
     /// Of the network with this id.
     Network(String, Action),
     /// Of the rules inside the container with this id.
@@ -74,6 +79,7 @@ impl fmt::Display for Scope {
         match self {
             Scope::Node => write!(f, "node"),
             Scope::Mesh => write!(f, "mesh"),
+            Scope::Encryption => write!(f, "encryption"),
             Scope::Network(id) => write!(f, "network {id}"),
             Scope::Container(id) => write!(f, "container {id}"),
         }
@@ -85,6 +91,7 @@ impl fmt::Display for Step {
         match self {
             Step::Node(action) => write!(f, "node: {action}"),
             Step::Mesh(action) => write!(f, "node: {action}"),
+            Step::Encryption(action) => write!(f, "encryption: {action}"),
             Step::Network(id, action) => write!(f, "network {id}: {action}"),
             Step::Container(id, action) => write!(f, "container {id}: {action}"),
         }

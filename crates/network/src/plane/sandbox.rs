@@ -11,12 +11,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 
 use super::desired::{DataPath, Desired, Overlay};
+use super::encryption;
 use crate::digest::fnv1a;
 use crate::endpoint::Mac;
 
@@ -47,7 +48,7 @@ pub struct Tunnel {
     pub vni: u32,
     /// UDP port.
     pub port: u16,
-    /// Address of this node.
+    /// Address of this node; unspecified for one that leaves in the tunnels' namespace, to be encrypted.
     pub local: IpAddr,
 }
 
@@ -293,14 +294,10 @@ impl Wish {
             (link_name(container), port)
         });
         Wish {
-            tunnel: Tunnel::new(network.vni, desired.data_path),
+            tunnel: Tunnel::new(network, desired.data_path),
             mtu,
             ports: ports.collect(),
-            forwarding: network
-                .remotes
-                .iter()
-                .map(|(&mac, remote)| (mac, remote.node))
-                .collect(),
+            forwarding: forwarding(desired, network),
             neighbours: network
                 .remotes
                 .iter()
@@ -331,6 +328,20 @@ impl Wish {
             neighbours: self.neighbours,
         }
     }
+}
+
+/// Where packets for containers of other nodes go. On an encrypted network that is their node's inner address; those of a node without
+/// one are dropped.
+fn forwarding(desired: &Desired, network: &Overlay) -> BTreeMap<Mac, IpAddr> {
+    let remotes = network.remotes.iter();
+    if !network.is_encrypted {
+        return remotes.map(|(&mac, remote)| (mac, remote.node)).collect();
+    }
+    let config = desired.tunnel.as_deref();
+    let inner = config.map(encryption::inner_addresses).unwrap_or_default();
+    remotes
+        .filter_map(|(&mac, remote)| Some((mac, IpAddr::V4(*inner.get(&remote.node)?))))
+        .collect()
 }
 
 /// The name of a container's port: a hash, because ids are too long. Two with one hash are refused by the kernel.
@@ -385,12 +396,22 @@ fn missing<K: Ord + Copy, V: PartialEq + Copy>(
 // === impl Tunnel ===
 
 impl Tunnel {
-    pub(crate) fn new(vni: u32, data_path: DataPath) -> Tunnel {
+    pub(crate) fn new(network: &Overlay, data_path: DataPath) -> Tunnel {
+        let local = if network.is_encrypted {
+            Ipv4Addr::UNSPECIFIED.into()
+        } else {
+            data_path.address
+        };
         Tunnel {
-            vni,
+            vni: network.vni,
             port: data_path.port,
-            local: data_path.address,
+            local,
         }
+    }
+
+    /// Whether its packets leave in the tunnels' namespace.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.local.is_unspecified()
     }
 }
 

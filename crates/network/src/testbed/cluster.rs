@@ -190,6 +190,7 @@ impl Cluster {
             let overlay = Overlay {
                 vni,
                 mtu: None,
+                is_encrypted: false,
                 subnets: subnets.collect(),
                 remotes,
                 services: self.services_on(id),

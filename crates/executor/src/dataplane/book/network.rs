@@ -281,6 +281,7 @@ fn empty(facts: &NetworkFacts) -> Overlay {
     Overlay {
         vni: facts.vni,
         mtu: facts.mtu,
+        is_encrypted: facts.is_encrypted,
         subnets: facts.subnets.clone(),
         remotes: BTreeMap::new(),
         services: BTreeMap::new(),

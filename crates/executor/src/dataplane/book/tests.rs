@@ -378,6 +378,7 @@ fn network_value(facts: &NetworkFacts) -> Overlay {
     Overlay {
         vni: facts.vni,
         mtu: facts.mtu,
+        is_encrypted: facts.is_encrypted,
         subnets: facts.subnets.clone(),
         remotes: BTreeMap::new(),
         services: BTreeMap::new(),

@@ -20,6 +20,7 @@ fn desired() -> Desired {
     let overlay = Overlay {
         vni: 4097,
         mtu: None,
+        is_encrypted: false,
         subnets: vec![
             "10.0.1.0/24".parse().unwrap(),
             "10.0.2.0/24".parse().unwrap(),
