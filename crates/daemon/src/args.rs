@@ -41,7 +41,8 @@ pub struct Args {
     /// Name of the node network's bridge [default: skep0]
     #[arg(long, value_name = "NAME")]
     pub bridge: Option<String>,
-    /// Subnet of the node network [default: one that nothing on this host uses]
+    /// Node network of a cluster initialised here, of which every node gets a part [default: one that
+    /// nothing on this host uses]
     #[arg(long, value_name = "CIDR")]
     pub bridge_subnet: Option<String>,
     /// Registry spoken to over plain HTTP besides loopback ones; may be repeated

@@ -7,8 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ipnet::IpNet;
+use ipnet::Ipv4Net;
 use serde::Deserialize;
+
+use skep_model::{directory::Pools, reserved::engine::is_free_engine_label};
 
 use crate::args::Args;
 
@@ -40,8 +42,9 @@ pub struct Config {
     pub oci_runtime: OciRuntime,
     /// Bridge of the node network.
     pub bridge: String,
-    /// Its subnet; `None`: chosen at start, see `subnet`.
-    pub bridge_subnet: Option<IpNet>,
+    /// The node network of a cluster made here, and of this node outside a cluster; `None`: chosen,
+    /// see `subnet`.
+    pub bridge_subnet: Option<Ipv4Net>,
     /// Registries spoken to over plain HTTP.
     pub insecure_registries: Vec<String>,
     /// Engine labels.
@@ -288,16 +291,28 @@ fn parse_log_format(format: &str) -> Result<LogFormat, Mistake> {
     }
 }
 
-fn parse_subnet(subnet: &str) -> Result<IpNet, Mistake> {
-    let problem = format!("`{subnet}` is not a subnet");
-    subnet.parse().map_err(|_| Mistake::Value {
+fn parse_subnet(subnet: &str) -> Result<Ipv4Net, Mistake> {
+    let mistake = |problem: String| Mistake::Value {
         key: "bridge-subnet",
         problem,
-    })
+    };
+    let parsed: Ipv4Net = subnet
+        .parse()
+        .map_err(|_| mistake(format!("`{subnet}` is not an IPv4 subnet")))?;
+    if parsed.prefix_len() > Pools::PREFIX_LEN_MAX {
+        let limit = Pools::PREFIX_LEN_MAX;
+        let text = format!("`{subnet}` is too small for a cluster: /{limit} is the least");
+        return Err(mistake(text));
+    }
+    Ok(parsed.trunc())
 }
 
 fn parse_label(label: &str) -> Result<(String, String), Mistake> {
     match label.split_once('=') {
+        Some((key, _)) if !is_free_engine_label(key) => Err(Mistake::Value {
+            key: "label",
+            problem: format!("`{key}` is reserved: labels that begin with `skep.` are Skep's"),
+        }),
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => {
             let problem = format!("`{label}` is not KEY=VALUE");
@@ -342,13 +357,13 @@ mod tests {
     #[test]
     fn all_mistakes_are_reported_at_once() {
         let text = "data-dir = \"a\"\nhosts = [\"tcp://0.0.0.0:1\", \"x\"]\nlog-format = \"xml\"\n\
-                    bridge-subnet = \"nowhere\"\nlabels = [\"=x\"]";
+                    bridge-subnet = \"nowhere\"\nlabels = [\"=x\", \"skep.data-path=1\"]";
         let texts: Vec<String> = with_file(text)
             .unwrap_err()
             .iter()
             .map(ToString::to_string)
             .collect();
-        assert_eq!(texts.len(), 6, "{texts:#?}");
+        assert_eq!(texts.len(), 7, "{texts:#?}");
     }
 
     #[test]

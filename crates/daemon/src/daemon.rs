@@ -12,15 +12,17 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use ipnet::IpNet;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use prost::Message as _;
 use skep_docker_api::{Backends, EventHub, Server};
 use skep_executor::{
+    dataplane::{self, Actor, Codec, Dataplane},
     engine::{Engine, EngineConfig, node_facts},
     image::{ImageStore, StoreConfig},
     runtime::{OciChoice, Runtime, RuntimeConfig},
 };
-use skep_network::Network;
+use skep_network::{Layout, Network};
+use skep_wire::peer;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
@@ -34,8 +36,7 @@ use crate::{
     config::{Config, OciRuntime},
     events, logging, metrics,
     sockets::{self, Socket},
-    subnet,
-    swarm::Swarm,
+    swarm::{NodeNetwork, Settings, Swarm},
 };
 
 /// Parent of all containers' cgroups.
@@ -83,17 +84,22 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let lock = lock(&config.data_dir)?;
     let sockets = sockets::bind(&config).await?;
     let metrics = metrics::bind(config.metrics_addr).await?;
-    let subnet = config
-        .bridge_subnet
-        .or_else(|| subnet::choose(&config.bridge));
-    let subnet =
-        subnet.context("no subnet is free for the node network: name one with --bridge-subnet")?;
-    let engine = engine(&config, subnet).await?;
-    let swarm = Swarm::open(&config.data_dir, Arc::clone(&engine), config.raft_compat)
-        .await
-        .context("failed to open cluster state")?;
+    let node_network = NodeNetwork::choose(&config)
+        .context("no subnet is free for the node network: name one with --bridge-subnet")?;
+    let (dataplane, actor) = dataplane(&config);
+    let plane_end = CancellationToken::new();
+    let plane = tokio::spawn(actor.run(plane_end.clone()));
+    let engine = engine(&config, (node_network.alone, dataplane)).await?;
+    let swarm = Swarm::open(Settings {
+        data_dir: config.data_dir.clone(),
+        engine: Arc::clone(&engine),
+        is_compat: config.raft_compat,
+        node_network,
+    })
+    .await
+    .context("failed to open cluster state")?;
     let hub = Arc::new(EventHub::default());
-    let backends = backends((&config, subnet), &engine, &swarm, &hub).await?;
+    let backends = backends(&config, &engine, &swarm, &hub).await?;
     let shutdown = CancellationToken::new();
     let tasks = TaskTracker::new();
     tasks.spawn(events::run(
@@ -136,6 +142,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     }
     swarm.stop().await;
     engine.close().await;
+    plane_end.cancel();
+    let _ = plane.await;
     drop(lock);
     info!("Daemon has stopped");
     Ok(())
@@ -184,7 +192,22 @@ fn lock(data_dir: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-async fn engine(config: &Config, subnet: IpNet) -> anyhow::Result<Arc<Engine>> {
+/// Overlay networks and the routing mesh; idle until a membership begins.
+fn dataplane(config: &Config) -> (Dataplane, Actor) {
+    Dataplane::new(dataplane::Config {
+        run_dir: config.run_dir.join("plane"),
+        bridge: config.bridge.clone(),
+        codec: Codec {
+            encode: |message| peer::DirectoryMessage::from(message).encode_to_vec(),
+            decode: |bytes| Ok(peer::DirectoryMessage::decode(bytes)?.try_into()?),
+        },
+    })
+}
+
+async fn engine(
+    config: &Config,
+    (layout, dataplane): (Layout, Dataplane),
+) -> anyhow::Result<Arc<Engine>> {
     let data = &config.data_dir;
     let settings = StoreConfig {
         insecure_registries: config.insecure_registries.clone(),
@@ -211,10 +234,7 @@ async fn engine(config: &Config, subnet: IpNet) -> anyhow::Result<Arc<Engine>> {
     .context("failed to open container state")?;
     let mut network = skep_network::Config::new(config.run_dir.clone());
     network.bridge.clone_from(&config.bridge);
-    let IpNet::V4(v4) = subnet else {
-        anyhow::bail!("subnet `{subnet}` of the node network is not IPv4");
-    };
-    network.layout.v4 = v4;
+    network.layout = layout;
     let network = Network::open(network)
         .await
         .context("failed to set up the node network")?;
@@ -224,13 +244,13 @@ async fn engine(config: &Config, subnet: IpNet) -> anyhow::Result<Arc<Engine>> {
         labels: config.labels.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    Engine::open(settings, images, runtime, network)
+    Engine::open(settings, images, runtime, (network, dataplane))
         .await
         .context("failed to open the engine")
 }
 
 async fn backends(
-    (config, subnet): (&Config, IpNet),
+    config: &Config,
     engine: &Arc<Engine>,
     swarm: &Arc<Swarm>,
     hub: &Arc<EventHub>,
@@ -245,7 +265,6 @@ async fn backends(
     let system = System {
         engine: Arc::clone(engine),
         config: config.clone(),
-        subnet,
         node: node_facts().context("failed to read facts about this node")?,
         probe,
         engine_id: engine_id(&config.data_dir, engine)?,

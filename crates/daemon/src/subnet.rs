@@ -1,53 +1,71 @@
-//! Which subnet the node network gets when the operator names none: the first that nothing here
+//! Which addresses the node network gets when the operator names none: the first that nothing here
 //! uses already. Pure but for the two files it reads.
 //!
 //! A subnet that covers a route or a name server of the host would cut it off: the bridge's own
-//! route is more specific than the default one.
+//! route is more specific than the default one. A cluster has one pool, of which each node's slice
+//! is a part; a node outside a cluster has the first slice, which no cluster gives out.
 
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr},
 };
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::Ipv4Net;
 
-/// Tried in order. The first is the node network's range in `docs/design/node-network.md`; the
-/// others are private ranges that neither Docker nor home routers take first.
-const CANDIDATES: [(Ipv4Addr, u8); 5] = [
-    (Ipv4Addr::new(10, 255, 0, 0), 16),
-    (Ipv4Addr::new(10, 254, 0, 0), 16),
-    (Ipv4Addr::new(172, 30, 0, 0), 16),
-    (Ipv4Addr::new(172, 29, 0, 0), 16),
-    (Ipv4Addr::new(192, 168, 240, 0), 20),
+/// Tried in order: the node network's range in `docs/design/node-network.md`, then private ranges
+/// that neither Docker nor home routers take first.
+const POOLS: [(Ipv4Addr, u8); 4] = [
+    (Ipv4Addr::new(10, 252, 0, 0), 14),
+    (Ipv4Addr::new(10, 248, 0, 0), 14),
+    (Ipv4Addr::new(172, 28, 0, 0), 14),
+    (Ipv4Addr::new(172, 24, 0, 0), 14),
 ];
 /// The kernel's IPv4 routes, in hexadecimal, network byte order reversed.
 const ROUTES: &str = "/proc/net/route";
+/// The node network's tunnel is named after its bridge.
+const TUNNEL_SUFFIX: &str = "x";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// The subnet of an existing `bridge`, else the first candidate nothing uses; `None` when all are
-/// in use.
-pub(crate) fn choose(bridge: &str) -> Option<IpNet> {
+/// The first pool that nothing here uses but `bridge` itself; `None` when all are in use.
+pub(crate) fn choose_pool(bridge: &str) -> Option<Ipv4Net> {
     let routes = routes(&fs::read_to_string(ROUTES).unwrap_or_default());
-    let servers = name_servers(&fs::read_to_string(RESOLV_CONF).unwrap_or_default());
-    pick(bridge, &routes, &servers)
+    pick(bridge, &routes, &name_servers(&resolv_conf()))
 }
 
-fn pick(bridge: &str, routes: &[(String, Ipv4Net)], servers: &[Ipv4Addr]) -> Option<IpNet> {
-    if let Some((_, own)) = routes.iter().find(|(interface, _)| interface == bridge) {
-        return Some(IpNet::V4(*own));
-    }
-    let candidates = CANDIDATES.iter().map(|(addr, prefix)| {
+/// The subnet that an existing `bridge` has.
+pub(crate) fn of_bridge(bridge: &str) -> Option<Ipv4Net> {
+    let routes = routes(&fs::read_to_string(ROUTES).unwrap_or_default());
+    let mut routes = routes.into_iter();
+    let (_, own) = routes.find(|(interface, _)| interface == bridge)?;
+    Some(own)
+}
+
+/// What a node outside a cluster has of a pool: the slice with number 0.
+pub(crate) fn first_slice(pool: Ipv4Net) -> Ipv4Net {
+    let length = (pool.prefix_len() + 8).clamp(22, 28).max(pool.prefix_len());
+    Ipv4Net::new(pool.network(), length).unwrap_or(pool)
+}
+
+fn resolv_conf() -> String {
+    fs::read_to_string(RESOLV_CONF).unwrap_or_default()
+}
+
+fn pick(bridge: &str, routes: &[(String, Ipv4Net)], servers: &[Ipv4Addr]) -> Option<Ipv4Net> {
+    let pools = POOLS.iter().map(|(addr, prefix)| {
         Ipv4Net::new(*addr, *prefix).expect("a candidate's prefix fits IPv4")
     });
-    let is_free = |candidate: &Ipv4Net| {
-        let overlaps = |route: &Ipv4Net| {
-            // The default route covers everything and is no obstacle.
-            route.prefix_len() > 0 && (route.contains(candidate) || candidate.contains(route))
+    let is_free = |pool: &Ipv4Net| {
+        let overlaps = |(interface, route): &(String, Ipv4Net)| {
+            // The default route covers everything and is no obstacle; slices of an earlier
+            // membership lie on the bridge and its tunnel.
+            route.prefix_len() > 0
+                && interface != bridge
+                && interface.strip_prefix(bridge) != Some(TUNNEL_SUFFIX)
+                && (route.contains(pool) || pool.contains(route))
         };
-        !routes.iter().any(|(_, route)| overlaps(route))
-            && !servers.iter().any(|server| candidate.contains(server))
+        !routes.iter().any(overlaps) && !servers.iter().any(|server| pool.contains(server))
     };
-    candidates.into_iter().find(is_free).map(IpNet::V4)
+    pools.into_iter().find(is_free)
 }
 
 fn routes(table: &str) -> Vec<(String, Ipv4Net)> {
@@ -86,40 +104,51 @@ mod tests {
          eth0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\n";
 
     fn chosen(bridge: &str, table: &str, resolv_conf: &str) -> Option<String> {
-        let subnet = pick(bridge, &routes(table), &name_servers(resolv_conf));
-        subnet.map(|subnet| subnet.to_string())
+        let pool = pick(bridge, &routes(table), &name_servers(resolv_conf));
+        pool.map(|pool| pool.to_string())
     }
 
     #[test]
-    fn the_first_candidate_is_taken_when_free() {
-        assert_eq!(chosen("skep0", TABLE, "").as_deref(), Some("10.255.0.0/16"));
+    fn the_first_pool_is_taken_when_free() {
+        assert_eq!(chosen("skep0", TABLE, "").as_deref(), Some("10.252.0.0/14"));
     }
 
     #[test]
-    fn a_name_server_inside_a_candidate_rules_it_out() {
+    fn a_name_server_inside_a_pool_rules_it_out() {
         let found = chosen("skep0", TABLE, "search x\nnameserver 10.255.255.53\n");
-        assert_eq!(found.as_deref(), Some("10.254.0.0/16"));
+        assert_eq!(found.as_deref(), Some("10.248.0.0/14"));
     }
 
     #[test]
-    fn routes_that_overlap_rule_candidates_out() {
+    fn routes_that_overlap_rule_pools_out() {
         let all_of_ten = format!("{TABLE}tun0\t0000000A\t0\t1\t0\t0\t0\t000000FF\t0\n");
         assert_eq!(
             chosen("skep0", &all_of_ten, "").as_deref(),
-            Some("172.30.0.0/16")
+            Some("172.28.0.0/14")
         );
-        let everything = format!(
-            "{all_of_ten}a\t000010AC\t0\t1\t0\t0\t0\t0000F0FF\t0\nb\t0000A8C0\t0\t1\t0\t0\t0\t0000FFFF\t0\n"
-        );
+        let everything = format!("{all_of_ten}a\t000010AC\t0\t1\t0\t0\t0\t0000F0FF\t0\n");
         assert_eq!(chosen("skep0", &everything, ""), None);
     }
 
     #[test]
-    fn an_existing_bridge_keeps_its_subnet() {
+    fn what_the_bridge_has_is_no_obstacle() {
         let table = format!("{TABLE}skep0\t0000FE0A\t0\t1\t0\t0\t0\t0000FFFF\t0\n");
         assert_eq!(
             chosen("skep0", &table, "").as_deref(),
-            Some("10.254.0.0/16")
+            Some("10.252.0.0/14")
         );
+        assert_eq!(chosen("br0", &table, "").as_deref(), Some("10.248.0.0/14"));
+    }
+
+    #[test]
+    fn a_node_outside_a_cluster_has_the_first_slice() {
+        for (pool, slice) in [
+            ("10.252.0.0/14", "10.252.0.0/22"),
+            ("10.0.0.0/16", "10.0.0.0/24"),
+            ("192.168.240.0/24", "192.168.240.0/28"),
+            ("192.168.240.0/29", "192.168.240.0/29"),
+        ] {
+            assert_eq!(first_slice(pool.parse().unwrap()).to_string(), slice);
+        }
     }
 }

@@ -14,13 +14,14 @@ mod life;
 mod link;
 mod manager;
 mod member;
+mod node_network;
 mod read_log;
 mod renewal;
 mod restore;
 mod switch;
 mod worker;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use skep_ca::{JoinToken, Lock, UnlockKey};
@@ -52,6 +53,7 @@ pub(crate) use self::{
     identity::Identity,
     life::lock_of,
     member::{Active, Member},
+    node_network::NodeNetwork,
     restore::back_up,
 };
 use crate::error_chain::chain;
@@ -95,12 +97,23 @@ pub(crate) struct Swarm {
     home: Home,
     engine: Arc<Engine>,
     is_compat: bool,
+    node_network: NodeNetwork,
     membership: ArcSwap<Membership>,
     running: Mutex<Option<Running>>,
     /// Held by whoever joins or leaves: these take long and exclude each other.
     changing: Mutex<()>,
     /// The newest manager's handle, for whoever follows its changes.
     current: watch::Sender<Option<Handle>>,
+}
+
+/// What a membership needs of the daemon.
+pub(crate) struct Settings {
+    /// Parent of the membership's files.
+    pub(crate) data_dir: PathBuf,
+    pub(crate) engine: Arc<Engine>,
+    /// Raft ticks as Docker's managers.
+    pub(crate) is_compat: bool,
+    pub(crate) node_network: NodeNetwork,
 }
 
 /// The task of a membership, or of an attempt to get one.
@@ -114,15 +127,12 @@ impl Swarm {
     ///
     /// # Errors
     /// The directory cannot be used at all.
-    pub(crate) async fn open(
-        data_dir: &Path,
-        engine: Arc<Engine>,
-        is_compat: bool,
-    ) -> anyhow::Result<Arc<Self>> {
+    pub(crate) async fn open(settings: Settings) -> anyhow::Result<Arc<Self>> {
         let swarm = Arc::new(Self {
-            home: Home::new(data_dir.join("swarm")),
-            engine,
-            is_compat,
+            home: Home::new(settings.data_dir.join("swarm")),
+            engine: settings.engine,
+            is_compat: settings.is_compat,
+            node_network: settings.node_network,
             membership: ArcSwap::from_pointee(Membership::Inactive),
             running: Mutex::new(None),
             changing: Mutex::new(()),
@@ -130,7 +140,10 @@ impl Swarm {
         });
         match swarm.home.identity() {
             Ok(Some(identity)) => swarm.resume(identity).await,
-            Ok(None) => swarm.home.set_aside()?,
+            Ok(None) => {
+                swarm.home.set_aside()?;
+                swarm.clear_networks().await;
+            }
             Err(error) => swarm.fail(&error, "failed to read identity"),
         }
         Ok(swarm)
@@ -166,7 +179,8 @@ impl Swarm {
         }
         self.check_inactive()?;
         let addresses = asked(&request).on_init()?;
-        let (identity, bootstrap) = found::found(&self.home, &request, addresses)?;
+        let (identity, bootstrap) =
+            found::found(&self.home, &request, addresses, &self.node_network)?;
         let node_id = identity.node_id;
         let lock = Lock::default();
         let started = async {
@@ -314,6 +328,7 @@ impl Swarm {
         self.end().await;
         self.home.clear().map_err(system)?;
         self.engine.remove_task_containers().await;
+        self.clear_networks().await;
         info!("Left the cluster");
         Ok(())
     }
@@ -325,6 +340,15 @@ impl Swarm {
         };
         running.stop.cancel();
         let _ = running.task.await;
+    }
+
+    /// Takes down what the node has of a cluster's networks.
+    async fn clear_networks(&self) {
+        self.engine.dataplane().leave().await;
+        self.engine.forget_slice();
+        if let Err(error) = self.engine.network().resize(self.node_network.alone).await {
+            warn!(error = %chain(&error), "The node network keeps its slice");
+        }
     }
 
     async fn end(&self) {
@@ -414,6 +438,7 @@ impl Swarm {
             current: self.current.clone(),
             lock,
             is_compat: self.is_compat,
+            node_network: self.node_network.clone(),
         }
     }
 

@@ -1,9 +1,203 @@
 //! The node's data plane, fed by the cluster's directory and the node's own containers.
+//!
+//! [`Book`] is pure: it turns both into the value that `skep_network::plane::Plane` follows. [`Dataplane`]
+//! is the handle of the [`Actor`] that owns book and plane, and what a container waits for before its
+//! process starts. Leaves out the node network itself (`engine`), and where messages come from
+//! (`daemon`). Design: `docs/design/directory.md`.
+//!
+//! Tasks: the actor, run by the composition root. Channels: commands (bounded, answered by oneshot),
+//! the directory's messages (given with each membership), the status (watch).
 
+mod actor;
 mod book;
 mod container;
+mod keeper;
+mod waiting;
 
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc};
+
+use skep_model::{
+    NodeId, TaskId,
+    directory::{Message, Slice},
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use self::actor::Command;
 pub use self::{
+    actor::Actor,
     book::Book,
     container::{LocalContainer, NetworkFacts, Place},
+    keeper::Codec,
 };
+
+/// Commands that may wait. Each is a container that starts or ends; their callers wait anyway.
+const COMMAND_COUNT_MAX: usize = 256;
+
+/// VXLAN port of clusters that chose none; Docker's.
+pub const DATA_PATH_PORT: u16 = 4789;
+
+/// Settings of the data plane.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Its directory; must live as long as the kernel's state does.
+    pub run_dir: PathBuf,
+    /// Bridge of the node network.
+    pub bridge: String,
+    /// How the directory is written to disk.
+    pub codec: Codec,
+}
+
+/// A membership in a cluster, as far as the data plane is concerned.
+#[derive(Debug)]
+pub struct Membership {
+    /// This node.
+    pub node_id: NodeId,
+    /// Where tunnels to it end.
+    pub data_path: IpAddr,
+    /// What it is told.
+    pub messages: mpsc::Receiver<Message>,
+}
+
+/// How the data plane is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Index of the raft entry the directory is of; `None` before the first whole set.
+    pub index: Option<u64>,
+    /// Generation of the value followed; 0 before the first.
+    pub generation: u64,
+    /// What works less well than it should, and what could not be done. For people.
+    pub problems: BTreeSet<String>,
+}
+
+/// Why a container did not get its places.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AttachError {
+    /// The node is in no cluster, or the daemon stops.
+    #[error("this node's data plane is not running")]
+    Stopped,
+    /// No manager told this node of the cluster's networks.
+    #[error("no manager has told this node of the cluster's networks yet")]
+    NoDirectory,
+    /// The place cannot be.
+    #[error("network `{0}` has no address for the task")]
+    NoAddress(String),
+    /// The kernel refused.
+    #[error("failed to join the task's networks: {0}")]
+    Refused(String),
+}
+
+impl AttachError {
+    /// Whether the same may succeed a little later.
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Self::Stopped | Self::NoDirectory => true,
+            Self::NoAddress(_) | Self::Refused(_) => false,
+        }
+    }
+}
+
+/// The data plane. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Dataplane {
+    commands: mpsc::Sender<Command>,
+    status: watch::Receiver<Arc<Status>>,
+}
+
+// === impl Dataplane ===
+
+impl Dataplane {
+    /// The data plane and the actor to run. Nothing is touched before a membership begins.
+    pub fn new(config: Config) -> (Self, Actor) {
+        let (commands, received) = mpsc::channel(COMMAND_COUNT_MAX);
+        let (told, status) = watch::channel(Arc::default());
+        let actor = Actor::new(config, received, told);
+        (Self { commands, status }, actor)
+    }
+
+    /// Follows a cluster from now on. What the kernel has stays as it is until the node was told
+    /// all, now or by what an earlier daemon of the same membership left on disk. Returns the slice
+    /// that one had.
+    pub async fn join(&self, membership: Membership) -> Option<Slice> {
+        self.ask(|reply| Command::Join(membership, reply))
+            .await
+            .flatten()
+    }
+
+    /// Index of the raft entry after which all is as the node knows it; 0 when it knows nothing.
+    pub async fn index(&self) -> u64 {
+        self.ask(Command::Index).await.unwrap_or(0)
+    }
+
+    /// The cluster's data-path port, and this node's slice if its bridge has it.
+    pub async fn configure(&self, port: u16, slice: Option<Slice>) {
+        self.tell(|reply| Command::Configure(port, slice, reply))
+            .await;
+    }
+
+    /// Takes everything down: the node is in no cluster any more.
+    pub async fn leave(&self) {
+        self.tell(Command::Leave).await;
+    }
+
+    /// A container that was found running, with the places it has.
+    pub async fn adopt(&self, id: &str, container: LocalContainer) {
+        let id = id.to_owned();
+        self.tell(|reply| Command::Adopt(id, container, reply))
+            .await;
+    }
+
+    /// Gives a container its places; when this returns it can reach others and be reached.
+    ///
+    /// # Errors
+    /// It has none of them.
+    pub async fn attach(&self, id: &str, container: LocalContainer) -> Result<(), AttachError> {
+        let id = id.to_owned();
+        let attached = self
+            .ask(|reply| Command::Attach(id, container, reply))
+            .await;
+        attached.unwrap_or(Err(AttachError::Stopped))
+    }
+
+    /// A container has ended: nobody is led to it any more when this returns.
+    pub async fn detach(&self, id: &str) {
+        let id = id.to_owned();
+        self.tell(|reply| Command::Detach(id, reply)).await;
+    }
+
+    /// Whether others connect to a task by a virtual address, its names or a published port.
+    pub async fn serves(&self, task: TaskId) -> bool {
+        let serves = self.ask(|reply| Command::Serves(task, reply)).await;
+        serves.unwrap_or(false)
+    }
+
+    /// What differs from what should be, in words; changes nothing.
+    pub async fn doctor(&self) -> Vec<String> {
+        self.ask(Command::Doctor).await.unwrap_or_default()
+    }
+
+    /// Compares everything with the kernel, repairs it, and says what was done.
+    pub async fn heal(&self) -> Vec<String> {
+        self.ask(Command::Heal).await.unwrap_or_default()
+    }
+
+    /// All the node was told, as one complete set.
+    pub async fn directory(&self) -> Option<Message> {
+        self.ask(Command::Directory).await.flatten()
+    }
+
+    /// How it is.
+    pub fn status(&self) -> watch::Receiver<Arc<Status>> {
+        self.status.clone()
+    }
+
+    async fn tell(&self, command: impl FnOnce(oneshot::Sender<()>) -> Command) {
+        // An actor that has ended left everything in the kernel as it is.
+        let _ = self.ask(command).await;
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.ok()?;
+        answer.await.ok()
+    }
+}

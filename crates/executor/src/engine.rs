@@ -16,6 +16,8 @@ mod files;
 mod health;
 mod inspect;
 mod lifecycle;
+mod networking;
+mod places;
 mod plan;
 mod prober;
 mod pull;
@@ -31,7 +33,7 @@ use std::{
 
 use skep_model::{TaskId, Timestamp};
 use skep_network::Network;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
@@ -43,11 +45,14 @@ pub use self::{
     executor::TaskExecutor,
     health::{Health, HealthCheck, HealthStatus, ProbeResult},
     lifecycle::LifecycleError,
+    networking::SliceState,
+    places::{DnsRecord, NodeMode, PlaceError},
     plan::{Error as PlanError, signal_number},
     record::{MountRecord, NetworkRecord, Record},
     volumes::{Error as VolumeError, Volume, Volumes},
 };
 use crate::{
+    dataplane::Dataplane,
     image::ImageStore,
     runtime::{ContainerId, Runtime},
 };
@@ -75,6 +80,8 @@ pub struct Engine {
     images: ImageStore,
     runtime: Runtime,
     network: Network,
+    dataplane: Dataplane,
+    slice: watch::Sender<SliceState>,
     volumes: Volumes,
     containers: RwLock<Containers>,
     events: broadcast::Sender<EngineEvent>,
@@ -106,6 +113,11 @@ impl Engine {
     /// The node network.
     pub fn network(&self) -> &Network {
         &self.network
+    }
+
+    /// Overlay networks and the routing mesh.
+    pub fn dataplane(&self) -> &Dataplane {
+        &self.dataplane
     }
 
     /// The volumes.

@@ -1,16 +1,18 @@
 //! Containers as the Engine API shows them. Pure but for sizes, which are read from disk.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
+use ipnet::IpNet;
 use skep_docker_api::backend::{
     BlockIoEntry, ContainerDetail, ContainerHealth, ContainerNetwork, ContainerRuntimeState,
     ContainerState, ContainerSummary, CpuSample, HealthProbe, MemorySample, MountPoint,
     NetworkSample, PortBinding, ResourceSettings, StatsSample,
 };
 use skep_executor::{
+    dataplane::Place,
     engine::{
-        Container, ContainerStatusView, Engine, HealthStatus, NetworkRecord, Phase, ProbeResult,
-        Record,
+        Container, ContainerStatusView, Engine, HealthStatus, NetworkRecord, NodeMode, Phase,
+        ProbeResult, Record,
     },
     runtime::Stats,
 };
@@ -18,8 +20,12 @@ use skep_model::{Driver, Protocol, ResourceRequirements, Resources, Timestamp, U
 
 use crate::backend::images::exposed_port;
 
-/// Name of the network every container of this node is on.
+/// What Docker calls the network of containers on no other.
 const NETWORK: &str = "bridge";
+const HOST_NETWORK: &str = "host";
+const NO_NETWORK: &str = "none";
+/// Digits of a container's id that are a name of it.
+const SHORT_ID_DIGITS: usize = 12;
 
 /// A container in a list.
 pub(crate) fn summary(engine: &Engine, container: &Arc<Container>, size: bool) -> ContainerSummary {
@@ -97,9 +103,8 @@ pub(crate) fn detail(engine: &Engine, container: &Arc<Container>, size: bool) ->
         resources: resources(record),
         cgroup_parent: String::new(),
         sandbox_key: record
-            .network
-            .as_ref()
-            .map(|net| net.netns_path.clone())
+            .netns_path()
+            .map(|path| path.display().to_string())
             .unwrap_or_default(),
     }
 }
@@ -225,23 +230,66 @@ fn protocol(protocol: skep_network::Protocol) -> Protocol {
     }
 }
 
+/// By name: the overlay networks of its task; those that are the node's own only for a container on
+/// no other.
 fn networks(record: &Record) -> BTreeMap<String, ContainerNetwork> {
-    let Some(network) = &record.network else {
-        return BTreeMap::new();
+    if !record.places.is_empty() {
+        let places = record.places.iter();
+        let networks = places.map(|place| (place.network.name.clone(), on_overlay(record, place)));
+        return networks.collect();
+    }
+    let (name, network) = match (record.node_mode, &record.network) {
+        (NodeMode::Host, _) => (HOST_NETWORK, None),
+        (NodeMode::Attached, Some(network)) => (NETWORK, Some(network)),
+        (NodeMode::Attached, None) | (NodeMode::Closed, _) => (NO_NETWORK, None),
     };
-    BTreeMap::from([(NETWORK.to_owned(), container_network(record, network))])
+    let shown = ContainerNetwork {
+        network_id: crate::backend::system::network_id(name),
+        endpoint_id: record.id.to_string(),
+        ..network.map(on_node).unwrap_or_default()
+    };
+    BTreeMap::from([(name.to_owned(), shown)])
 }
 
-fn container_network(record: &Record, network: &NetworkRecord) -> ContainerNetwork {
-    let address: Option<ipnet::IpNet> = network.address.parse().ok();
+fn on_node(network: &NetworkRecord) -> ContainerNetwork {
+    let address = |text: &str| text.parse::<IpNet>().ok();
+    let (v4, v6) = (address(&network.address), address(&network.address6));
     ContainerNetwork {
-        network_id: crate::backend::system::network_id(NETWORK),
-        endpoint_id: record.id.to_string(),
-        gateway: network.gateway.parse::<IpAddr>().ok(),
-        ip: address.map(|address| address.addr()),
-        prefix_length: address.map_or(0, |address| address.prefix_len()),
+        gateway: network.gateway.parse().ok(),
+        ip: v4.map(|net| net.addr()),
+        prefix_length: v4.map_or(0, |net| net.prefix_len()),
+        gateway6: network.gateway6.parse().ok(),
+        ip6: v6.map(|net| net.addr()),
+        prefix_length6: v6.map_or(0, |net| net.prefix_len()),
         mac: network.mac.clone(),
         ..ContainerNetwork::default()
+    }
+}
+
+fn on_overlay(record: &Record, place: &Place) -> ContainerNetwork {
+    let of = |is_v6: bool| {
+        let mut addresses = place.addresses.iter();
+        addresses.find(|net| net.addr().is_ipv6() == is_v6)
+    };
+    let gateway = |is_v6: bool| {
+        let mut gateways = place.network.gateways.iter();
+        gateways.find(|ip| ip.is_ipv6() == is_v6).copied()
+    };
+    let short_id: String = record.id.as_str().chars().take(SHORT_ID_DIGITS).collect();
+    let mut dns_names = vec![record.name.clone(), short_id];
+    dns_names.extend(place.aliases.iter().cloned());
+    ContainerNetwork {
+        network_id: place.network.id.clone(),
+        endpoint_id: record.id.to_string(),
+        gateway: gateway(false),
+        ip: of(false).map(IpNet::addr),
+        prefix_length: of(false).map_or(0, IpNet::prefix_len),
+        gateway6: gateway(true),
+        ip6: of(true).map(IpNet::addr),
+        prefix_length6: of(true).map_or(0, IpNet::prefix_len),
+        mac: place.mac().map(|mac| mac.to_string()).unwrap_or_default(),
+        aliases: place.aliases.clone(),
+        dns_names,
     }
 }
 

@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, fs, sync::Arc};
 
 use async_trait::async_trait;
-use ipnet::IpNet;
 use skep_docker_api::{
     backend::{EngineFacts, EngineTotals, NetworkDetail, RuntimeFacts, SystemBackend},
     error::{ApiError, Result},
@@ -13,7 +12,10 @@ use skep_executor::{
     image::Filters,
     runtime::{Probe, cgroup::Mode},
 };
-use skep_model::Timestamp;
+use skep_model::{
+    Timestamp,
+    directory::{Change, Entry},
+};
 
 use crate::config::Config;
 
@@ -21,8 +23,6 @@ use crate::config::Config;
 pub(crate) struct System {
     pub(crate) engine: Arc<Engine>,
     pub(crate) config: Config,
-    /// Subnet of the node network.
-    pub(crate) subnet: IpNet,
     pub(crate) node: NodeFacts,
     /// What runs containers; `None` when nothing was found at start.
     pub(crate) probe: Option<Probe>,
@@ -32,11 +32,14 @@ pub(crate) struct System {
 impl System {
     fn warnings(&self) -> Vec<String> {
         let missing = "No OCI runtime found: containers cannot run until crun or runc is installed";
-        if self.probe.is_some() {
-            Vec::new()
-        } else {
-            vec![format!("WARNING: {missing}")]
+        let mut warnings = Vec::new();
+        if self.probe.is_none() {
+            warnings.push(format!("WARNING: {missing}"));
         }
+        let status = self.engine.dataplane().status();
+        let problems = &status.borrow().problems;
+        warnings.extend(problems.iter().map(|problem| format!("WARNING: {problem}")));
+        warnings
     }
 }
 
@@ -134,10 +137,19 @@ impl SystemBackend for System {
     }
 
     async fn networks(&self) -> Result<Vec<NetworkDetail>> {
-        let subnet = self.subnet;
-        let gateway = subnet.hosts().next();
+        let layout = self.engine.network().layout().await;
+        let layout =
+            layout.map_err(|error| ApiError::system("failed to ask the node network", error))?;
+        let v4 = (
+            layout.v4.trunc().addr().into(),
+            layout.v4.prefix_len(),
+            Some(layout.gateway()),
+        );
+        let v6 = layout
+            .v6
+            .map(|v6| (v6.trunc().addr().into(), v6.prefix_len(), layout.gateway6()));
         let bridge = NetworkDetail {
-            subnets: vec![(subnet.network(), subnet.prefix_len(), gateway)],
+            subnets: std::iter::once(v4).chain(v6).collect(),
             options: BTreeMap::from([(
                 "com.docker.network.bridge.name".to_owned(),
                 self.config.bridge.clone(),
@@ -149,6 +161,16 @@ impl SystemBackend for System {
             network("host", "host"),
             network("none", "null"),
         ])
+    }
+
+    async fn directory(&self) -> Result<Vec<Entry>> {
+        let told = self.engine.dataplane().directory().await;
+        let changes = told.into_iter().flat_map(|message| message.changes);
+        let entries = changes.filter_map(|change| match change {
+            Change::Set(entry) => Some(entry),
+            Change::Remove(_) => None,
+        });
+        Ok(entries.collect())
     }
 }
 

@@ -1,6 +1,9 @@
 //! Which addresses this node listens on and tells others.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
 use nix::ifaddrs::getifaddrs;
 use skep_docker_api::error::{ApiError, Result};
@@ -93,6 +96,31 @@ pub(super) fn interface_address(name: &str) -> Option<IpAddr> {
         .into_iter()
         .find(|(interface, _)| interface == name);
     found.map(|(_, ip)| ip)
+}
+
+/// What the interface with an address carries; `None` when no interface has it.
+pub(super) fn mtu_towards(ip: IpAddr) -> Option<u32> {
+    let (name, _) = addresses().into_iter().find(|(_, own)| *own == ip)?;
+    let text = fs::read_to_string(format!("/sys/class/net/{name}/mtu")).ok()?;
+    text.trim().parse().ok()
+}
+
+/// The addresses that other nodes see connections of this one come from, sorted. Those of bridges of
+/// containers, `bridge` among them, are not the node's.
+pub(super) fn of_node(bridge: &str) -> Vec<IpAddr> {
+    of_node_among(&addresses(), bridge)
+}
+
+fn of_node_among(all: &[(String, IpAddr)], bridge: &str) -> Vec<IpAddr> {
+    let is_own = |name: &str, ip: &IpAddr| {
+        let is_bridge = name.starts_with(bridge) || name.starts_with("br-");
+        !ip.is_loopback() && !is_bridge && !IGNORED.iter().any(|one| name.starts_with(one))
+    };
+    let own = all.iter().filter(|(name, ip)| is_own(name, ip));
+    let mut own: Vec<IpAddr> = own.map(|(_, ip)| *ip).collect();
+    own.sort_unstable();
+    own.dedup();
+    own
 }
 
 /// Whether an address is this system's.
@@ -218,6 +246,24 @@ mod tests {
             only_address(&all).unwrap(),
             "192.0.2.7".parse::<IpAddr>().unwrap()
         );
+    }
+
+    #[test]
+    fn a_nodes_addresses_are_those_of_no_bridge() {
+        let all = addrs(&[
+            ("lo", "127.0.0.1"),
+            ("docker0", "172.17.0.1"),
+            ("br-1a2b3c", "172.18.0.1"),
+            ("cnt0", "10.252.4.1"),
+            ("cnt0x", "10.252.4.2"),
+            ("eth1", "2001:db8::7"),
+            ("eth0", "192.0.2.7"),
+        ]);
+        let texts: Vec<String> = of_node_among(&all, "cnt0")
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(texts, ["192.0.2.7", "2001:db8::7"]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::{
     address::Addresses,
     home::Home,
     identity::{self, Identity},
+    node_network::NodeNetwork,
 };
 
 /// Makes a new cluster's identity, root and node certificate; stores all but the identity.
@@ -21,6 +22,7 @@ pub(super) fn found(
     home: &Home,
     request: &InitRequest,
     addresses: Addresses,
+    node_network: &NodeNetwork,
 ) -> Result<(Identity, Bootstrap)> {
     let system = |error: Box<dyn Error + Send + Sync>| {
         ApiError::system(format!("failed to found a cluster: {error}"), error)
@@ -37,7 +39,8 @@ pub(super) fn found(
         ipnet::IpNet::new(*addr, *prefix)
             .map_err(|_| ApiError::invalid(format!("invalid address pool {addr}/{prefix}")))
     });
-    let default_address_pool = pools.collect::<Result<_>>()?;
+    let default_address_pool = pools.collect::<Result<Vec<_>>>()?;
+    let node_pool = node_network.pool(&default_address_pool)?;
     let (root_ca, certificate) = make_root(home, request, &identity).map_err(system)?;
     let mut spec = request.spec.clone();
     spec.auto_lock_managers |= request.auto_lock_managers;
@@ -51,7 +54,7 @@ pub(super) fn found(
         data_path_port: request.data_path_port,
         default_address_pool,
         subnet_size: request.subnet_size,
-        node_pool: None,
+        node_pool,
     };
     Ok((identity, new.into()))
 }

@@ -7,14 +7,14 @@ use std::{future::pending, pin::Pin, sync::Arc, time::Duration};
 
 use skep_ca::{Lock, UnlockKey, verify_chain};
 use skep_docker_api::error::Result as ApiResult;
-use skep_executor::engine::Engine;
+use skep_executor::{dataplane::Membership, engine::Engine};
 use skep_manager::{Ended, Feed, Handle};
 use skep_model::{CertificateState, Cluster, Role, Version, dispatch::DispatchError};
 use skep_rpc::Credentials;
 use tokio::{
     sync::{
         broadcast::{self, error::RecvError},
-        watch,
+        mpsc, watch,
     },
     task::JoinHandle,
     time::Instant,
@@ -28,6 +28,7 @@ use super::{
     identity,
     manager::{Origin, Running, Setup, StartFailure},
     member::Member,
+    node_network::{NodeNetwork, SliceFollower},
     renewal::Schedule,
     worker::{Worker, WorkerHandle},
 };
@@ -41,6 +42,8 @@ const MANAGER_RETRY_MAX: Duration = Duration::from_secs(30);
 const LOCK_RETRY: Duration = Duration::from_secs(1);
 /// Longest the loop sleeps: clocks jump, and certificates expire by the wall clock.
 const NAP_MAX: Duration = Duration::from_secs(60);
+/// Messages of the directory that wait to be taken in. Each may be as long as a manager makes them, so few.
+const MESSAGE_COUNT_MAX: usize = 8;
 /// What `docker info` says of a node that the cluster disowns.
 const REMOVED: &str = "this node is not part of the swarm any more, it was removed or replaced there; \
      its containers keep running until it leaves with `docker swarm leave --force`";
@@ -59,6 +62,7 @@ pub(super) struct Parts {
     pub(super) current: watch::Sender<Option<Handle>>,
     pub(super) lock: Lock,
     pub(super) is_compat: bool,
+    pub(super) node_network: NodeNetwork,
 }
 
 /// See the module's documentation.
@@ -101,12 +105,26 @@ impl Life {
             current,
             lock,
             is_compat,
+            node_network,
         } = parts;
         let logs = Arc::new(NodeLogs {
             engine: Arc::clone(&engine),
             node_id: member.identity().node_id,
         });
-        let (worker, handle) = Worker::new(engine, home.worker(), Arc::clone(&member));
+        let data_path = member.identity().addresses.data_path;
+        let slice = Arc::new(SliceFollower::new(Arc::clone(&engine), data_path));
+        let (sink, messages) = mpsc::channel(MESSAGE_COUNT_MAX);
+        let found = engine.dataplane().join(Membership {
+            node_id: member.identity().node_id,
+            data_path,
+            messages,
+        });
+        if let Some(found) = found.await {
+            slice.resume(found).await;
+        }
+        let index = engine.dataplane().index().await;
+        let of_slice = (Arc::clone(&slice), node_network.bridge);
+        let (worker, handle) = Worker::new(engine, home.worker(), Arc::clone(&member), of_slice);
         let agent = worker.open()?;
         let setup = Setup {
             home,
@@ -128,8 +146,11 @@ impl Life {
         let stop_agent = CancellationToken::new();
         let logs = skep_rpc::logs::serve(member.client.clone(), logs, stop_agent.clone());
         let agent = worker.run(agent, stop_agent.clone());
+        let (client, stop) = (member.client.clone(), stop_agent.clone());
+        let directory = skep_rpc::directory::follow(client, index, sink, stop.clone());
         let agent = tokio::spawn(async move {
-            tokio::join!(agent, logs);
+            let slice = stop.run_until_cancelled(slice.run());
+            tokio::join!(agent, logs, directory, slice);
         });
         let feed = member.manager().map(|active| active.handle.changes());
         Ok(Self {

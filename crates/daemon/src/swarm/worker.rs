@@ -14,12 +14,14 @@ use skep_agent::{
 };
 use skep_docker_api::error::{ApiError, Result};
 use skep_executor::engine::{Engine, TaskExecutor};
-use skep_model::{Node, NodeDescription, NodeTlsInfo, Task, TaskId};
+use skep_model::{Node, NodeDescription, NodeTlsInfo, Task, TaskId, reserved::engine::DataPlane};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::{identity, member::Member, switch::SwitchDispatcher};
+use super::{
+    address, identity, member::Member, node_network::SliceFollower, switch::SwitchDispatcher,
+};
 
 /// Pause before a failed agent is opened again: a full disk stays full for a while.
 const RETRY: Duration = Duration::from_secs(2);
@@ -29,6 +31,8 @@ pub(super) struct Worker {
     engine: Arc<Engine>,
     dir: PathBuf,
     member: Arc<Member>,
+    slice: Arc<SliceFollower>,
+    bridge: String,
     report: watch::Sender<Report>,
     redescribe: Arc<Notify>,
 }
@@ -53,6 +57,7 @@ impl Worker {
         engine: Arc<Engine>,
         dir: PathBuf,
         member: Arc<Member>,
+        (slice, bridge): (Arc<SliceFollower>, String),
     ) -> (Self, WorkerHandle) {
         let report = watch::Sender::default();
         let redescribe = Arc::new(Notify::new());
@@ -64,6 +69,8 @@ impl Worker {
             engine,
             dir,
             member,
+            slice,
+            bridge,
             report,
             redescribe,
         };
@@ -79,6 +86,8 @@ impl Worker {
         let executor = NodeExecutor {
             tasks: TaskExecutor::new(Arc::clone(&self.engine), NodeTlsInfo::default()),
             member: Arc::clone(&self.member),
+            slice: Arc::clone(&self.slice),
+            bridge: self.bridge.clone(),
         };
         fs::create_dir_all(&self.dir).map_err(|error| failed(error.into()))?;
         let db = Db::open(&self.dir.join("tasks.db")).map_err(|error| failed(error.into()))?;
@@ -142,12 +151,20 @@ impl Worker {
 struct NodeExecutor {
     tasks: TaskExecutor,
     member: Arc<Member>,
+    slice: Arc<SliceFollower>,
+    bridge: String,
 }
 
 #[async_trait]
 impl Executor for NodeExecutor {
     async fn describe(&self) -> Result<NodeDescription, ExecError> {
-        let description = self.tasks.describe().await?;
+        let mut description = self.tasks.describe().await?;
+        let data_plane = DataPlane {
+            data_path: Some(self.member.identity().addresses.data_path),
+            addresses: address::of_node(&self.bridge),
+            tunnel_keys: Vec::new(),
+        };
+        data_plane.store(&mut description.engine.labels);
         Ok(NodeDescription {
             tls_info: Some(self.member.tls_info()),
             ..description
@@ -155,6 +172,7 @@ impl Executor for NodeExecutor {
     }
 
     async fn configure(&self, node: &Node) -> Result<(), ExecError> {
+        self.slice.configure(node).await;
         self.tasks.configure(node).await
     }
 

@@ -205,6 +205,11 @@ impl Book {
         self.containers.iter()
     }
 
+    /// The value is to be followed again, though it may be the same.
+    pub fn renew(&mut self) {
+        self.is_stale = true;
+    }
+
     /// Whether there is a newer value than the last that was asked for.
     pub fn is_stale(&self) -> bool {
         self.is_stale

@@ -11,7 +11,7 @@ use std::{
 };
 
 use skep_network::Network;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
@@ -23,6 +23,7 @@ use super::{
     record::Record,
 };
 use crate::{
+    dataplane::Dataplane,
     image::ImageStore,
     runtime::{Adopted, ContainerId, Handle, Runtime},
 };
@@ -47,7 +48,7 @@ impl Engine {
         config: EngineConfig,
         images: ImageStore,
         runtime: Runtime,
-        network: Network,
+        (network, dataplane): (Network, Dataplane),
     ) -> Result<Arc<Self>, OpenError> {
         fs::create_dir_all(&config.containers_dir)?;
         let volumes = Volumes::open(&config.volumes_dir)?;
@@ -57,6 +58,8 @@ impl Engine {
             images,
             runtime,
             network,
+            dataplane,
+            slice: watch::Sender::default(),
             volumes,
             containers: RwLock::new(Containers::default()),
             events: broadcast::Sender::new(EVENTS_LAG_MAX),
@@ -96,6 +99,9 @@ impl Engine {
                 container.drain_since(begin);
             }
             self.insert(&container);
+            if !container.status().has_ended() {
+                self.adopt_networks(container.record()).await;
+            }
             if container.status().is_running() {
                 self.watch(&container);
             } else if container.status().has_ended() {

@@ -2,7 +2,11 @@
 //!
 //! Every step can be undone and is when a later one fails, so a failed creation leaves nothing.
 
-use std::{fs, io, path::PathBuf, sync::Arc};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use futures_util::future::BoxFuture;
 use skep_model::Task;
@@ -11,12 +15,15 @@ use super::{
     Container, Engine,
     container::ContainerStatusView,
     files,
+    networking::Attached,
+    places::{self, HOST_GATEWAY, NetworkPlan, NodeMode, PlaceError},
     plan::{self, ContainerPlan, VolumeUse},
-    record::{MountRecord, NetworkRecord, RECORD_VERSION, Record},
+    record::{MountRecord, RECORD_VERSION, Record},
     volume_fill,
     volumes::{self, Volume},
 };
 use crate::{
+    dataplane::AttachError,
     image::{self, Image, RegistryAuth},
     runtime::{
         self, ContainerConfig, ContainerId, Handle, Runtime,
@@ -45,6 +52,15 @@ pub enum CreateError {
     /// A volume could not be made.
     #[error(transparent)]
     Volume(#[from] volumes::Error),
+    /// The task's networks cannot be.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    /// The node does not have the slice that the task's address is from.
+    #[error("this node waits for its part of the node network")]
+    NoSlice,
+    /// The data plane refused.
+    #[error(transparent)]
+    Dataplane(#[from] AttachError),
     /// The node network refused.
     #[error(transparent)]
     Network(#[from] skep_network::Error),
@@ -54,6 +70,25 @@ pub enum CreateError {
     /// The file system failed.
     #[error("failed to prepare container files: {0}")]
     Files(#[source] io::Error),
+}
+
+impl CreateError {
+    /// Whether the same may succeed a little later on this node.
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Self::NoSlice => true,
+            Self::Dataplane(error) => error.is_temporary(),
+            Self::Image(_)
+            | Self::Store(_)
+            | Self::Plan(_)
+            | Self::MissingSource(_)
+            | Self::Volume(_)
+            | Self::Place(_)
+            | Self::Network(_)
+            | Self::Runtime(_)
+            | Self::Files(_) => false,
+        }
+    }
 }
 
 impl Engine {
@@ -73,12 +108,13 @@ impl Engine {
             .map_err(CreateError::Image)?;
         let image = self.images().image(image_id)?;
         let plan = plan::plan(task, &image)?;
+        let networks = places::plan(task)?;
         let id: ContainerId = self
             .random_name()
             .parse()
             .expect("hex digits are a container id");
         self.images().lease(image_id, id.as_str())?;
-        let made = self.make(&id, task, image, plan).await;
+        let made = self.make(&id, task, image, (plan, networks)).await;
         if made.is_err() {
             self.discard(&id).await;
         }
@@ -98,7 +134,7 @@ impl Engine {
         id: &ContainerId,
         task: &Task,
         image: Image,
-        mut plan: ContainerPlan,
+        (mut plan, networks): (ContainerPlan, NetworkPlan),
     ) -> Result<(Record, Handle), CreateError> {
         check_sources(&plan)?;
         let dir = self.container_dir(id);
@@ -107,34 +143,23 @@ impl Engine {
         }
         let image_id = image.id;
         let anonymous_volumes = self.mount_volumes(&mut plan, &image).await?;
-        let network = self.attach(id, &plan).await?;
+        let attached = self.attach(id, (&networks, &plan.ports)).await?;
         if plan.hostname.is_empty() {
-            plan.hostname = id.as_str()[..HOSTNAME_DIGITS].to_owned();
+            plan.hostname = default_hostname(id, networks.mode);
         }
-        let address = network.as_ref().and_then(|network| {
-            network
-                .address
-                .split('/')
-                .next()
-                .and_then(|address| address.parse().ok())
-        });
-        let identity = files::Identity {
-            hostname: &plan.hostname,
-            address,
-        };
-        let generated = files::write(&dir, &identity, &plan.config.mounts);
+        let generated = write_files(&dir, &plan, &networks, &attached);
         let mut config = plan.config;
         config.mounts.extend(generated.map_err(CreateError::Files)?);
         config.hostname.clone_from(&plan.hostname);
+        config.namespaces.network = match &attached.netns_path {
+            Some(path) => NetworkNamespace::Path(path.clone()),
+            None => NetworkNamespace::Host,
+        };
         config.rootfs = Rootfs::Overlay {
             lower: image.layer_dirs().to_vec(),
             upper: dir.join("upper"),
             work: dir.join("work"),
         };
-        if let Some(network) = &network {
-            let path = PathBuf::from(&network.netns_path);
-            config.namespaces.network = NetworkNamespace::Path(path);
-        }
         let record = Record {
             version: RECORD_VERSION,
             id: id.clone(),
@@ -153,7 +178,10 @@ impl Engine {
             log_driver: plan.log_driver,
             mounts: plan.mounts,
             anonymous_volumes,
-            network,
+            network: attached.network,
+            node_mode: networks.mode,
+            places: networks.places,
+            dns: networks.dns,
             config,
         };
         // The record comes first: whatever the runtime then makes has an owner.
@@ -235,25 +263,53 @@ impl Engine {
         Ok(())
     }
 
-    async fn attach(
-        &self,
-        id: &ContainerId,
-        plan: &ContainerPlan,
-    ) -> Result<Option<NetworkRecord>, CreateError> {
-        let attachment = self.network().attach(id.as_str(), &plan.ports, None).await?;
-        Ok(Some(NetworkRecord {
-            address: attachment.address.to_string(),
-            gateway: attachment.gateway.to_string(),
-            mac: attachment.mac.to_string(),
-            netns_path: attachment.netns_path.display().to_string(),
-            ports: attachment.ports,
-        }))
-    }
-
     /// Where the engine keeps a container's files.
     pub(super) fn container_dir(&self, id: &ContainerId) -> PathBuf {
         self.config().containers_dir.join(id.as_str())
     }
+}
+
+/// Docker's: the container's short id, or the node's name where the node's network is shared.
+fn default_hostname(id: &ContainerId, mode: NodeMode) -> String {
+    match mode {
+        NodeMode::Host => rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned(),
+        NodeMode::Attached | NodeMode::Closed => id.as_str()[..HOSTNAME_DIGITS].to_owned(),
+    }
+}
+
+/// Writes the generated files; returns their mounts.
+fn write_files(
+    dir: &Path,
+    plan: &ContainerPlan,
+    networks: &NetworkPlan,
+    attached: &Attached,
+) -> io::Result<Vec<Mount>> {
+    let gateway = attached
+        .network
+        .as_ref()
+        .map(|network| network.gateway.clone());
+    let gateway = gateway.unwrap_or_else(|| "127.0.0.1".to_owned());
+    let resolved = |(address, names): &(String, Vec<String>)| {
+        let address = if address == HOST_GATEWAY {
+            &gateway
+        } else {
+            address
+        };
+        (address.clone(), names.clone())
+    };
+    let hosts: Vec<_> = networks.hosts.iter().map(resolved).collect();
+    let (mode, has_places) = (networks.mode, !networks.places.is_empty());
+    let identity = files::Identity {
+        hostname: &plan.hostname,
+        addresses: &attached.addresses(&networks.places),
+        hosts: &hosts,
+        is_host: mode == NodeMode::Host,
+        resolv_conf: &files::resolv_conf(mode, has_places, &networks.dns.settings()),
+    };
+    files::write(dir, &identity, &plan.config.mounts)
 }
 
 /// `Runtime::create` behind a box: its own future has a type that the compiler cannot prove `Send`

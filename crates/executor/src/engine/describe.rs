@@ -2,7 +2,10 @@
 
 use std::{fs, io};
 
-use skep_model::{EngineDescription, NodeDescription, NodeTlsInfo, Platform, Plugin, Resources};
+use skep_model::{
+    EngineDescription, NODE_NETWORK_DRIVER, NodeDescription, NodeTlsInfo, OVERLAY_DRIVER, Platform,
+    Plugin, Resources,
+};
 
 use super::Engine;
 
@@ -71,6 +74,8 @@ pub(super) fn description(engine: &Engine, tls: NodeTlsInfo) -> io::Result<NodeD
                 plugin("Network", "bridge"),
                 plugin("Network", "host"),
                 plugin("Network", "null"),
+                plugin("Network", OVERLAY_DRIVER),
+                plugin("Network", NODE_NETWORK_DRIVER),
                 plugin("Volume", "local"),
             ],
         },

@@ -294,7 +294,11 @@ fn temporary(error: LifecycleError) -> ControllerError {
 
 #[expect(clippy::needless_pass_by_value, reason = "used with map_err")]
 fn from_create(error: CreateError) -> ControllerError {
-    ControllerError::Fatal(chain(&error))
+    if error.is_temporary() {
+        ControllerError::Temporary(chain(&error))
+    } else {
+        ControllerError::Fatal(chain(&error))
+    }
 }
 
 fn from_start(error: LifecycleError) -> ControllerError {

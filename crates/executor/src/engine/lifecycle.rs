@@ -121,14 +121,6 @@ impl Engine {
         self.note_container(container, "die", &[("exitCode", exit.code.to_string())]);
     }
 
-    /// Gives back the ports and the address of a container that has ended.
-    pub(super) async fn release_network(&self, container: &Container) {
-        let id = &container.record().id;
-        if let Err(error) = self.network().detach(id.as_str()).await {
-            warn!(container.id = %id, error = %error, "Failed to give back a container's network");
-        }
-    }
-
     /// Stop signal, grace, SIGKILL; returns when it has ended. `signal` and `grace` default to the
     /// container's own; a grace of `Some(None)` waits for ever.
     ///
@@ -218,7 +210,7 @@ impl Engine {
         if let Err(errors) = self.runtime().delete(id).await {
             problems.push(errors.to_string());
         }
-        if let Err(error) = self.network().detach(id.as_str()).await {
+        if let Err(error) = self.detach(id).await {
             problems.push(error.to_string());
         }
         let (images, owner, dir) = (

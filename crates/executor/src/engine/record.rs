@@ -4,9 +4,11 @@ use std::{collections::BTreeMap, fs, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
+use super::places::{DnsRecord, NodeMode};
 use crate::{
+    dataplane::Place,
     image::Healthcheck,
-    runtime::{ContainerConfig, ContainerId},
+    runtime::{ContainerConfig, ContainerId, config::NetworkNamespace},
 };
 
 /// The version of `record.json` this code writes.
@@ -54,8 +56,17 @@ pub struct Record {
     pub mounts: Vec<MountRecord>,
     /// Volumes to remove with the container.
     pub anonymous_volumes: Vec<String>,
-    /// Its place on the node network; absent until attached, or with the host's network.
+    /// Its place on the node network; absent with the host's network or without a way out.
     pub network: Option<NetworkRecord>,
+    /// Where it is on the node itself.
+    #[serde(default)]
+    pub node_mode: NodeMode,
+    /// Its places on overlay networks.
+    #[serde(default)]
+    pub places: Vec<Place>,
+    /// The user's wishes for name resolution.
+    #[serde(default)]
+    pub dns: DnsRecord,
     /// What the runtime was given.
     pub config: ContainerConfig,
 }
@@ -86,6 +97,12 @@ pub struct NetworkRecord {
     pub address: String,
     /// Default route.
     pub gateway: String,
+    /// IPv6 address with prefix length; empty without one.
+    #[serde(default)]
+    pub address6: String,
+    /// Default route of IPv6; empty without one.
+    #[serde(default)]
+    pub gateway6: String,
     /// Link address.
     pub mac: String,
     /// Network namespace.
@@ -95,6 +112,14 @@ pub struct NetworkRecord {
 }
 
 impl Record {
+    /// Its network namespace; `None`: the node's own.
+    pub fn netns_path(&self) -> Option<&Path> {
+        match &self.config.namespaces.network {
+            NetworkNamespace::Path(path) => Some(path),
+            NetworkNamespace::Private | NetworkNamespace::Host => None,
+        }
+    }
+
     /// Stores the record so that a crash leaves the old one or the new one.
     pub fn write(&self, dir: &Path) -> io::Result<()> {
         let bytes = serde_json::to_vec(self)?;

@@ -1,0 +1,149 @@
+//! The node network as this node has it: alone, or a slice of its cluster's.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use ipnet::{IpNet, Ipv4Net};
+use skep_docker_api::error::{ApiError, Result};
+use skep_executor::engine::{Engine, SliceState};
+use skep_model::{Node, directory::Slice};
+use skep_network::Layout;
+
+use super::address;
+use crate::{config::Config, subnet};
+
+/// What a tunnel adds to each packet, over IPv4 and over IPv6.
+const OVERHEAD_V4: u32 = 50;
+/// See above.
+const OVERHEAD_V6: u32 = 70;
+/// Of a data path whose interface is not there (yet).
+const MTU_FALLBACK: u32 = 1500;
+/// Least MTU of a link that carries IPv6.
+const MTU_MIN: u32 = 1280;
+/// Period in which a slice that is in others' way is tried again.
+pub(super) const RETRY: Duration = Duration::from_secs(5);
+
+/// What the operator and the host leave to choose from.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeNetwork {
+    /// The bridge.
+    pub(crate) bridge: String,
+    /// The pool that the operator wants of a cluster made here.
+    named: Option<Ipv4Net>,
+    /// Of this node while it is in no cluster.
+    pub(crate) alone: Layout,
+}
+
+/// Follows what the cluster says of this node's slice.
+pub(super) struct SliceFollower {
+    engine: Arc<Engine>,
+    data_path: IpAddr,
+    /// The cluster's last word: the slice, and the data-path port.
+    wanted: Mutex<Option<(Option<Slice>, u16)>>,
+}
+
+// === impl NodeNetwork ===
+
+impl NodeNetwork {
+    /// What the configuration says; `None` when nothing is free.
+    pub(crate) fn choose(config: &Config) -> Option<Self> {
+        let existing = subnet::of_bridge(&config.bridge);
+        let pool = || {
+            config
+                .bridge_subnet
+                .or_else(|| subnet::choose_pool(&config.bridge))
+        };
+        let v4 = existing.or_else(|| pool().map(subnet::first_slice))?;
+        Some(Self {
+            bridge: config.bridge.clone(),
+            named: config.bridge_subnet,
+            alone: Layout {
+                v4,
+                ..Layout::default()
+            },
+        })
+    }
+
+    /// The pool of a cluster made here, beside the pools its overlay networks are from.
+    pub(super) fn pool(&self, others: &[IpNet]) -> Result<Option<Ipv4Net>> {
+        let Some(named) = self.named else {
+            return Ok(subnet::choose_pool(&self.bridge));
+        };
+        let net = IpNet::V4(named);
+        match others
+            .iter()
+            .find(|other| other.contains(&net) || net.contains(*other))
+        {
+            Some(other) => Err(ApiError::invalid(format!(
+                "node network {named} (--bridge-subnet of the daemon) overlaps address pool {other}"
+            ))),
+            None => Ok(Some(named)),
+        }
+    }
+}
+
+// === impl SliceFollower ===
+
+impl SliceFollower {
+    pub(super) fn new(engine: Arc<Engine>, data_path: IpAddr) -> Self {
+        Self {
+            engine,
+            data_path,
+            wanted: Mutex::default(),
+        }
+    }
+
+    /// What an earlier daemon had, before the cluster says anything.
+    pub(super) async fn resume(&self, slice: Slice) {
+        self.engine.set_slice(Some(slice), self.layout(slice)).await;
+    }
+
+    /// The cluster's word.
+    pub(super) async fn configure(&self, node: &Node) {
+        let wanted = (node.slice(), node.vxlan_udp_port);
+        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = Some(wanted);
+        self.follow().await;
+    }
+
+    /// Tries again as long as something is in the way. Ends only with the membership.
+    pub(super) async fn run(&self) {
+        let slice = self.engine.slice();
+        loop {
+            tokio::time::sleep(RETRY).await;
+            let is_blocked = matches!(*slice.borrow(), SliceState::Blocked(_));
+            if is_blocked {
+                self.follow().await;
+            }
+        }
+    }
+
+    async fn follow(&self) {
+        let wanted = *self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((slice, port)) = wanted else { return };
+        let layout = slice.map(|slice| self.layout(slice));
+        let is_ours = self
+            .engine
+            .set_slice(slice, layout.unwrap_or_default())
+            .await;
+        let slice = slice.filter(|_| is_ours);
+        self.engine.dataplane().configure(port, slice).await;
+    }
+
+    fn layout(&self, slice: Slice) -> Layout {
+        let overhead = if self.data_path.is_ipv4() {
+            OVERHEAD_V4
+        } else {
+            OVERHEAD_V6
+        };
+        let carried = address::mtu_towards(self.data_path).unwrap_or(MTU_FALLBACK);
+        Layout {
+            v4: slice.v4,
+            v6: slice.v6,
+            is_shared: true,
+            mtu: carried.saturating_sub(overhead).max(MTU_MIN),
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! A container's networks, carried out: the node network, then the places on overlay networks; and
+//! the way back, in the opposite order.
+
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use skep_model::directory::Slice;
+use skep_network::{HostPort, Layout};
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::{
+    Container, Engine,
+    creation::CreateError,
+    files,
+    places::{DnsRecord, NetworkPlan, NodeMode},
+    record::{NetworkRecord, Record},
+};
+use crate::{
+    dataplane::{LocalContainer, Place},
+    runtime::ContainerId,
+};
+
+/// How long a task waits to be told of the node's slice: it comes with the first words of the first
+/// session, before any task.
+const SLICE_WITHIN: Duration = Duration::from_secs(5);
+
+/// What is known of the node's part of the cluster's node network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SliceState {
+    /// No manager has said anything since the membership or the daemon began.
+    #[default]
+    Unknown,
+    /// The cluster has none for this node.
+    None,
+    /// The bridge has it.
+    Ours(Slice),
+    /// The cluster gave one, but containers with other addresses are still there.
+    Blocked(Slice),
+}
+
+/// What a container got.
+#[derive(Debug)]
+pub(super) struct Attached {
+    pub(super) network: Option<NetworkRecord>,
+    /// `None`: the node's own.
+    pub(super) netns_path: Option<PathBuf>,
+}
+
+impl Attached {
+    /// The container's own addresses, for `/etc/hosts`.
+    pub(super) fn addresses(&self, places: &[Place]) -> Vec<IpAddr> {
+        let network = self.network.iter();
+        let node = network.flat_map(|network| [&network.address, &network.address6]);
+        let node = node.filter_map(|text| text.split('/').next()?.parse().ok());
+        node.chain(places.iter().flat_map(Place::ips)).collect()
+    }
+}
+
+impl Engine {
+    /// Where the node network stands.
+    pub fn slice(&self) -> watch::Receiver<SliceState> {
+        self.slice.subscribe()
+    }
+
+    /// Takes up what the cluster says of this node's slice; `layout` is what the bridge then has.
+    /// True when the bridge has it.
+    pub async fn set_slice(&self, slice: Option<Slice>, layout: Layout) -> bool {
+        let Some(slice) = slice else {
+            self.slice.send_replace(SliceState::None);
+            return false;
+        };
+        let resized = self.network().resize(layout).await;
+        let state = match &resized {
+            Ok(()) => SliceState::Ours(slice),
+            Err(error) => {
+                if *self.slice.borrow() != SliceState::Blocked(slice) {
+                    warn!(error = %error, "This node's slice of the node network is not in use yet");
+                }
+                SliceState::Blocked(slice)
+            }
+        };
+        self.slice.send_replace(state);
+        resized.is_ok()
+    }
+
+    /// The node is in no cluster any more.
+    pub fn forget_slice(&self) {
+        self.slice.send_replace(SliceState::Unknown);
+    }
+
+    /// Gives a container its networks. When this returns it can be reached on all of them.
+    pub(super) async fn attach(
+        &self,
+        id: &ContainerId,
+        (plan, ports): (&NetworkPlan, &[HostPort]),
+    ) -> Result<Attached, CreateError> {
+        let attached = match plan.mode {
+            NodeMode::Host => {
+                return Ok(Attached {
+                    network: None,
+                    netns_path: None,
+                });
+            }
+            NodeMode::Closed => Attached {
+                network: None,
+                netns_path: Some(self.network().attach_none(id.as_str()).await?),
+            },
+            NodeMode::Attached => {
+                self.await_slice(plan).await?;
+                let network = self.network();
+                let attachment = network.attach(id.as_str(), ports, plan.given).await?;
+                let text = |ip: Option<String>| ip.unwrap_or_default();
+                let record = NetworkRecord {
+                    address: attachment.address.to_string(),
+                    gateway: attachment.gateway.to_string(),
+                    address6: text(attachment.address6.map(|ip| ip.to_string())),
+                    gateway6: text(attachment.gateway6.map(|ip| ip.to_string())),
+                    mac: attachment.mac.to_string(),
+                    netns_path: attachment.netns_path.display().to_string(),
+                    ports: attachment.ports,
+                };
+                Attached {
+                    network: Some(record),
+                    netns_path: Some(attachment.netns_path),
+                }
+            }
+        };
+        if let Some(path) = attached
+            .netns_path
+            .as_deref()
+            .filter(|_| !plan.places.is_empty())
+        {
+            let container = local_container(path, &plan.places, plan.mode, &plan.dns);
+            self.dataplane().attach(id.as_str(), container).await?;
+        }
+        Ok(attached)
+    }
+
+    /// A task with an address from the leader needs the slice it is from, and one without must not
+    /// be in the way of the slice.
+    async fn await_slice(&self, plan: &NetworkPlan) -> Result<(), CreateError> {
+        let mut slice = self.slice.subscribe();
+        let is_enough = |state: &SliceState| match (state, plan.given) {
+            (SliceState::Unknown, _) => false,
+            (SliceState::Ours(slice), Some(given)) => slice.v4.contains(&given.v4),
+            (SliceState::None | SliceState::Blocked(_), Some(_)) => false,
+            (SliceState::None | SliceState::Blocked(_) | SliceState::Ours(_), None) => true,
+        };
+        let waited = tokio::time::timeout(SLICE_WITHIN, slice.wait_for(is_enough)).await;
+        if waited.is_err() && plan.given.is_some() {
+            return Err(CreateError::NoSlice);
+        }
+        Ok(())
+    }
+
+    /// Tells the data plane of a container that was found running.
+    pub(super) async fn adopt_networks(&self, record: &Record) {
+        let Some(path) = record.netns_path().filter(|_| !record.places.is_empty()) else {
+            return;
+        };
+        let container = local_container(path, &record.places, record.node_mode, &record.dns);
+        self.dataplane().adopt(record.id.as_str(), container).await;
+    }
+
+    /// Gives back the networks of a container that has ended: nobody is led to it any more, then
+    /// its ports and its address go.
+    pub(super) async fn release_network(&self, container: &Container) {
+        let id = &container.record().id;
+        if let Err(error) = self.detach(id).await {
+            warn!(container.id = %id, error = %error, "Failed to give back a container's network");
+        }
+    }
+
+    /// The same, by the container's id.
+    pub(super) async fn detach(&self, id: &ContainerId) -> Result<(), skep_network::Error> {
+        self.dataplane().detach(id.as_str()).await;
+        self.network().detach(id.as_str()).await
+    }
+}
+
+fn local_container(
+    path: &Path,
+    places: &[Place],
+    mode: NodeMode,
+    dns: &DnsRecord,
+) -> LocalContainer {
+    let upstreams = match mode {
+        NodeMode::Attached => files::upstreams(&dns.settings()),
+        // Without a way out there is nobody to ask.
+        NodeMode::Closed | NodeMode::Host => Vec::new(),
+    };
+    LocalContainer {
+        netns_path: path.to_owned(),
+        places: places.to_vec(),
+        upstreams,
+    }
+}

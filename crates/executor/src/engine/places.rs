@@ -1,0 +1,173 @@
+//! Which networks a task's container is on, decided from the task alone: a pure function.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use skep_model::Task;
+use skep_network::{DnsSettings, Given};
+
+use crate::dataplane::Place;
+
+/// Drivers of networks that are the node's own; Docker's names.
+const HOST_DRIVER: &str = "host";
+const NULL_DRIVER: &str = "null";
+/// What an `/etc/hosts` entry may say instead of an address; Docker's.
+pub(super) const HOST_GATEWAY: &str = "host-gateway";
+
+/// The container's place on the node itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeMode {
+    /// On the node network: a way out, published ports.
+    #[default]
+    Attached,
+    /// A namespace of its own without a way out: on internal networks only, or on none.
+    Closed,
+    /// The node's own network.
+    Host,
+}
+
+/// The user's wishes for name resolution, as stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsRecord {
+    /// Servers instead of the node's.
+    pub servers: Vec<IpAddr>,
+    /// Search domains.
+    pub search: Vec<String>,
+    /// Resolver options.
+    pub options: Vec<String>,
+}
+
+/// A task's networks.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct NetworkPlan {
+    pub(super) mode: NodeMode,
+    /// Address on the node network that the leader gave.
+    pub(super) given: Option<Given>,
+    /// Places on overlay networks, `eth1` and up in the order of the task's networks.
+    pub(super) places: Vec<Place>,
+    pub(super) dns: DnsRecord,
+    /// Entries for `/etc/hosts`: address and names.
+    pub(super) hosts: Vec<(String, Vec<String>)>,
+}
+
+/// Why a task's networks cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlaceError {
+    /// The leader has not allocated it.
+    #[error("network `{0}` has no addresses yet")]
+    Unallocated(String),
+    /// Some other driver.
+    #[error("network `{0}` has driver `{1}`, which this node does not have")]
+    Driver(String, String),
+    /// A name server that is no address.
+    #[error("`{0}` is not the address of a name server")]
+    Server(String),
+    /// A malformed entry for `/etc/hosts`.
+    #[error("`{0}` is not an address and a host name")]
+    Host(String),
+}
+
+/// Plans the networks of `task`.
+pub(super) fn plan(task: &Task) -> Result<NetworkPlan, PlaceError> {
+    let (mut places, mut is_host, mut is_null, mut is_bridge) = (Vec::new(), false, false, false);
+    for attachment in &task.networks {
+        let spec = &attachment.network.spec;
+        let name = attachment.network.name();
+        match spec.driver_name() {
+            _ if spec.is_node_network() => {}
+            _ if spec.is_overlay() => {
+                let interface = format!("eth{}", places.len() + 1);
+                let place = Place::of(attachment, interface);
+                let place = place.filter(|place| !place.addresses.is_empty());
+                places.push(place.ok_or_else(|| PlaceError::Unallocated(name.to_owned()))?);
+            }
+            HOST_DRIVER => is_host = true,
+            NULL_DRIVER => is_null = true,
+            "bridge" => is_bridge = true,
+            driver => return Err(PlaceError::Driver(name.to_owned(), driver.to_owned())),
+        }
+    }
+    let given = given(task);
+    let has_ports = task
+        .endpoint
+        .iter()
+        .any(|endpoint| !endpoint.ports.is_empty());
+    let has_internal_only =
+        !places.is_empty() && places.iter().all(|place| place.network.is_internal);
+    let needs_node = is_bridge || given.is_some() || has_ports;
+    let mode = if is_host {
+        NodeMode::Host
+    } else if is_null || (has_internal_only && !needs_node) {
+        NodeMode::Closed
+    } else {
+        NodeMode::Attached
+    };
+    Ok(NetworkPlan {
+        mode,
+        given: given.filter(|_| mode == NodeMode::Attached),
+        places: if is_host { Vec::new() } else { places },
+        dns: dns(task)?,
+        hosts: hosts(task)?,
+    })
+}
+
+/// What the leader gave of the node network.
+fn given(task: &Task) -> Option<Given> {
+    let (mut v4, mut v6): (Option<Ipv4Addr>, Option<Ipv6Addr>) = (None, None);
+    for net in task.node_addresses() {
+        match net {
+            IpNet::V4(net) => v4 = Some(net.addr()),
+            IpNet::V6(net) => v6 = Some(net.addr()),
+        }
+    }
+    Some(Given { v4: v4?, v6 })
+}
+
+fn dns(task: &Task) -> Result<DnsRecord, PlaceError> {
+    let Some(config) = &task.spec.container.dns else {
+        return Ok(DnsRecord::default());
+    };
+    let server = |text: &String| text.parse().map_err(|_| PlaceError::Server(text.clone()));
+    Ok(DnsRecord {
+        servers: config
+            .nameservers
+            .iter()
+            .map(server)
+            .collect::<Result<_, _>>()?,
+        search: config.search.clone(),
+        options: config.options.clone(),
+    })
+}
+
+/// Swarm stores them as lines: an address, then names.
+fn hosts(task: &Task) -> Result<Vec<(String, Vec<String>)>, PlaceError> {
+    let parse = |line: &String| {
+        let malformed = || PlaceError::Host(line.clone());
+        let mut words = line.split_whitespace().map(str::to_owned);
+        let address = words.next().ok_or_else(malformed)?;
+        let is_address = address == HOST_GATEWAY || address.parse::<IpAddr>().is_ok();
+        let names: Vec<String> = words.collect();
+        if names.is_empty() || !is_address {
+            return Err(malformed());
+        }
+        Ok((address, names))
+    };
+    task.spec.container.hosts.iter().map(parse).collect()
+}
+
+// === impl DnsRecord ===
+
+impl DnsRecord {
+    pub(super) fn settings(&self) -> DnsSettings {
+        DnsSettings {
+            servers: self.servers.clone(),
+            search: self.search.clone(),
+            options: self.options.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
