@@ -1,4 +1,4 @@
-//! The one binary: the daemon, the per-container monitor and the command line.
+//! The one binary: the daemon, the per-container monitor, the tunnel and the command line.
 
 use std::{env, io, process::ExitCode};
 
@@ -21,10 +21,12 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // The monitor must stay small: it is entered before anything else is set up.
+    // Monitor and tunnel must stay small: they are entered before anything else is set up.
     let mut args = env::args_os().skip(1);
-    if args.next().is_some_and(|word| word == "monitor") {
-        return skep_executor::monitor::main(args.collect());
+    match args.next() {
+        Some(word) if word == "monitor" => return skep_executor::monitor::main(args.collect()),
+        Some(word) if word == "tunnel" => return skep_network::tunnel::main(args.collect()),
+        _ => {}
     }
     match run(Cli::parse()) {
         Ok(code) => code,

@@ -69,8 +69,11 @@ const EDGES: &[(&str, &[&str])] = &[
             "skep-wire",
         ],
     ),
-    // The binary; `skep monitor` is the executor's.
-    ("skep", &["skep-cli", "skep-daemon", "skep-executor"]),
+    // The binary; `skep monitor` is the executor's, `skep tunnel` the network's.
+    (
+        "skep",
+        &["skep-cli", "skep-daemon", "skep-executor", "skep-network"],
+    ),
     // Tests and tools.
     (
         "skep-sim",
