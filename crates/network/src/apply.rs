@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +20,9 @@ use crate::sysctl::{self, SysctlError};
 /// How often a new link is asked whether it is up. The kernel's link watch takes a millisecond, and at most a second; an
 /// endpoint whose own side was put down never gets there, and must not hold up the others for long.
 const CARRIER_ATTEMPT_COUNT_MAX: u32 = 50;
+
+/// How often the kernel is asked whether an address is local. It takes one turn of a work queue, and longer under load.
+const LOCAL_ATTEMPT_COUNT_MAX: u32 = 300;
 
 /// Pause between two such questions, on kernels that need any.
 const CARRIER_ATTEMPT_INTERVAL: Duration = Duration::from_millis(1);
@@ -151,6 +155,7 @@ impl Kernel {
                 }
                 let index = self.route.link_index(bridge)?;
                 self.route.add_unique_address(index, *address)?;
+                await_local(&mut self.route, address.addr())?;
             }
             Step::RouteLocalhost { bridge } => sysctl::turn_on(&sysctl::route_localnet(bridge))?,
             Step::ReplaceRules { ruleset, ports } => nft::run(&ruleset.replace_script(ports))?,
@@ -200,6 +205,19 @@ impl Kernel {
         let index = self.route.link_index(&veth.link)?;
         Ok(self.route.set_isolated(index, veth.is_isolated)?)
     }
+}
+
+/// Waits until the namespace takes an IPv6 address for its own. The kernel answers before it does, and drops until then what
+/// neighbours say to the address, who then wait a second before they say it again.
+pub(crate) fn await_local(socket: &mut RouteSocket, address: IpAddr) -> Result<(), NetlinkError> {
+    for _ in 0..LOCAL_ATTEMPT_COUNT_MAX {
+        if address.is_ipv4() || socket.is_local(address)? {
+            return Ok(());
+        }
+        std::thread::sleep(CARRIER_ATTEMPT_INTERVAL);
+    }
+    debug!(%address, "Address does not become local");
+    Ok(())
 }
 
 /// Waits until a link and its bridge have noticed that the link's peer is up. Both drop packets before, among them the

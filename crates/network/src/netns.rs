@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 
+use crate::apply::await_local;
 use crate::netlink::{NetlinkError, RouteSocket};
 use crate::plan::Way;
 use crate::sysctl;
@@ -223,8 +224,11 @@ fn configure(path: &Path, ways: &[Way]) -> Result<(), NetnsError> {
             socket.add_unique_address(index, way.address)?;
         }
         socket.set_up(CONTAINER_INTERFACE)?;
-        ways.iter()
-            .try_for_each(|way| socket.set_default_route(index, way.gateway))
+        for way in ways {
+            socket.set_default_route(index, way.gateway)?;
+            await_local(&mut socket, way.address.addr())?;
+        }
+        Ok(())
     };
     inside().map_err(|source| NetnsError::Netlink {
         path: path.to_owned(),

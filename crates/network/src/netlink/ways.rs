@@ -70,6 +70,22 @@ impl Way {
 // === impl RouteSocket ===
 
 impl RouteSocket {
+    /// Whether the namespace takes packets to an address for its own.
+    pub(crate) fn is_local(&mut self, address: IpAddr) -> Result<bool, NetlinkError> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = super::family(address);
+        message.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
+        message.attributes = vec![RouteAttribute::Destination(address.into())];
+        let request = RouteNetlinkMessage::GetRoute(message);
+        let answers = match self.request("find a route", request, 0) {
+            Err(NetlinkError::Refused { .. }) => return Ok(false),
+            answers => answers?,
+        };
+        Ok(answers.iter().any(|answer| {
+            matches!(answer, RouteNetlinkMessage::NewRoute(route) if route.header.kind == RouteType::Local)
+        }))
+    }
+
     /// Adds or replaces a route.
     pub(crate) fn add_way(&mut self, way: Way, gateway: IpAddr) -> Result<(), NetlinkError> {
         let message = RouteNetlinkMessage::NewRoute(way.message(Some(gateway)));

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::encryption_hands::Tunnels;
 use super::observe;
 use super::sandbox::{Action, BRIDGE, Port, Remotes, State, Tunnel, VXLAN};
-use crate::apply::await_carrier;
+use crate::apply::{await_carrier, await_local};
 use crate::dns::Server;
 use crate::netlink::{NetlinkError, RouteSocket, TunnelRequest, VethRequest};
 use crate::netns::{self, NetnsError, NetnsThread};
@@ -358,6 +358,9 @@ fn configure(port: &Port) -> Result<(), ActionError> {
     socket.set_mtu_and_up(&port.interface, port.mtu)?;
     for &route in &port.routes {
         socket.add_direct_route(index, route)?;
+    }
+    for address in &port.addresses {
+        await_local(&mut socket, address.addr())?;
     }
     Ok(())
 }
