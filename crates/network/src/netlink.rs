@@ -29,7 +29,7 @@ mod ways;
 mod wireguard;
 
 pub(crate) use overlay::TunnelRequest;
-pub(crate) use ways::Way;
+pub(crate) use ways::{MarkRule, Way};
 
 /// Link group of links about to be deleted: "skep". One request deletes a group; nobody else uses this number by accident.
 const GROUP_DYING: u32 = 0x736b_6570;

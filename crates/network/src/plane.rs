@@ -42,7 +42,7 @@ pub use encryption::{
     Action as EncryptionAction, Configuration, Link as EncryptionLink, Routes as EncryptionRoutes,
 };
 pub use hands::ActionError;
-pub use mesh::{Action as MeshAction, Backends, Mesh, Peer, PublishedPort};
+pub use mesh::{Action as MeshAction, Back, Backends, Mesh, Peer, Published, PublishedPort};
 pub use report::{Failure, Report, Scope, Step};
 pub use sandbox::{Action, Port, Remotes, Tunnel};
 pub use tunnels::Action as TunnelAction;

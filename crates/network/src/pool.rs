@@ -59,7 +59,7 @@ impl Pool {
     /// Takes the next free address.
     pub fn allocate(&mut self) -> Result<IpAddr, PoolError> {
         let last = if self.is_shared {
-            (self.offset_last() + 1) / 2
+            self.offset_last() / 2
         } else {
             self.offset_last()
         };

@@ -42,6 +42,11 @@ pub(crate) struct Reservations {
 // === impl ReservationError ===
 
 impl ReservationError {
+    /// Whether the port's address is none of this node's.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AddrNotAvailable
+    }
+
     /// Whether `port` is the one that could not be had.
     pub(crate) fn is_about(&self, port: &HostPort) -> bool {
         self.published == port.published && self.protocol == port.protocol

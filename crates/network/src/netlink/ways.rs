@@ -19,6 +19,37 @@ pub(crate) struct Way {
     destination: Option<IpNet>,
     table: u32,
     index: u32,
+    is_v6: bool,
+}
+
+/// What comes from a link with a mark is routed by the table with the mark's number.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MarkRule<'a> {
+    pub(crate) link: &'a str,
+    pub(crate) mark: u32,
+    pub(crate) is_v6: bool,
+}
+
+// === impl MarkRule ===
+
+impl MarkRule<'_> {
+    /// The way to everywhere, in the rule's table.
+    pub(crate) fn way(self, index: u32) -> Way {
+        Way {
+            destination: None,
+            table: self.mark,
+            index,
+            is_v6: self.is_v6,
+        }
+    }
+}
+
+fn family(is_v6: bool) -> AddressFamily {
+    if is_v6 {
+        AddressFamily::Inet6
+    } else {
+        AddressFamily::Inet
+    }
 }
 
 // === impl Way ===
@@ -30,22 +61,14 @@ impl Way {
             destination: Some(destination),
             table: u32::from(RouteHeader::RT_TABLE_MAIN),
             index,
-        }
-    }
-
-    /// To everywhere, in the table of a mark.
-    pub(crate) fn back(mark: u32, index: u32) -> Way {
-        Way {
-            destination: None,
-            table: mark,
-            index,
+            is_v6: destination.addr().is_ipv6(),
         }
     }
 
     fn message(self, gateway: Option<IpAddr>) -> RouteMessage {
         let mut message = RouteMessage::default();
         message.header = RouteHeader {
-            address_family: AddressFamily::Inet,
+            address_family: family(self.is_v6),
             destination_prefix_length: self.destination.map_or(0, |net| net.prefix_len()),
             protocol: RouteProtocol::Boot,
             scope: RouteScope::Universe,
@@ -104,14 +127,23 @@ impl RouteSocket {
             .or_else(NetlinkError::unless_gone)
     }
 
-    /// Sends what comes from a link with a mark to the table with the mark's number. A rule that is there is fine.
+    /// Adds a rule. One that is there is fine.
     pub(crate) fn add_mark_rule(
         &mut self,
-        link: &str,
-        mark: u32,
+        rule: MarkRule<'_>,
         priority: u32,
     ) -> Result<(), NetlinkError> {
-        let request = RouteNetlinkMessage::NewRule(rule(link, mark, priority));
+        let mut message = RuleMessage::default();
+        message.header.family = family(rule.is_v6);
+        message.header.action = RuleAction::ToTable;
+        message.attributes = vec![
+            RuleAttribute::Iifname(rule.link.to_owned()),
+            RuleAttribute::FwMark(rule.mark),
+            RuleAttribute::FwMask(u32::MAX),
+            RuleAttribute::Table(rule.mark),
+            RuleAttribute::Priority(priority),
+        ];
+        let request = RouteNetlinkMessage::NewRule(message);
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
         self.request("add a routing rule", request, flags)
             .map(drop)
@@ -119,12 +151,12 @@ impl RouteSocket {
     }
 
     /// Removes a rule for what comes from a link with a mark, wherever it leads. A missing one is fine.
-    pub(crate) fn remove_mark_rule(&mut self, link: &str, mark: u32) -> Result<(), NetlinkError> {
+    pub(crate) fn remove_mark_rule(&mut self, rule: MarkRule<'_>) -> Result<(), NetlinkError> {
         let mut message = RuleMessage::default();
-        message.header.family = AddressFamily::Inet;
+        message.header.family = family(rule.is_v6);
         message.attributes = vec![
-            RuleAttribute::Iifname(link.to_owned()),
-            RuleAttribute::FwMark(mark),
+            RuleAttribute::Iifname(rule.link.to_owned()),
+            RuleAttribute::FwMark(rule.mark),
         ];
         let request = RouteNetlinkMessage::DelRule(message);
         self.request("remove a routing rule", request, NLM_F_ACK)
@@ -132,10 +164,10 @@ impl RouteSocket {
             .or_else(NetlinkError::unless_gone)
     }
 
-    /// Marks that rules for what comes from a link look for.
-    pub(crate) fn mark_rules(&mut self, link: &str) -> Result<Vec<u32>, NetlinkError> {
+    /// Marks that rules of a family for what comes from a link look for.
+    pub(crate) fn mark_rules(&mut self, link: &str, is_v6: bool) -> Result<Vec<u32>, NetlinkError> {
         let mut message = RuleMessage::default();
-        message.header.family = AddressFamily::Inet;
+        message.header.family = family(is_v6);
         let request = RouteNetlinkMessage::GetRule(message);
         let answers = self.request("list routing rules", request, NLM_F_DUMP)?;
         let rules = answers.into_iter().filter_map(|answer| match answer {
@@ -154,18 +186,4 @@ impl RouteSocket {
         });
         Ok(marks.collect())
     }
-}
-
-fn rule(link: &str, mark: u32, priority: u32) -> RuleMessage {
-    let mut message = RuleMessage::default();
-    message.header.family = AddressFamily::Inet;
-    message.header.action = RuleAction::ToTable;
-    message.attributes = vec![
-        RuleAttribute::Iifname(link.to_owned()),
-        RuleAttribute::FwMark(mark),
-        RuleAttribute::FwMask(u32::MAX),
-        RuleAttribute::Table(mark),
-        RuleAttribute::Priority(priority),
-    ];
-    message
 }

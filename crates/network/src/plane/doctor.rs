@@ -52,7 +52,7 @@ fn mesh(action: &mesh::Action) -> Vec<String> {
                 .map(|net| format!("a route to {net} should not be there"));
             let returns = returns
                 .iter()
-                .map(|number| format!("a way back to node {number} should not be there"));
+                .map(|back| format!("a way back to {back} should not be there"));
             routes.chain(returns).collect()
         }
         mesh::Action::AddWays { routes, returns } => {
@@ -61,7 +61,7 @@ fn mesh(action: &mesh::Action) -> Vec<String> {
                 .map(|net| format!("{net} is not routed to its node"));
             let returns = returns
                 .keys()
-                .map(|number| format!("replies to what node {number} brings do not go back there"));
+                .map(|back| format!("replies to what {back} brings do not go back there"));
             routes.chain(returns).collect()
         }
         mesh::Action::ReplaceRules => one("its rules are missing or changed"),

@@ -7,27 +7,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::balance::{octets, slot_count, slot_counts};
+use super::balance::{family, octets, slot_count};
 use super::desired::{DataPath, Desired, DesiredError, Health};
 use super::sandbox::{LinkState, Remotes, Tunnel};
-use crate::digest::fnv1a;
 use crate::endpoint::Mac;
 use crate::nfnl::Family;
 use crate::nfnl::conntrack::{Flow, UDP};
 use crate::nfnl::elements::{Change, Data, Verb};
-use crate::nft::DIGEST_PREFIX;
 use crate::ports::Protocol;
 use crate::rules::mesh_link;
+
+pub(crate) mod rules;
 
 /// VXLAN id of the node network.
 const VNI: u32 = 1;
 
-/// Our table.
+/// Our table, in both families.
 pub(crate) const TABLE: &str = "skep_mesh";
 
 /// Upper half of marks and of routing tables' numbers: the lower half is a node's number.
@@ -46,12 +46,14 @@ pub struct Mesh {
     pub bridge: String,
     /// This node's number, 1 or more, unique in the cluster.
     pub number: u16,
-    /// This node's slice of the node network (`Config::subnet`), IPv4.
-    pub slice: IpNet,
+    /// This node's slice of the node network (`Layout::v4`).
+    pub slice: Ipv4Net,
+    /// The same of IPv6 (`Layout::v6`).
+    pub slice6: Option<Ipv6Net>,
     /// The other nodes, by number.
     pub peers: BTreeMap<u16, Peer>,
     /// Published ports and where they lead.
-    pub ports: BTreeMap<PublishedPort, Backends>,
+    pub ports: BTreeMap<PublishedPort, Published>,
 }
 
 /// Another node.
@@ -60,8 +62,10 @@ pub struct Peer {
     /// Its data-path address.
     pub node: IpAddr,
     /// Its slice of the node network.
-    pub slice: IpNet,
-    /// All its IPv4 addresses: what it asks through another node is answered there, because its kernel keeps for itself what is
+    pub slice: Ipv4Net,
+    /// The same of IPv6.
+    pub slice6: Option<Ipv6Net>,
+    /// All its addresses: what it asks through another node is answered there, because its kernel keeps for itself what is
     /// addressed to it.
     pub addresses: BTreeSet<IpAddr>,
 }
@@ -73,9 +77,20 @@ pub struct PublishedPort {
     pub protocol: Protocol,
     /// Port.
     pub port: u16,
+    /// The only address of a node that it is answered on; none for all but those that have a port of their own.
+    pub address: Option<IpAddr>,
 }
 
-/// Tasks behind a port: address on the node network and port, and health.
+/// What a published port leads to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Published {
+    /// The service's tasks.
+    pub backends: Backends,
+    /// Whether tasks of the node that is asked are the only ones to be led to, while it has ready ones.
+    pub is_local_first: bool,
+}
+
+/// Tasks behind a port: address on the node network and port, and health. A task has one for each family.
 pub type Backends = BTreeMap<SocketAddr, Health>;
 
 /// What the kernel should hold.
@@ -87,8 +102,28 @@ pub(crate) struct Wish {
     pub(crate) tunnel: Tunnel,
     pub(crate) mtu: u32,
     pub(crate) gateway: IpAddr,
+    /// None on a node network without IPv6.
+    pub(crate) gateway6: Option<IpAddr>,
     pub(crate) tables: Tables,
     pub(crate) elements: Elements,
+}
+
+/// What a node is able to do, apart from what is asked of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Means {
+    /// What the data path carries, in bytes.
+    pub(crate) mtu: u32,
+    /// Whether the kernel has IPv6.
+    pub(crate) has_v6: bool,
+}
+
+/// The way back to a node, for replies to what it brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Back {
+    /// The node's number.
+    pub number: u16,
+    /// Whether it is IPv6's.
+    pub is_v6: bool,
 }
 
 /// Tables of the tunnel and of routing.
@@ -98,19 +133,19 @@ pub(crate) struct Tables {
     pub(crate) neighbours: BTreeMap<IpAddr, Mac>,
     /// Slices, and through which gateway they are reached.
     pub(crate) routes: BTreeMap<IpNet, IpAddr>,
-    /// Nodes replies can be sent back through: by number, the gateway. A rule and a routing table each.
-    pub(crate) returns: BTreeMap<u16, IpAddr>,
+    /// Nodes replies can be sent back through, with the gateway. A rule and a routing table each.
+    pub(crate) returns: BTreeMap<Back, IpAddr>,
 }
 
 /// Elements by map and key.
-pub(crate) type Elements = BTreeMap<(&'static str, Vec<u8>), Data>;
+pub(crate) type Elements = BTreeMap<(Family, &'static str, Vec<u8>), Data>;
 
 /// What the kernel holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct State {
     pub(crate) link: Option<(Tunnel, Mac, LinkState)>,
     pub(crate) tables: Tables,
-    /// Elements of our table, if its rules are whole.
+    /// Elements of our tables, if their rules are whole.
     pub(crate) elements: Option<Elements>,
 }
 
@@ -130,17 +165,17 @@ pub enum Action {
     RemoveWays {
         /// Slices.
         routes: BTreeSet<IpNet>,
-        /// Numbers of nodes.
-        returns: BTreeSet<u16>,
+        /// Ways back.
+        returns: BTreeSet<Back>,
     },
     /// Adds ways to other nodes.
     AddWays {
         /// Slices with their gateway.
         routes: BTreeMap<IpNet, IpAddr>,
-        /// Numbers of nodes with their gateway.
-        returns: BTreeMap<u16, IpAddr>,
+        /// Ways back with their gateway.
+        returns: BTreeMap<Back, IpAddr>,
     },
-    /// Makes our table anew. The maps are empty then.
+    /// Makes our tables anew. The maps are empty then.
     ReplaceRules,
     /// Changes so many elements.
     Balance {
@@ -150,7 +185,15 @@ pub enum Action {
 }
 
 /// The maps, all of them.
-pub(crate) const MAPS: [&str; 5] = ["ports", "slots", "zones", "marks", "nodes"];
+pub(crate) const MAPS: [&str; 7] = [
+    "ports",
+    "slots",
+    "ports_addr",
+    "slots_addr",
+    "zones",
+    "marks",
+    "nodes",
+];
 
 /// The steps that give the node what it should have, in order.
 pub(crate) fn plan(wish: &Wish, state: &State) -> Vec<Action> {
@@ -205,10 +248,10 @@ fn plan_ways(wish: &Tables, known: &Tables, found: &Tables, actions: &mut Vec<Ac
         .filter(|net| !wish.routes.contains_key(net))
         .copied()
         .collect();
-    let returns: BTreeSet<u16> = found
+    let returns: BTreeSet<Back> = found
         .returns
         .keys()
-        .filter(|number| !wish.returns.contains_key(number))
+        .filter(|back| !wish.returns.contains_key(back))
         .copied()
         .collect();
     if !(routes.is_empty() && returns.is_empty()) {
@@ -218,8 +261,8 @@ fn plan_ways(wish: &Tables, known: &Tables, found: &Tables, actions: &mut Vec<Ac
     let missing = missing.filter(|(net, gateway)| known.routes.get(net) != Some(gateway));
     let routes: BTreeMap<IpNet, IpAddr> = missing.map(|(&net, &ip)| (net, ip)).collect();
     let missing = wish.returns.iter();
-    let missing = missing.filter(|(number, gateway)| known.returns.get(number) != Some(gateway));
-    let returns: BTreeMap<u16, IpAddr> = missing.map(|(&number, &ip)| (number, ip)).collect();
+    let missing = missing.filter(|(back, gateway)| known.returns.get(back) != Some(gateway));
+    let returns: BTreeMap<Back, IpAddr> = missing.map(|(&back, &ip)| (back, ip)).collect();
     if !(routes.is_empty() && returns.is_empty()) {
         actions.push(Action::AddWays { routes, returns });
     }
@@ -227,8 +270,8 @@ fn plan_ways(wish: &Tables, known: &Tables, found: &Tables, actions: &mut Vec<Ac
 
 /// The changes of elements; all belong into one transaction.
 pub(crate) fn changes(old: Option<&Elements>, new: &Elements) -> Vec<Change> {
-    let change = |(map, key): &(&'static str, Vec<u8>), verb| Change {
-        family: Family::V4,
+    let change = |(family, map, key): &(Family, &'static str, Vec<u8>), verb| Change {
+        family: *family,
         map,
         key: key.clone(),
         verb,
@@ -244,22 +287,27 @@ pub(crate) fn changes(old: Option<&Elements>, new: &Elements) -> Vec<Change> {
 }
 
 /// Whether a flow to a published port must be forgotten: who answers it is gone, or it has no connection to keep.
-pub(crate) fn is_doomed(flow: &Flow, ports: &BTreeMap<PublishedPort, Backends>) -> bool {
+pub(crate) fn is_doomed(flow: &Flow, ports: &BTreeMap<PublishedPort, Published>) -> bool {
     let protocol = match flow.protocol {
         6 => Protocol::Tcp,
         UDP => Protocol::Udp,
         132 => Protocol::Sctp,
         _ => return false,
     };
-    let port = PublishedPort {
+    let port = |address| PublishedPort {
         protocol,
         port: flow.destination_port,
+        address,
     };
-    let Some(backends) = ports.get(&port) else {
+    let own = ports.get(&port(Some(flow.destination)));
+    let Some(published) = own.or_else(|| ports.get(&port(None))) else {
         return false;
     };
     let is_translated = flow.answerer != flow.destination;
-    match backends.get(&SocketAddr::new(flow.answerer, flow.answerer_port)) {
+    match published
+        .backends
+        .get(&SocketAddr::new(flow.answerer, flow.answerer_port))
+    {
         Some(Health::Ready) => false,
         Some(Health::Leaving) => protocol == Protocol::Udp,
         // Connections of programs on the node, from before the port was published, go on.
@@ -267,106 +315,20 @@ pub(crate) fn is_doomed(flow: &Flow, ports: &BTreeMap<PublishedPort, Backends>) 
     }
 }
 
-/// The transaction that makes the table, without elements.
-pub(crate) fn script(wish: &Wish) -> String {
-    format!(
-        "add table ip {TABLE}\ndelete table ip {TABLE}\ntable ip {TABLE} {{\n  chain {DIGEST_PREFIX}{} {{ }}\n{}}}\n",
-        digest(wish),
-        body(wish)
-    )
-}
-
-/// Whether a table has these rules.
-pub(crate) fn is_whole(wish: &Wish, chains: &[String], rule_count: usize) -> bool {
-    let wanted = format!("{DIGEST_PREFIX}{}", digest(wish));
-    chains.contains(&wanted) && rule_count == body(wish).matches(RULE_MARK).count()
-}
-
-/// Starts every line that is a rule.
-const RULE_MARK: &str = "\n    ";
-
-fn digest(wish: &Wish) -> String {
-    format!("{:016x}", fnv1a(body(wish).as_bytes()))
-}
-
-fn body(wish: &Wish) -> String {
-    let Wish {
-        link,
-        bridge,
-        gateway,
-        ..
-    } = wish;
-    let port = "meta l4proto . th dport";
-    let mut text = format!(
-        "  map ports {{ typeof {port} : verdict; }}
-  map slots {{ typeof {port} . numgen random mod 16 : ip daddr . th dport; }}
-  map zones {{ typeof ether saddr : ct zone; }}
-  map marks {{ typeof ether saddr : ct mark; }}
-  set nodes {{ type ipv4_addr; }}
-"
-    );
-    let mut chain = |name: &str, hook: &str, rules: &[String]| {
-        let rules: String = rules
-            .iter()
-            .map(|rule| format!("{RULE_MARK}{rule}"))
-            .collect();
-        text.push_str(&format!("  chain {name} {{ {hook}{rules}\n  }}\n"));
-    };
-    for count in slot_counts() {
-        let rule = format!("dnat ip to {port} . numgen random mod {count} map @slots");
-        chain(&format!("n{count}"), "", &[rule]);
-    }
-    let hook = |kind, hook, priority| {
-        format!("type {kind} hook {hook} priority {priority}; policy accept;")
-    };
-    // What `route_localnet` would let in, and which node brought the rest.
-    let raw = [
-        format!("iifname \"{link}\" ip daddr 127.0.0.0/8 drop"),
-        format!("iifname \"{link}\" ct original zone set ether saddr map @zones"),
-    ];
-    chain("raw_pre", &hook("filter", "prerouting", "raw"), &raw);
-    let mangle = [
-        format!("iifname \"{link}\" ct state new ct mark set ether saddr map @marks"),
-        format!(
-            "iifname \"{bridge}\" ct direction reply ct mark and 0xffff0000 == {MARK:#x} meta mark set ct mark"
-        ),
-    ];
-    chain(
-        "mangle_pre",
-        &hook("filter", "prerouting", "mangle"),
-        &mangle,
-    );
-    let publish = format!("fib daddr type local {port} vmap @ports");
-    let pre = [format!("iifname != \"{link}\" {publish}")];
-    chain("nat_pre", &hook("nat", "prerouting", "dstnat"), &pre);
-    chain("nat_out", &hook("nat", "output", "-100"), &[publish]);
-    let post = [
-        format!("oifname \"{link}\" ip saddr 127.0.0.0/8 snat to {gateway}"),
-        format!("oifname \"{link}\" ip saddr @nodes snat to {gateway}"),
-    ];
-    chain("nat_post", &hook("nat", "postrouting", "srcnat"), &post);
-    // Containers reach those of other nodes through published ports only, and nobody is forwarded beyond.
-    let forward = [
-        format!("oifname \"{link}\" ct status dnat accept"),
-        format!("oifname \"{link}\" ct direction reply accept"),
-        format!("oifname \"{link}\" drop"),
-        format!("iifname \"{link}\" oifname != \"{bridge}\" ct direction original drop"),
-    ];
-    chain("forward", &hook("filter", "forward", "filter"), &forward);
-    text
-}
-
 // === impl Mesh ===
 
 impl Mesh {
     pub(crate) fn check(&self, errors: &mut Vec<DesiredError>) {
-        let slices = self
-            .peers
-            .values()
-            .map(|peer| peer.slice)
-            .chain([self.slice]);
-        let slices: Vec<IpNet> = slices.collect();
-        let is_good = |net: &IpNet| net.addr().is_ipv4() && net.prefix_len() <= 30;
+        let both = |v4: Ipv4Net, v6: Option<Ipv6Net>| {
+            let v6 = v6.map(|net| IpNet::from(net.trunc()));
+            [Some(v4.trunc().into()), v6].into_iter().flatten()
+        };
+        let peers = self.peers.values();
+        let slices: Vec<IpNet> = peers
+            .flat_map(|peer| both(peer.slice, peer.slice6))
+            .chain(both(self.slice, self.slice6))
+            .collect();
+        let is_good = |net: &IpNet| net.prefix_len() <= if net.addr().is_ipv4() { 30 } else { 126 };
         let overlap = slices.iter().enumerate().any(|(index, net)| {
             let others = &slices[index + 1..];
             others
@@ -381,37 +343,107 @@ impl Mesh {
             errors.push(DesiredError::Number(self.number));
         }
         let is_inside = |backend: &SocketAddr| slices.iter().any(|net| net.contains(&backend.ip()));
-        for (port, backends) in &self.ports {
-            if port.port == 0 || !backends.keys().all(is_inside) {
+        for (port, published) in &self.ports {
+            if port.port == 0 || !published.backends.keys().all(is_inside) {
                 errors.push(DesiredError::Published(port.port));
             }
         }
+    }
+
+    /// The elements of a port in one family.
+    fn add_port(
+        &self,
+        family: Family,
+        port: PublishedPort,
+        published: &Published,
+        elements: &mut Elements,
+    ) {
+        let of_family = |ip: IpAddr| super::balance::family(ip) == family;
+        if port.address.is_some_and(|address| !of_family(address)) {
+            return;
+        }
+        let backends = published.backends.iter();
+        let ready = backends
+            .filter(|(backend, health)| **health == Health::Ready && of_family(backend.ip()));
+        let mut ready: Vec<SocketAddr> = ready.map(|(&backend, _)| backend).collect();
+        let is_local = |backend: &SocketAddr| match backend.ip() {
+            IpAddr::V4(ip) => self.slice.contains(&ip),
+            IpAddr::V6(ip) => self.slice6.is_some_and(|slice| slice.contains(&ip)),
+        };
+        if published.is_local_first && ready.iter().any(is_local) {
+            ready.retain(is_local);
+        }
+        ready.truncate(super::balance::BACKEND_COUNT_MAX);
+        let protocol = match port.protocol {
+            Protocol::Tcp => 6,
+            Protocol::Udp => UDP,
+            Protocol::Sctp => 132,
+        };
+        let [high, low] = port.port.to_be_bytes();
+        let mut key = port.address.map(octets).unwrap_or_default();
+        key.extend([protocol, 0, 0, 0, high, low, 0, 0]);
+        let (ports, slots, chain) = match port.address {
+            None => ("ports", "slots", 'n'),
+            Some(_) => ("ports_addr", "slots_addr", 'a'),
+        };
+        let count = slot_count(ready.len());
+        if count == 0 {
+            // The node answers itself, that nobody listens; also where another service has the port on all other addresses.
+            if port.address.is_some() {
+                elements.insert((family, ports, key), Data::Goto(rules::CLOSED.to_owned()));
+            }
+            return;
+        }
+        for (slot, backend) in (0u32..).zip(ready.iter().cycle()).take(count) {
+            let slot = [key.as_slice(), &slot.to_ne_bytes()].concat();
+            let [high, low] = backend.port().to_be_bytes();
+            let data = [octets(backend.ip()).as_slice(), &[high, low, 0, 0]].concat();
+            elements.insert((family, slots, slot), Data::Value(data));
+        }
+        elements.insert((family, ports, key), Data::Goto(format!("{chain}{count}")));
     }
 }
 
 // === impl Wish ===
 
 impl Wish {
-    pub(crate) fn new(desired: &Desired, mesh: &Arc<Mesh>, mtu: u32) -> Wish {
+    pub(crate) fn new(desired: &Desired, mesh: &Arc<Mesh>, means: Means) -> Wish {
         let DataPath { address, port } = desired.data_path;
         let mut tables = Tables::default();
         let mut elements = Elements::new();
+        let slice6 = mesh.slice6.filter(|_| means.has_v6);
+        let families = [Some(Family::V4), slice6.map(|_| Family::V6)];
         for (&number, peer) in &mesh.peers {
-            let (mac, gateway) = (mac(number), gateway(peer.slice));
+            let mac = mac(number);
             tables.forwarding.insert(mac, peer.node);
-            tables.neighbours.insert(gateway, mac);
-            tables.routes.insert(peer.slice.trunc(), gateway);
-            tables.returns.insert(number, gateway);
-            let zone = Data::Value(number.to_ne_bytes().to_vec());
-            elements.insert(("zones", mac.0.to_vec()), zone);
-            let mark = Data::Value((MARK | u32::from(number)).to_ne_bytes().to_vec());
-            elements.insert(("marks", mac.0.to_vec()), mark);
-            for address in peer.addresses.iter().filter(|ip| ip.is_ipv4()) {
-                elements.insert(("nodes", octets(*address)), Data::Nothing);
+            let slices = [
+                Some(IpNet::from(peer.slice)),
+                slice6.and(peer.slice6).map(IpNet::from),
+            ];
+            for slice in slices.into_iter().flatten() {
+                let gateway = gateway(slice);
+                let is_v6 = gateway.is_ipv6();
+                tables.neighbours.insert(gateway, mac);
+                tables.routes.insert(slice.trunc(), gateway);
+                tables.returns.insert(Back { number, is_v6 }, gateway);
+            }
+            for family in families.into_iter().flatten() {
+                let zone = Data::Value(number.to_ne_bytes().to_vec());
+                elements.insert((family, "zones", mac.0.to_vec()), zone);
+                let mark = Data::Value((MARK | u32::from(number)).to_ne_bytes().to_vec());
+                elements.insert((family, "marks", mac.0.to_vec()), mark);
+            }
+            for &address in &peer.addresses {
+                if address.is_ipv4() || slice6.is_some() {
+                    let key = (family(address), "nodes", octets(address));
+                    elements.insert(key, Data::Nothing);
+                }
             }
         }
-        for (port, backends) in &mesh.ports {
-            add_port(*port, backends, &mut elements);
+        for family in families.into_iter().flatten() {
+            for (port, published) in &mesh.ports {
+                mesh.add_port(family, *port, published, &mut elements);
+            }
         }
         Wish {
             link: mesh_link(&mesh.bridge),
@@ -422,8 +454,9 @@ impl Wish {
                 port,
                 local: address,
             },
-            mtu,
-            gateway: gateway(mesh.slice),
+            mtu: means.mtu,
+            gateway: gateway(mesh.slice.into()),
+            gateway6: slice6.map(|slice| gateway(slice.into())),
             tables,
             elements,
         }
@@ -443,34 +476,6 @@ impl Wish {
     }
 }
 
-fn add_port(port: PublishedPort, backends: &Backends, elements: &mut Elements) {
-    let ready: Vec<SocketAddr> = backends
-        .iter()
-        .filter(|(backend, health)| **health == Health::Ready && backend.is_ipv4())
-        .map(|(&backend, _)| backend)
-        .take(super::balance::BACKEND_COUNT_MAX)
-        .collect();
-    // Without a backend the node answers itself, that nobody listens.
-    let count = slot_count(ready.len());
-    if count == 0 {
-        return;
-    }
-    let protocol = match port.protocol {
-        Protocol::Tcp => 6,
-        Protocol::Udp => UDP,
-        Protocol::Sctp => 132,
-    };
-    let [high, low] = port.port.to_be_bytes();
-    let key = vec![protocol, 0, 0, 0, high, low, 0, 0];
-    for (slot, backend) in (0u32..).zip(ready.iter().cycle()).take(count) {
-        let slot = [key.as_slice(), &slot.to_ne_bytes()].concat();
-        let [high, low] = backend.port().to_be_bytes();
-        let data = [octets(backend.ip()).as_slice(), &[high, low, 0, 0]].concat();
-        elements.insert(("slots", slot), Data::Value(data));
-    }
-    elements.insert(("ports", key), Data::Goto(format!("n{count}")));
-}
-
 /// The tunnel's Ethernet address on a node.
 pub(crate) fn mac(number: u16) -> Mac {
     let [high, low] = number.to_be_bytes();
@@ -479,7 +484,10 @@ pub(crate) fn mac(number: u16) -> Mac {
 
 /// The address of a slice's bridge.
 fn gateway(slice: IpNet) -> IpAddr {
-    slice.hosts().next().unwrap_or(slice.addr())
+    match slice.network() {
+        IpAddr::V4(ip) => Ipv4Addr::from(u32::from(ip).wrapping_add(1)).into(),
+        IpAddr::V6(ip) => Ipv6Addr::from(u128::from(ip).wrapping_add(1)).into(),
+    }
 }
 
 /// The number of a node in a mark or a routing table's number.
@@ -488,6 +496,13 @@ pub(crate) fn number_in(mark: u32) -> Option<u16> {
     u16::try_from(number)
         .ok()
         .filter(|number| (1..=NUMBER_MAX).contains(number))
+}
+
+impl fmt::Display for Back {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = if self.is_v6 { " by IPv6" } else { "" };
+        write!(f, "node {}{family}", self.number)
+    }
 }
 
 impl fmt::Display for Action {
@@ -502,7 +517,7 @@ impl fmt::Display for Action {
                 routes.iter().try_for_each(|net| write!(f, " to {net};"))?;
                 returns
                     .iter()
-                    .try_for_each(|number| write!(f, " back to node {number};"))
+                    .try_for_each(|back| write!(f, " back to {back};"))
             }
             Action::AddWays { routes, returns } => {
                 write!(f, "add ways:")?;
@@ -510,7 +525,7 @@ impl fmt::Display for Action {
                     .iter()
                     .try_for_each(|(net, ip)| write!(f, " to {net} via {ip};"))?;
                 let mut returns = returns.iter();
-                returns.try_for_each(|(number, ip)| write!(f, " back to node {number} via {ip};"))
+                returns.try_for_each(|(back, ip)| write!(f, " back to {back} via {ip};"))
             }
             Action::ReplaceRules => write!(f, "replace rules of the mesh"),
             Action::Balance { count } => write!(f, "change {count} elements of the mesh"),

@@ -1,10 +1,12 @@
 //! Reads and changes what the routing mesh needs of the node.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use super::hands::{ActionError, Hands};
-use super::mesh::{self, Action, Elements, MAPS, State, TABLE, Tables, Wish};
+use super::mesh::{self, Action, Back, Elements, MAPS, State, TABLE, Tables, Wish, rules};
 use super::observe;
 use super::sandbox::LinkState;
-use crate::netlink::{TunnelRequest, Way};
+use crate::netlink::{MarkRule, TunnelRequest, Way};
 use crate::nfnl::Family;
 use crate::nfnl::elements::Batches;
 use crate::nft;
@@ -20,7 +22,7 @@ impl Hands {
         let link = observe::tunnel(&mut self.node, &wish.link)?;
         if let Some((index, tunnel, mac, link)) = link {
             let is_ready = link.is_ready
-                && switches(&wish.link)
+                && switches(wish)
                     .iter()
                     .all(|(key, value)| sysctl::is(key, value));
             state.link = Some((tunnel, mac, LinkState { is_ready, ..link }));
@@ -32,27 +34,38 @@ impl Hands {
                 ..ways
             };
         }
-        let rules = self.node.mark_rules(&wish.bridge)?;
-        let numbers: Vec<u16> = rules.into_iter().filter_map(mesh::number_in).collect();
         // A way back needs its rule and its table.
         let tables = std::mem::take(&mut state.tables.returns);
-        for number in numbers {
-            let gateway = tables.get(&number).copied();
-            let nowhere = std::net::Ipv4Addr::UNSPECIFIED.into();
-            state
-                .tables
-                .returns
-                .insert(number, gateway.unwrap_or(nowhere));
-        }
-        let (chains, rule_count) = self.flows.chains(Family::V4, TABLE)?;
-        if mesh::is_whole(wish, &chains, rule_count) {
-            let mut elements = Elements::new();
-            for map in MAPS {
-                let listed = self.flows.elements(Family::V4, TABLE, map)?;
-                elements.extend(listed.into_iter().map(|(key, data)| ((map, key), data)));
+        for (is_v6, nowhere) in [
+            (false, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            (true, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+        ] {
+            let rules = self.node.mark_rules(&wish.bridge, is_v6)?;
+            for number in rules.into_iter().filter_map(mesh::number_in) {
+                let back = Back { number, is_v6 };
+                let gateway = tables.get(&back).copied();
+                state
+                    .tables
+                    .returns
+                    .insert(back, gateway.unwrap_or(nowhere));
             }
-            state.elements = Some(elements);
         }
+        let mut elements = Elements::new();
+        for family in rules::families(wish) {
+            let (chains, rule_count) = self.flows.chains(family, TABLE)?;
+            if !rules::is_whole(wish, family, &chains, rule_count) {
+                return Ok(state);
+            }
+            for map in MAPS {
+                let listed = self.flows.elements(family, TABLE, map)?;
+                let listed = listed.into_iter();
+                elements.extend(listed.map(|(key, data)| ((family, map, key), data)));
+            }
+        }
+        if wish.gateway6.is_none() && !self.flows.chains(Family::V6, TABLE)?.0.is_empty() {
+            return Ok(state);
+        }
+        state.elements = Some(elements);
         Ok(state)
     }
 
@@ -75,7 +88,7 @@ impl Hands {
                 is_proxy: false,
             })?,
             Action::SetTunnel => {
-                for (key, value) in switches(&wish.link) {
+                for (key, value) in switches(wish) {
                     sysctl::set(&key, value)?;
                 }
                 self.node.set_mtu_and_up(&wish.link, wish.mtu)?;
@@ -89,10 +102,10 @@ impl Hands {
                 for &slice in routes {
                     self.node.remove_way(Way::to(slice, index))?;
                 }
-                for &number in returns {
-                    let mark = mesh::MARK | u32::from(number);
-                    self.node.remove_mark_rule(&wish.bridge, mark)?;
-                    self.node.remove_way(Way::back(mark, index))?;
+                for back in returns {
+                    let mark = mark_rule(&wish.bridge, *back);
+                    self.node.remove_mark_rule(mark)?;
+                    self.node.remove_way(mark.way(index))?;
                 }
             }
             Action::AddWays { routes, returns } => {
@@ -100,14 +113,19 @@ impl Hands {
                 for (&slice, &gateway) in routes {
                     self.node.add_way(Way::to(slice, index), gateway)?;
                 }
-                for (&number, &gateway) in returns {
-                    let mark = mesh::MARK | u32::from(number);
-                    self.node.add_way(Way::back(mark, index), gateway)?;
-                    self.node
-                        .add_mark_rule(&wish.bridge, mark, mesh::RULE_PRIORITY)?;
+                for (back, &gateway) in returns {
+                    let mark = mark_rule(&wish.bridge, *back);
+                    self.node.add_way(mark.way(index), gateway)?;
+                    self.node.add_mark_rule(mark, mesh::RULE_PRIORITY)?;
                 }
             }
-            Action::ReplaceRules => nft::run(&mesh::script(wish))?,
+            Action::ReplaceRules => {
+                let mut script = rules::script(wish);
+                if wish.gateway6.is_none() && sysctl::has_ipv6() {
+                    script.push_str(&rules::remove_script(Family::V6));
+                }
+                nft::run(&script)?;
+            }
             Action::Balance { .. } => {
                 let mut batches = Batches::default();
                 batches.add(
@@ -123,26 +141,48 @@ impl Hands {
     /// Takes the mesh away, if there is one on this bridge. What is missing is fine.
     pub(crate) fn remove_mesh(&mut self, bridge: &str) -> Result<(), ActionError> {
         self.node.delete_link(&mesh_link(bridge))?;
-        for mark in self.node.mark_rules(bridge)? {
-            if mesh::number_in(mark).is_some() {
-                self.node.remove_mark_rule(bridge, mark)?;
+        let mut script = rules::remove_script(Family::V4);
+        for is_v6 in [false, true]
+            .into_iter()
+            .take(1 + usize::from(sysctl::has_ipv6()))
+        {
+            for mark in self.node.mark_rules(bridge, is_v6)? {
+                if let Some(number) = mesh::number_in(mark) {
+                    let back = Back { number, is_v6 };
+                    self.node.remove_mark_rule(mark_rule(bridge, back))?;
+                }
+            }
+            if is_v6 {
+                script.push_str(&rules::remove_script(Family::V6));
             }
         }
-        Ok(nft::run(&format!(
-            "add table ip {TABLE}\ndelete table ip {TABLE}\n"
-        ))?)
+        Ok(nft::run(&script)?)
+    }
+}
+
+fn mark_rule(bridge: &str, Back { number, is_v6 }: Back) -> MarkRule<'_> {
+    MarkRule {
+        link: bridge,
+        mark: mesh::MARK | u32::from(number),
+        is_v6,
     }
 }
 
 /// What a tunnel's packets need: clients' addresses are not routed through it, so the check of return paths must not be strict.
 /// The stricter of the node's and the link's counts, unless one of them is 2, which is loose.
-fn switches(link: &str) -> [(String, &'static str); 2] {
+fn switches(wish: &Wish) -> Vec<(String, &'static str)> {
+    let link = &wish.link;
     let all = sysctl::is("ipv4/conf/all/rp_filter", "0");
-    [
-        (
-            format!("ipv4/conf/{link}/rp_filter"),
-            if all { "0" } else { "2" },
-        ),
+    let rp_filter = if all { "0" } else { "2" };
+    let mut switches = vec![
+        (format!("ipv4/conf/{link}/rp_filter"), rp_filter),
         (sysctl::route_localnet(link), "1"),
-    ]
+    ];
+    if wish.gateway6.is_some() {
+        // It needs no address: its neighbours are told, not asked.
+        switches.push((format!("ipv6/conf/{link}/addr_gen_mode"), "1"));
+        switches.push((format!("ipv6/conf/{link}/accept_ra"), "0"));
+        switches.push((sysctl::disable_ipv6(link), "0"));
+    }
+    switches
 }

@@ -98,8 +98,12 @@ pub(crate) fn ways(socket: &mut RouteSocket, index: u32) -> Result<mesh::Tables,
             match attribute {
                 RouteAttribute::Table(number) => table = *number,
                 RouteAttribute::Gateway(RouteAddress::Inet(ip)) => gateway = Some(IpAddr::V4(*ip)),
+                RouteAttribute::Gateway(RouteAddress::Inet6(ip)) => gateway = Some(IpAddr::V6(*ip)),
                 RouteAttribute::Destination(RouteAddress::Inet(ip)) => {
                     destination = Some(IpAddr::V4(*ip));
+                }
+                RouteAttribute::Destination(RouteAddress::Inet6(ip)) => {
+                    destination = Some(IpAddr::V6(*ip));
                 }
                 RouteAttribute::Oif(index) => oif = Some(*index),
                 _ => {}
@@ -110,7 +114,10 @@ pub(crate) fn ways(socket: &mut RouteSocket, index: u32) -> Result<mesh::Tables,
         };
         let length = route.header.destination_prefix_length;
         match (destination, mesh::number_in(table)) {
-            (None, Some(number)) => drop(tables.returns.insert(number, gateway)),
+            (None, Some(number)) => {
+                let is_v6 = gateway.is_ipv6();
+                tables.returns.insert(mesh::Back { number, is_v6 }, gateway);
+            }
             (Some(ip), None) => {
                 tables
                     .routes

@@ -17,7 +17,7 @@ use super::client;
 use super::desired::{Container, Desired};
 use super::encryption::Wanted;
 use super::hands::{ActionError, Hands};
-use super::mesh::{Backends, PublishedPort};
+use super::mesh::{Published, PublishedPort};
 use super::report::{Failure, Report, Scope, Step};
 use super::sandbox::{self, Action, State, Wish};
 use super::tunnels;
@@ -100,7 +100,7 @@ pub(crate) struct Owner {
 #[derive(Debug, Default)]
 struct Doubts {
     clients: BTreeMap<String, (Arc<Container>, Vips)>,
-    ports: BTreeMap<PublishedPort, Backends>,
+    ports: BTreeMap<PublishedPort, Published>,
 }
 
 /// Tells a caller, if it still waits.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{inside, on_node, run};
 use crate::config::{Config, Layout};
@@ -13,7 +13,7 @@ use crate::dns::{Upstream, Zone};
 use crate::endpoint::Mac;
 use crate::network::Network;
 use crate::plane::{
-    Backends, Container, DataPath, Desired, Health, Mesh, Overlay, Peer, Place, Plane,
+    Container, DataPath, Desired, Health, Mesh, Overlay, Peer, Place, Plane, Published,
     PublishedPort, Remote, Report, Service,
 };
 use crate::ports::Protocol;
@@ -38,7 +38,7 @@ pub(crate) struct Cluster {
     /// Servers of all containers for other names.
     pub(crate) upstreams: Vec<Upstream>,
     /// Published ports and what they lead to; with networks, the same on all nodes.
-    pub(crate) ports: BTreeMap<PublishedPort, Backends>,
+    pub(crate) ports: BTreeMap<PublishedPort, Published>,
     /// Node networks, once opened.
     pub(crate) networks: Vec<Network>,
     pub(crate) generation: u64,
@@ -60,11 +60,13 @@ pub(crate) struct Member {
     pub(crate) places: Vec<(&'static str, Vec<IpAddr>)>,
 }
 
-/// Runs a test with `count` nodes at 192.0.2.1, 192.0.2.2, … and the test's own namespace at 192.0.2.254.
+/// Runs a test with `count` nodes at 192.0.2.1, 192.0.2.2, … and the test's own namespace at 192.0.2.254; in IPv6 at
+/// 2001:db8::1, 2001:db8::2, … and 2001:db8::fe.
 pub(crate) fn on_cluster(count: usize, test: impl AsyncFnOnce(&mut Cluster) + Send + 'static) {
     on_node(async move |_| {
         run("ip link add lan0 mtu 1500 type bridge && ip link set lan0 up");
         run("ip addr del 192.0.2.1/24 dev up0 && ip addr add 192.0.2.254/24 dev lan0");
+        run("ip addr del 2001:db8::1/64 dev up0 && ip addr add 2001:db8::fe/64 dev lan0 nodad");
         let mut nodes = Vec::new();
         for number in 1..=count {
             run(&format!("ip netns add node{number}"));
@@ -73,8 +75,16 @@ pub(crate) fn on_cluster(count: usize, test: impl AsyncFnOnce(&mut Cluster) + Se
             ));
             run(&format!("ip link set n{number} master lan0 up"));
             let ip = format!("ip -n node{number}");
+            // As if the interface had been up for long.
+            run(&format!(
+                "nsenter --net=/run/netns/node{number} busybox sysctl -w net.ipv6.conf.eth0.accept_dad=0"
+            ));
             run(&format!("{ip} link set lo up && {ip} link set eth0 up"));
             run(&format!("{ip} addr add 192.0.2.{number}/24 dev eth0"));
+            run(&format!(
+                "{ip} addr add {}/64 dev eth0 nodad",
+                node6(number)
+            ));
             run(&format!("ip link show n{number} && {ip} link show eth0"));
             let netns = PathBuf::from(format!("/run/netns/node{number}"));
             let address = format!("192.0.2.{number}").parse().unwrap();
@@ -237,7 +247,7 @@ impl Cluster {
             let config = Config {
                 layout: Layout {
                     v4: slice(number),
-                    v6: None,
+                    v6: Some(slice6(number)),
                     is_shared: true,
                     mtu: 1450,
                 },
@@ -255,13 +265,19 @@ impl Cluster {
 
     /// Publishes a TCP and a UDP port of that number for the next update.
     pub(crate) fn publish(&mut self, port: u16, backends: &[(&str, Health)]) {
-        let backends: Backends = backends
-            .iter()
-            .map(|(backend, health)| (backend.parse().unwrap(), *health))
-            .collect();
+        let backends = backends.iter();
+        let backends = backends.map(|(backend, health)| (backend.parse().unwrap(), *health));
+        let published = Published {
+            backends: backends.collect(),
+            is_local_first: false,
+        };
         for protocol in [Protocol::Tcp, Protocol::Udp] {
-            self.ports
-                .insert(PublishedPort { protocol, port }, backends.clone());
+            let port = PublishedPort {
+                protocol,
+                port,
+                address: None,
+            };
+            self.ports.insert(port, published.clone());
         }
     }
 
@@ -271,15 +287,17 @@ impl Cluster {
             let node = self.node(other).address;
             let peer = Peer {
                 node,
-                slice: slice(other).into(),
-                addresses: [node].into(),
+                slice: slice(other),
+                slice6: Some(slice6(other)),
+                addresses: [node, node6(other)].into(),
             };
             (u16::try_from(other).unwrap(), peer)
         });
         Mesh {
             bridge: "skep0".to_owned(),
             number: u16::try_from(number).unwrap(),
-            slice: slice(number).into(),
+            slice: slice(number),
+            slice6: Some(slice6(number)),
             peers: peers.collect(),
             ports: self.ports.clone(),
         }
@@ -338,6 +356,15 @@ impl Cluster {
 
 fn slice(number: usize) -> Ipv4Net {
     format!("10.255.{number}.0/24").parse().unwrap()
+}
+
+fn slice6(number: usize) -> Ipv6Net {
+    format!("fd00:255:0:{number}::/64").parse().unwrap()
+}
+
+/// A node's IPv6 address.
+pub(crate) fn node6(number: usize) -> IpAddr {
+    format!("2001:db8::{number}").parse().unwrap()
 }
 
 /// A container's namespace.

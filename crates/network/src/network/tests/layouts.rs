@@ -36,13 +36,17 @@ fn a_container_of_both_families_is_reached_when_ip_rules_see_bridged_packets() {
     check_both_families(true);
 }
 
+fn set_bridge_filter6(is_on: bool) {
+    let value = u8::from(is_on);
+    run(&format!(
+        "busybox sysctl -w net.bridge.bridge-nf-call-ip6tables={value}"
+    ));
+}
+
 fn check_both_families(is_bridge_filtered: bool) {
     on_node(async move |bed| {
         set_bridge_filter(is_bridge_filtered);
-        let value = u8::from(is_bridge_filtered);
-        run(&format!(
-            "busybox sysctl -w net.bridge.bridge-nf-call-ip6tables={value}"
-        ));
+        set_bridge_filter6(is_bridge_filtered);
         let before = bed.inventory();
         let network = open(bed).await;
         let ports = [tcp(8080, 80), udp(8080, 80)];
@@ -105,23 +109,27 @@ fn check_both_families(is_bridge_filtered: bool) {
         );
         let refused = ask(Protocol::Tcp, None, "[::1]:8080").unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-        // Containers are kept apart, on the bridge and by way of the gateway, and the world keeps out.
-        assert!(ask(Protocol::Tcp, Some(&b.netns_path), "[fd00:252:0:7::2]:80").is_err());
-        bed.run_in(
-            &b.netns_path,
-            "ip route add fd00:252:0:7::2/128 via fd00:252:0:7::1",
-        );
-        assert!(ask(Protocol::Tcp, Some(&b.netns_path), "[fd00:252:0:7::2]:80").is_err());
-        bed.run_in(
-            bed.world(),
-            "ip route add fd00:252:0:7::/64 via 2001:db8::1",
-        );
-        assert!(ask(Protocol::Tcp, Some(bed.world()), "[fd00:252:0:7::2]:80").is_err());
+        check_apart(bed, &b.netns_path);
         assert_eq!(network.reconcile().await.unwrap().steps, []);
         drop(servers);
         network.remove().await.unwrap();
         assert_eq!(bed.inventory(), before);
     });
+}
+
+/// Containers are kept apart, on the bridge and by way of the gateway, and the world keeps out.
+#[track_caller]
+fn check_apart(bed: &Testbed, from: &Path) {
+    let to = "[fd00:252:0:7::2]:80";
+    assert!(ask(Protocol::Tcp, Some(from), to).is_err());
+    let route = "ip route add fd00:252:0:7::2/128 via fd00:252:0:7::1";
+    bed.run_in(from, route);
+    assert!(ask(Protocol::Tcp, Some(from), to).is_err());
+    bed.run_in(
+        bed.world(),
+        "ip route add fd00:252:0:7::/64 via 2001:db8::1",
+    );
+    assert!(ask(Protocol::Tcp, Some(bed.world()), to).is_err());
 }
 
 #[test]

@@ -66,9 +66,11 @@ impl Owner {
         let ports = std::mem::take(&mut self.doubts.ports);
         if !ports.is_empty() {
             let is_doomed = |flow: &_| mesh::is_doomed(flow, &ports);
-            match self.hands.flows.forget_flows(Family::V4, is_doomed) {
-                Ok(count) => debug!(count, "Flows to lost tasks deleted"),
-                Err(error) => debug!(error = %ErrorChain(&error), "Flows not deleted"),
+            for family in [Family::V4, Family::V6] {
+                match self.hands.flows.forget_flows(family, is_doomed) {
+                    Ok(count) => debug!(count, "Flows to lost tasks deleted"),
+                    Err(error) => debug!(error = %ErrorChain(&error), "Flows not deleted"),
+                }
             }
         }
     }

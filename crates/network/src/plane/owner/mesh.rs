@@ -9,9 +9,10 @@ use crate::error::ErrorChain;
 use crate::plane::Error;
 use crate::plane::desired::{Desired, Health};
 use crate::plane::hands::ActionError;
-use crate::plane::mesh::{self, Action, Backends, Mesh, PublishedPort, Wish};
+use crate::plane::mesh::{self, Action, Means, Mesh, Published, PublishedPort, Wish};
 use crate::plane::report::{Report, Scope, Step};
 use crate::ports::HostPort;
+use crate::sysctl;
 
 // === impl Owner ===
 
@@ -48,10 +49,19 @@ impl Owner {
         }
     }
 
+    /// What this node is able to do.
+    pub(super) fn means(&self) -> Means {
+        Means {
+            mtu: self.mtu_max,
+            has_v6: sysctl::has_ipv6(),
+        }
+    }
+
     /// Holds published ports, so that a program of the node that wants one is told, and lets go of others. One that a program
     /// has already is published all the same, on all nodes; it is tried again at each reconciliation.
-    fn hold_ports(&mut self, ports: &BTreeMap<PublishedPort, Backends>, report: &mut Report) {
-        let name = |port: &PublishedPort| format!("{}/{}", port.protocol, port.port);
+    fn hold_ports(&mut self, ports: &BTreeMap<PublishedPort, Published>, report: &mut Report) {
+        let name = |port: &PublishedPort| format!("{port:?}");
+        let has_v6 = self.means().has_v6;
         let stale = self.held.iter().filter(|port| !ports.contains_key(port));
         for port in stale.copied().collect::<Vec<_>>() {
             self.reservations.release(&name(&port));
@@ -63,12 +73,14 @@ impl Owner {
             }
             let wanted = HostPort {
                 protocol: port.protocol,
-                host_ip: Ipv4Addr::UNSPECIFIED.into(),
+                host_ip: port.address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
                 published: port.port,
                 target: port.port,
             };
-            match self.reservations.reserve(&name(&port), &[wanted], false) {
+            match self.reservations.reserve(&name(&port), &[wanted], has_v6) {
                 Ok(()) => drop(self.held.insert(port)),
+                // The port is open on an address of other nodes.
+                Err(error) if error.is_elsewhere() => {}
                 Err(error) => report.warnings.push(ErrorChain(&error).to_string()),
             }
         }
@@ -80,7 +92,7 @@ impl Owner {
         mesh: &Arc<Mesh>,
         report: &mut Report,
     ) -> Result<(), ActionError> {
-        let wish = Wish::new(desired, mesh, self.mtu_max);
+        let wish = Wish::new(desired, mesh, self.means());
         let state = match self.mesh.take() {
             Some(state) => state,
             None => self.hands.observe_mesh(&wish)?,
@@ -102,7 +114,7 @@ impl Owner {
         let Some(mesh) = &desired.mesh else {
             return Ok(Vec::new());
         };
-        let wish = Wish::new(desired, mesh, self.mtu_max);
+        let wish = Wish::new(desired, mesh, self.means());
         let state = self.hands.observe_mesh(&wish).map_err(Arc::new)?;
         let actions = mesh::plan(&wish, &state);
         Ok(actions.into_iter().map(Step::Mesh).collect())
@@ -110,16 +122,16 @@ impl Owner {
 }
 
 /// Ports whose flows may have to be forgotten, with what they lead to now: some task lost its place, or the port is new.
-fn doubtful(old: Option<&Arc<Mesh>>, new: &Mesh) -> BTreeMap<PublishedPort, Backends> {
+fn doubtful(old: Option<&Arc<Mesh>>, new: &Mesh) -> BTreeMap<PublishedPort, Published> {
     let Some(old) = old else {
         return new.ports.clone();
     };
     let ports = old.ports.keys().chain(new.ports.keys());
     let changed = ports.filter_map(|port| {
         let (before, after) = (old.ports.get(port), new.ports.get(port));
-        let loses = |before: &Backends| {
-            before.iter().any(|(backend, health)| {
-                let now = after.and_then(|after| after.get(backend));
+        let loses = |before: &Published| {
+            before.backends.iter().any(|(backend, health)| {
+                let now = after.and_then(|after| after.backends.get(backend));
                 now.is_none() || (now == Some(&Health::Leaving) && *health == Health::Ready)
             })
         };

@@ -13,6 +13,8 @@ use crate::plane::Health::{Leaving, Ready};
 use crate::ports::HostPort;
 use crate::testbed::cluster::Cluster;
 
+mod families;
+
 /// Attaches a container to a node's network.
 async fn attach(cluster: &Cluster, node: usize, id: &str) -> PathBuf {
     let attachment = cluster.networks[node - 1]
@@ -309,7 +311,7 @@ fn a_task_that_leaves_keeps_its_connections_and_a_dead_ones_are_cut() {
 }
 
 /// What is broken on node 1, and what the doctor says.
-const HARMS: [(&str, &str); 12] = [
+const HARMS: [(&str, &str); 16] = [
     (
         "ip link del skep0x",
         "mesh: the tunnel between nodes is missing",
@@ -337,6 +339,22 @@ const HARMS: [(&str, &str); 12] = [
     (
         "ip rule add iif skep0 fwmark 0x5b000009 lookup 9 pref 5300",
         "mesh: a way back to node 9 should not be there",
+    ),
+    (
+        "ip -6 rule del pref 5300",
+        "mesh: replies to what node 2 by IPv6 brings do not go back there",
+    ),
+    (
+        "ip -6 route del fd00:255:0:2::/64",
+        "mesh: fd00:255:0:2::/64 is not routed to its node",
+    ),
+    (
+        "nft delete table ip6 skep_mesh",
+        "mesh: its rules are missing",
+    ),
+    (
+        "busybox sysctl -w net.ipv6.conf.skep0x.disable_ipv6=1",
+        "mesh: the tunnel between nodes is down",
     ),
     (
         "ip neigh flush dev skep0x nud permanent",
@@ -397,7 +415,7 @@ fn what_others_break_is_found_and_repaired() {
 fn a_node_that_leaves_the_mesh_keeps_nothing_of_it() {
     on_cluster(2, async |cluster| {
         let before = run(
-            "nsenter --net=/run/netns/node1 sh -c 'ip rule; ip route show table all; ip -br link'",
+            "nsenter --net=/run/netns/node1 sh -c 'ip rule; ip -6 rule; ip route show table all | grep -v anycast; ip -6 route show table main | grep -v anycast; ip -br link'",
         );
         cluster.open_networks();
         cluster.publish(8080, &[("10.255.2.2:80", Ready)]);
@@ -405,7 +423,7 @@ fn a_node_that_leaves_the_mesh_keeps_nothing_of_it() {
         cluster.networks[0].remove().await.unwrap();
         cluster.node(1).plane.remove().await.unwrap();
         let after = run(
-            "nsenter --net=/run/netns/node1 sh -c 'ip rule; ip route show table all; ip -br link'",
+            "nsenter --net=/run/netns/node1 sh -c 'ip rule; ip -6 rule; ip route show table all | grep -v anycast; ip -6 route show table main | grep -v anycast; ip -br link'",
         );
         assert_eq!(before, after);
         assert_eq!(run("nsenter --net=/run/netns/node1 nft list ruleset"), "");
