@@ -6,12 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use ipnet::IpNet;
 use skep_model::{
     NodeId, PublishMode, ServiceId,
     directory::{NodeEntry, Slice},
 };
-use skep_network::plane::{Backends, Health, Mesh, Peer, PublishedPort};
+use skep_network::plane::{Health, Mesh, Peer, Published, PublishedPort};
 
 use super::{
     Whereabouts,
@@ -19,7 +18,7 @@ use super::{
     network::{health, protocol},
 };
 
-type Ports = BTreeMap<PublishedPort, Backends>;
+type Ports = BTreeMap<PublishedPort, Published>;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -98,7 +97,7 @@ impl MeshState {
             let mut claims = self.claims.range((port, LOWEST)..=(port, HIGHEST));
             let winner = claims.next().and_then(|(_, id)| self.of_service.get(id));
             match winner.and_then(|ports| ports.get(&port)) {
-                Some(backends) => mesh.ports.insert(port, backends.clone()),
+                Some(published) => mesh.ports.insert(port, published.clone()),
                 None => mesh.ports.remove(&port),
             };
         }
@@ -113,7 +112,8 @@ fn empty(bridge: &str, slice: Slice) -> Mesh {
     Mesh {
         bridge: bridge.to_owned(),
         number: slice.number,
-        slice: IpNet::V4(slice.v4),
+        slice: slice.v4,
+        slice6: slice.v6,
         peers: BTreeMap::new(),
         ports: BTreeMap::new(),
     }
@@ -127,7 +127,8 @@ fn peers(directory: &Directory, own: NodeId, slice: Slice) -> BTreeMap<u16, Peer
         let its = node.slice.filter(|its| its.number != slice.number)?;
         let peer = Peer {
             node: node.data_path?,
-            slice: IpNet::V4(its.v4),
+            slice: its.v4,
+            slice6: its.v6,
             addresses: node.addresses.iter().copied().collect(),
         };
         Some((its.number, peer))
@@ -147,8 +148,11 @@ fn published(id: ServiceId, directory: &Directory, at: Whereabouts<'_>, slice: S
         let key = PublishedPort {
             protocol: protocol(port.protocol),
             port: port.published_port,
+            address: service.publish_address,
         };
-        let backends = published.entry(key).or_default();
+        let entry = published.entry(key).or_default();
+        entry.is_local_first = service.is_local_first;
+        let backends = &mut entry.backends;
         let tasks = directory.tasks_of(Owner::Service(id));
         for task in tasks.filter(|task| at.is_reachable(task)) {
             let Some(health) = health(task.standing) else {
@@ -185,6 +189,6 @@ fn is_peer(node: Option<&Arc<NodeEntry>>, its: &Slice, own: &Slice) -> bool {
 fn is_in(slice: &Slice, ip: &IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => slice.v4.contains(ip),
-        IpAddr::V6(_) => false,
+        IpAddr::V6(ip) => slice.v6.is_some_and(|v6| v6.contains(ip)),
     }
 }

@@ -518,7 +518,7 @@ fn published_ports_lead_to_ready_tasks_of_nodes_that_are_up() {
     let ports: Vec<_> = mesh
         .ports
         .iter()
-        .map(|(port, to)| (port.port, to.clone()))
+        .map(|(port, to)| (port.port, to.backends.clone()))
         .collect();
     let wanted = BTreeMap::from([
         ("10.252.6.2:80".parse().unwrap(), Health::Ready),
