@@ -7,18 +7,21 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::{
     Client, RpcError,
     error::ErrorChain,
     join::deadline,
-    limits::{CALL_TIMEOUT, DIRECTORY_RETRY, RESPONSE_BYTES_MAX},
+    limits::{CALL_TIMEOUT, DIRECTORY_RETRY, DIRECTORY_TRUST, RESPONSE_BYTES_MAX},
 };
 
 /// Keeps `sink` told of the cluster until `shutdown`, or until nobody listens. `index` is what the node knows already; each stream
 /// begins with a complete set, and messages of different streams are never mixed within a set. A slow sink slows the manager's
 /// stream, never its memory.
+///
+/// A cluster restored from a backup may be behind what its nodes know, for ever. So a node that no manager served for
+/// [`DIRECTORY_TRUST`] takes what it can get.
 pub async fn follow(
     client: Client,
     mut index: u64,
@@ -26,9 +29,17 @@ pub async fn follow(
     shutdown: CancellationToken,
 ) {
     let work = async {
+        let mut served_at = Instant::now();
         while !sink.is_closed() {
-            if let Err(error) = listen(&client, &mut index, &sink).await {
+            if let Err(error) = listen(&client, &mut index, &mut served_at, &sink).await {
                 debug!(error = %ErrorChain(&error), "The directory is not heard");
+            }
+            if index > 0 && served_at.elapsed() > DIRECTORY_TRUST {
+                warn!(
+                    index,
+                    "No manager knows what this node knows; taking what they know"
+                );
+                index = 0;
             }
             sleep(DIRECTORY_RETRY).await;
         }
@@ -43,6 +54,7 @@ pub async fn follow(
 async fn listen(
     client: &Client,
     index: &mut u64,
+    served_at: &mut Instant,
     sink: &mpsc::Sender<Message>,
 ) -> Result<(), RpcError> {
     let (addr, connection) = client.connect().await?;
@@ -55,7 +67,10 @@ async fn listen(
     client.observe(&addr, answer.as_ref().err());
     let mut stream = answer?;
     loop {
-        let message = match stream.message().await {
+        let answer = stream.message().await;
+        // A stream that says nothing for hours is one on which nothing happens.
+        *served_at = Instant::now();
+        let message = match answer {
             Ok(Some(message)) => message,
             Ok(None) => return Ok(()),
             Err(status) => {

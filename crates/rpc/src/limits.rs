@@ -83,6 +83,8 @@ pub(crate) const STREAM_QUEUE: usize = 16;
 pub(crate) const DIRECTORY_ENTRIES_MAX: usize = 1000;
 /// Longest a manager that knows no leader goes on telling nodes what it knows. Elections take a tenth of it.
 pub(crate) const LEADERLESS_MAX: Duration = Duration::from_secs(3);
+/// How long a node believes that managers who know less than it does will catch up. Elections and restarts take seconds.
+pub(crate) const DIRECTORY_TRUST: Duration = Duration::from_secs(30);
 /// Wait before a node asks again for its directory after a failure.
 pub(crate) const DIRECTORY_RETRY: Duration = Duration::from_millis(200);
 /// Log subscriptions at a time, each a `docker service logs` somewhere.
