@@ -28,9 +28,12 @@ pub(super) fn ports(
         .endpoint
         .as_ref()
         .map(|endpoint| endpoint.ports.as_slice());
-    let mut current: Vec<&PortConfig> = current.unwrap_or_default().iter().collect();
+    // One that the service names itself was not chosen for another of its ports.
+    let is_named = |held: &&PortConfig| wanted.clone().any(|port| port == *held);
+    let current = current.unwrap_or_default().iter();
+    let mut current: Vec<&PortConfig> = current.filter(|held| !is_named(held)).collect();
     let mut ports: Vec<PortConfig> = Vec::new();
-    for port in wanted {
+    for port in wanted.clone() {
         let mut port = port.clone();
         if port.publish_mode == PublishMode::Ingress && port.published_port == 0 {
             let is_same = |held: &&PortConfig| {
