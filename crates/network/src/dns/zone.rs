@@ -110,7 +110,7 @@ impl Zone {
     }
 
     /// Gives a service, by a key of the caller's choice, these names instead of those it had: the service, its aliases,
-    /// `tasks.<service>`, `<slot>.<service>`, its tasks' own.
+    /// `tasks.<service>` and `tasks.<alias>`, `<slot>.<service>`, its tasks' own.
     pub fn put(&mut self, key: &str, service: &ServiceNames) {
         self.replace(key, Some(Part::of(service)));
     }
@@ -192,8 +192,8 @@ impl Part {
             };
             for name in std::iter::once(&service.name).chain(&service.aliases) {
                 insert(name, main);
+                insert(&format!("tasks.{name}"), &tasks);
             }
-            insert(&format!("tasks.{}", service.name), &tasks);
         }
         for &vip in &service.vips {
             reverse.insert(vip, Arc::new(fold(&service.name)));
