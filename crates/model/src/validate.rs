@@ -5,6 +5,7 @@
 //! them as arguments. What Skep merely does not support yet is refused at the API edge, not here.
 
 mod image;
+mod names;
 pub mod network;
 
 use std::{collections::BTreeMap, collections::BTreeSet, fmt, time::Duration};
@@ -151,6 +152,7 @@ fn task_spec(spec: &TaskSpec, found: &mut Problems) {
     check_credential_spec(&spec.container, found);
     check_image(&spec.container.image, found);
     check_mounts(&spec.container.mounts, found);
+    names::check_names(&spec.container, found);
     if let Some(health) = &spec.container.health {
         check_health(health, found);
     }

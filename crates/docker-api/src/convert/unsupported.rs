@@ -26,7 +26,8 @@ pub(super) fn check(spec: &ServiceSpec) -> Result<()> {
 pub(crate) fn check_network(create: &CreateNetwork) -> Result<()> {
     let mut found = Found::default();
     let driver = create.driver_name();
-    found.when(driver != OVERLAY_DRIVER, format!("Driver={driver}"));
+    let reason = format!("Driver={driver} (networks span nodes; use --driver overlay)");
+    found.when(driver != OVERLAY_DRIVER, reason);
     found.when(create.config_only, "ConfigOnly");
     let has_option = |name: &str| {
         let mut options = create.options.iter();
@@ -98,12 +99,6 @@ fn container(spec: &ContainerSpec, found: &mut Found) {
     let path = |field: &str| format!("TaskTemplate.ContainerSpec.{field}");
     found.when(!spec.secrets.is_empty(), path("Secrets"));
     found.when(!spec.configs.is_empty(), path("Configs"));
-    found.when(!spec.hosts.is_empty(), path("Hosts"));
-    if let Some(dns) = &spec.dns_config {
-        found.when(!dns.nameservers.is_empty(), path("DNSConfig.Nameservers"));
-        found.when(!dns.search.is_empty(), path("DNSConfig.Search"));
-        found.when(!dns.options.is_empty(), path("DNSConfig.Options"));
-    }
     found.when(
         !["", "default"].contains(&spec.isolation.as_str()),
         path(&format!("Isolation={}", spec.isolation)),

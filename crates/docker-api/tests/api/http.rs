@@ -183,17 +183,15 @@ async fn bad_input_is_explained() {
 async fn every_unsupported_field_is_named() {
     let served = Served::with_swarm().await;
     let spec = r#"{"Name":"x","Mode":{"GlobalJob":{}},
-        "TaskTemplate":{"Networks":[{"Target":"n"}],"LogDriver":{"Name":"gelf"},
-            "ContainerSpec":{"Image":"i","Secrets":[{}],"Hosts":["1.1.1.1 a"],
-                "DNSConfig":{"Search":["x"]}}},
-        "EndpointSpec":{"Ports":[{"TargetPort":80,"PublishMode":"ingress"}]}}"#;
+        "TaskTemplate":{"LogDriver":{"Name":"gelf"},
+            "ContainerSpec":{"Image":"i","Secrets":[{}],"Configs":[{}]}}}"#;
     let answer = served.post("/services/create", spec).await;
     check(
         &answer,
         501,
         "not supported yet: Mode.GlobalJob, TaskTemplate.LogDriver.Name=gelf, \
          TaskTemplate.ContainerSpec.Secrets, \
-         TaskTemplate.ContainerSpec.Hosts, TaskTemplate.ContainerSpec.DNSConfig.Search",
+         TaskTemplate.ContainerSpec.Configs",
     );
 }
 

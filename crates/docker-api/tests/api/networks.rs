@@ -236,9 +236,13 @@ async fn what_nodes_cannot_do_is_refused_by_name() {
         (
             r#"{"Name":"a","Driver":"macvlan","Scope":"swarm","ConfigFrom":{"Network":"x"}}"#,
             501,
-            "not supported yet: Driver=macvlan, ConfigFrom",
+            "not supported yet: Driver=macvlan (networks span nodes; use --driver overlay), ConfigFrom",
         ),
-        (r#"{"Name":"a"}"#, 501, "not supported yet: Driver=bridge"),
+        (
+            r#"{"Name":"a"}"#,
+            501,
+            "not supported yet: Driver=bridge (networks span nodes; use --driver overlay)",
+        ),
     ] {
         check(
             &served.post("/networks/create", body).await,
