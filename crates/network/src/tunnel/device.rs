@@ -52,6 +52,8 @@ pub(crate) struct PeerState {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct PeerChanges {
     pub(crate) set: BTreeMap<PublicKey, DevicePeer>,
+    /// Those of them that get another inner address. While the kernel replaces one, packets are lost.
+    pub(crate) moved: BTreeSet<PublicKey>,
     pub(crate) remove: BTreeSet<PublicKey>,
 }
 
@@ -122,9 +124,15 @@ impl Device {
                 .is_some_and(|state| state.peer.as_ref() == Some(peer))
         };
         let set = self.peers.iter().filter(|(key, peer)| !is_same(key, peer));
+        let is_moved = |(key, peer): &(&PublicKey, &DevicePeer)| {
+            let known = known.get(key).and_then(|state| state.peer);
+            known.is_none_or(|known| known.address != peer.address)
+        };
+        let moved = self.peers.iter().filter(is_moved);
         let gone = known.keys().filter(|key| !self.peers.contains_key(key));
         PeerChanges {
             set: set.map(|(&key, &peer)| (key, peer)).collect(),
+            moved: moved.map(|(&key, _)| key).collect(),
             remove: gone.copied().collect(),
         }
     }
@@ -251,6 +259,19 @@ mod tests {
         let changes = device.changes(Some(&state));
         assert_eq!(changes.set, [(keys[1], device.peers[&keys[1]])].into());
         assert_eq!(changes.remove, [stranger].into());
-        assert_eq!(device.changes(None).set.len(), 2);
+        assert_eq!(changes.moved, [keys[1]].into());
+        let all = device.changes(None);
+        assert_eq!((all.set.len(), all.moved.len()), (2, 2));
+        let mut elsewhere = state.clone();
+        let peer = device.peers[&keys[1]];
+        let endpoint = "192.0.2.9:1".parse().unwrap();
+        let known = PeerState {
+            peer: Some(DevicePeer { endpoint, ..peer }),
+            handshake: None,
+        };
+        elsewhere.peers.insert(keys[1], known);
+        let changes = device.changes(Some(&elsewhere));
+        assert_eq!(changes.set, [(keys[1], peer)].into());
+        assert!(changes.moved.is_empty());
     }
 }

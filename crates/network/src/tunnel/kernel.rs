@@ -127,7 +127,8 @@ impl WireguardSocket {
         };
         self.request(operation, (SET_DEVICE, NLM_F_ACK), basics, |_| ())?;
         let removals = changes.remove.iter().map(|key| (key, None));
-        let settings = changes.set.iter().map(|(key, peer)| (key, Some(peer)));
+        let settings = changes.set.iter();
+        let settings = settings.map(|(key, peer)| (key, Some((peer, changes.moved.contains(key)))));
         // Additions first: an address then moves from one peer to the other.
         let all: Vec<_> = settings.chain(removals).collect();
         for some in all.chunks(PEERS_PER_REQUEST) {
@@ -245,16 +246,19 @@ impl WireguardSocket {
     }
 }
 
-/// A peer to set, or to remove.
-fn write_peer(buffer: &mut Buffer, key: &PublicKey, peer: Option<&DevicePeer>) {
+/// A peer to set, and whether its inner address is another; or one to remove.
+fn write_peer(buffer: &mut Buffer, key: &PublicKey, peer: Option<(&DevicePeer, bool)>) {
     buffer.attribute(PEER_PUBLIC_KEY, key.as_bytes());
-    let Some(peer) = peer else {
+    let Some((peer, is_moved)) = peer else {
         return buffer.attribute(PEER_FLAGS, &PEER_REMOVE.to_ne_bytes());
     };
-    buffer.attribute(PEER_FLAGS, &PEER_REPLACE_ADDRESSES.to_ne_bytes());
     buffer.attribute(PEER_ENDPOINT, &socket_address(peer.endpoint));
     let interval = if peer.is_kept_alive { KEEPALIVE } else { 0 };
     buffer.attribute(PEER_KEEPALIVE, &interval.to_ne_bytes());
+    if !is_moved {
+        return;
+    }
+    buffer.attribute(PEER_FLAGS, &PEER_REPLACE_ADDRESSES.to_ne_bytes());
     buffer.nest(PEER_ADDRESSES, |buffer| {
         buffer.nest(0, |buffer| {
             buffer.attribute(ADDRESS_FAMILY, &AF_INET.to_ne_bytes());
@@ -341,7 +345,7 @@ mod tests {
                 is_kept_alive: true,
             };
             let mut buffer = Buffer::default();
-            write_peer(&mut buffer, &key, Some(&peer));
+            write_peer(&mut buffer, &key, Some((&peer, true)));
             let time = [1_000_i64.to_ne_bytes(), 0_i64.to_ne_bytes()].concat();
             buffer.attribute(PEER_HANDSHAKE, &time);
             let now = UNIX_EPOCH + Duration::from_secs(1_007);

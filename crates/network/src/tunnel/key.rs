@@ -134,7 +134,11 @@ impl PrivateKey {
         }
     }
 
-    fn new(bytes: Zeroizing<[u8; KEY_BYTES]>) -> PrivateKey {
+    fn new(mut bytes: Zeroizing<[u8; KEY_BYTES]>) -> PrivateKey {
+        // What the protocol does with every key. The kernel keeps it so: given any other form of the key it has, it would take that for a new
+        // one and end all sessions.
+        bytes[0] &= 248;
+        bytes[31] = bytes[31] & 127 | 64;
         let public = x25519::PublicKey::from(&x25519::StaticSecret::from(*bytes));
         PrivateKey {
             bytes,

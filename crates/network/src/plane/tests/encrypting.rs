@@ -354,59 +354,79 @@ fn sessions_outlive_the_daemon() {
         let stream = Stream::start(&a, "10.0.1.3:80");
         for number in [1, 2] {
             cluster.node(number).plane.close().await;
-            stream.pass(200);
+            stream.pass(200, "closed");
             let netns = cluster.node(number).netns.clone();
             cluster.nodes[number - 1].plane = open_plane(&netns, number).unwrap();
             let report = tunnels.update_one(cluster, number).await;
             // Its name server is the daemon.
             let own = if number == 1 { "a" } else { "b" };
             assert_eq!(steps(&report), [format!("container {own}: serve names")]);
-            stream.pass(200);
+            stream.pass(200, "adopted");
         }
         assert_eq!(stream.stop(), 0);
     });
 }
 
-#[test]
-fn keys_change_without_a_lost_packet() {
-    on_cluster(3, async |cluster| {
+/// Changes all keys of a cluster twice, so that nothing of the first ones is left, while containers on `streams` of its nodes talk.
+fn check_rotation(node_count: usize, streams: &'static [(usize, &'static str)]) {
+    on_cluster(node_count, async move |cluster| {
         let mut tunnels = Tunnels::new(cluster);
-        let a = cluster.add(1, "a", &[("red", "10.0.1.2")]);
-        let b = cluster.add(2, "b", &[("red", "10.0.1.3")]);
-        let c = cluster.add(3, "c", &[("red", "10.0.1.4")]);
+        let containers = [("a", "10.0.1.2"), ("b", "10.0.1.3"), ("c", "10.0.1.4")];
+        let all: Vec<PathBuf> = (1..=node_count)
+            .zip(containers)
+            .map(|(number, (id, ip))| cluster.add(number, id, &[("red", ip)]))
+            .collect();
         tunnels.update(cluster).await;
-        let _b = Server::udp(Some(&b), "0.0.0.0:80");
-        let _c = Server::udp(Some(&c), "0.0.0.0:80");
+        let start = |netns: &PathBuf| Server::udp(Some(netns), "0.0.0.0:80");
+        let _servers: Vec<Server> = all.iter().map(start).collect();
         let first: BTreeSet<_> = tunnels.keys.iter().flat_map(Keys::public).collect();
-        let streams = [
-            Stream::start(&a, "10.0.1.3:80"),
-            Stream::start(&a, "10.0.1.4:80"),
-            Stream::start(&b, "10.0.1.4:80"),
-        ];
-        let pass = || streams.iter().for_each(|stream| stream.pass(100));
-        pass();
-        // Twice, so that nothing of the first keys is left. Others hear of each step one after the other, and carry on in between.
-        for number in [1, 2, 3, 1, 2, 3] {
-            let next = tunnels.keys[number - 1].clone();
-            let next = next.slot().other();
+        let streams: Vec<Stream> = streams
+            .iter()
+            .map(|(from, to)| Stream::start(&all[from - 1], to))
+            .collect();
+        let pass = |when: &str| streams.iter().for_each(|stream| stream.pass(50, when));
+        pass("at first");
+        // Others hear of each step one after the other, and carry on in between.
+        for number in (1..=node_count).chain(1..=node_count) {
+            let next = tunnels.keys[number - 1].slot().other();
             tunnels.advance(number);
             tunnels.update(cluster).await;
             until_greeted(number, next);
-            pass();
+            pass(&format!("node {number} prepares"));
             tunnels.advance(number);
             cluster.generation += 1;
-            for other in [2, 1, 3] {
+            for other in (1..=node_count).rev() {
                 tunnels.update_one(cluster, other).await;
-                pass();
+                pass(&format!("node {number} swaps, node {other} follows"));
             }
             tunnels.advance(number);
             tunnels.update(cluster).await;
-            pass();
+            pass(&format!("node {number} renews"));
         }
+        let kinds = (1..=node_count).map(|number| match Process::new(tunnel_dir(number)).state() {
+            Ok(None) => "kernel",
+            Ok(Some(_)) | Err(_) => "process",
+        });
+        // For `kernel_and_process_understand_each_other`.
+        println!("WireGuard by {}", kinds.collect::<Vec<_>>().join(", "));
         let last: BTreeSet<_> = tunnels.keys.iter().flat_map(Keys::public).collect();
         assert!(first.is_disjoint(&last));
-        assert_eq!(streams.map(Stream::stop), [0, 0, 0]);
+        let lost: usize = streams.into_iter().map(Stream::stop).sum();
+        assert_eq!(lost, 0);
     });
+}
+
+#[test]
+fn keys_change_without_a_lost_packet() {
+    check_rotation(
+        3,
+        &[(1, "10.0.1.3:80"), (1, "10.0.1.4:80"), (2, "10.0.1.4:80")],
+    );
+}
+
+#[test]
+fn two_nodes_change_keys_without_a_lost_packet() {
+    check_rotation(2, &[(1, "10.0.1.3:80")]);
 }
 
 #[test]
@@ -502,6 +522,36 @@ fn tunnels_go_with_the_last_encrypted_network() {
     });
 }
 
+/// The machine is emulated: this takes half a minute alone, and twice that beside other tests.
+#[test]
+fn kernel_and_process_understand_each_other() {
+    // The guest has memory of its own at /tmp, /run and /var/lib, so what it is to see is put where the virtual machine's kernel is kept.
+    let cache = std::env::var_os("SKEP_CACHE").map_or("/var/cache/skep".into(), PathBuf::from);
+    std::fs::create_dir_all(&cache).unwrap();
+    let shared = tempfile::Builder::new()
+        .prefix("guest-")
+        .tempdir_in(cache)
+        .unwrap();
+    let program = shared.path().join("tests");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let script = shared.path().join("script");
+    let name = "plane::tests::encrypting::two_nodes_change_keys_without_a_lost_packet";
+    let command = format!("{} --exact {name} --nocapture\n", program.display());
+    std::fs::write(&script, command).unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut command = std::process::Command::new(root.join("fixtures/vm/run"));
+    command.arg(&script).env("SKEP_VM_TIMEOUT", "300");
+    let output = command.output().unwrap();
+    let said =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    assert!(output.status.success(), "{said:?}");
+    assert!(
+        said[0].contains("WireGuard by kernel, process\n"),
+        "{said:?}"
+    );
+    assert!(said[0].contains("1 passed"), "{said:?}");
+}
+
 /// Numbered questions to a server that answers each, some of them on the way at any time.
 struct Stream {
     stop: Arc<AtomicBool>,
@@ -552,13 +602,13 @@ impl Stream {
     }
 
     /// Waits for some more answers.
-    fn pass(&self, count: u64) {
+    fn pass(&self, count: u64, when: &str) {
         let target = self.answered.load(Ordering::Relaxed) + count;
         until(|| {
             let answered = self.answered.load(Ordering::Relaxed);
             (answered >= target)
                 .then_some(())
-                .ok_or(format!("{answered} of {target}"))
+                .ok_or(format!("{when}: {answered} of {target}"))
         });
     }
 
