@@ -1,0 +1,456 @@
+//! What packets do: names, virtual addresses, separation and published ports of services on three nodes.
+
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+
+use skep_conformance::{Cluster, images, until};
+
+/// Longest wait for what should take well below a second. Test machines are slow at times.
+const PATIENCE: Duration = Duration::from_secs(40);
+/// Requests that reach each of a few tasks at least once when each is led to any of them.
+const TURNS_MAX: usize = 100;
+/// Requests after all have answered: nobody else may.
+const MORE_TURNS: usize = 5;
+
+/// Three nodes, all managers' work on the first, with the server `skep/web` loaded.
+fn start() -> Cluster {
+    let cluster = Cluster::start(3, 1);
+    let archive = images().join("web.tar");
+    cluster.skep_ok(&format!("local load {}", archive.display()));
+    cluster
+}
+
+/// Creates a service of `skep/web` and waits until all its tasks run.
+#[track_caller]
+fn serve(cluster: &Cluster, name: &str, replicas: usize, flags: &str) {
+    let line = format!("--name {name} --replicas {replicas} --no-healthcheck {flags} skep/web");
+    cluster.node(1).create(&line);
+    cluster.placed(1, name, replicas);
+}
+
+/// Creates a service that does nothing, with one task on each node.
+#[track_caller]
+fn idle(cluster: &Cluster, name: &str, flags: &str) {
+    let line = format!("--name {name} --mode global {flags} skep/busybox sleep 10000");
+    cluster.node(1).create(&line);
+    cluster.placed(1, name, 3);
+}
+
+/// The one container of a service on a node.
+#[track_caller]
+fn container(cluster: &Cluster, number: usize, service: &str) -> String {
+    let filter = format!("label=com.docker.swarm.service.name={service}");
+    let ids = cluster
+        .node(number)
+        .docker_ok(&format!("ps -q --no-trunc -f {filter}"));
+    assert_eq!(
+        ids.lines().count(),
+        1,
+        "containers of {service} on node{number}: {ids}"
+    );
+    ids
+}
+
+/// Runs a shell line in the one container of a service on a node; says whether that succeeded and what was printed.
+#[track_caller]
+fn try_run(cluster: &Cluster, number: usize, service: &str, script: &str) -> (bool, String) {
+    let id = container(cluster, number, service);
+    let output = cluster
+        .node(number)
+        .docker(&format!("exec {id} sh -c '{script}'"));
+    (output.status == 0, output.text())
+}
+
+/// As [`try_run`], which must succeed.
+#[track_caller]
+fn run(cluster: &Cluster, number: usize, service: &str, script: &str) -> String {
+    let (is_fine, text) = try_run(cluster, number, service, script);
+    assert!(is_fine, "{service} on node{number}: {script}: {text}");
+    text.trim().to_owned()
+}
+
+/// The addresses a name has in a container; none when it is unknown there.
+#[track_caller]
+fn addresses(cluster: &Cluster, number: usize, service: &str, name: &str) -> BTreeSet<IpAddr> {
+    let (_, text) = try_run(
+        cluster,
+        number,
+        service,
+        &format!("nslookup -type=a {name}"),
+    );
+    // The server's own address comes with a port.
+    let found = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("Address:")?.trim().parse().ok());
+    found.collect()
+}
+
+/// Waits until a name has so many addresses in a container; returns them.
+#[track_caller]
+fn resolved(
+    cluster: &Cluster,
+    (number, service): (usize, &str),
+    name: &str,
+    count: usize,
+) -> BTreeSet<IpAddr> {
+    let what = format!("{name} has {count} addresses in {service} on node{number}");
+    until(&what, PATIENCE, || {
+        let found = addresses(cluster, number, service, name);
+        if found.len() == count {
+            Ok(found)
+        } else {
+            Err(format!("{found:?}"))
+        }
+    })
+}
+
+/// Asks a service, each time anew, until `count` of its tasks have answered, and then some times more; returns who
+/// answered and the clients they saw.
+#[track_caller]
+fn ask(count: usize, answer: impl Fn() -> String) -> (BTreeSet<String>, BTreeSet<IpAddr>) {
+    let (mut servers, mut clients) = (BTreeSet::new(), BTreeSet::new());
+    let mut left = TURNS_MAX;
+    while left > 0 {
+        let text = answer();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let [server, client] = words.as_slice() else {
+            panic!("no answer of the server: {text}");
+        };
+        let is_new = servers.insert((*server).to_owned());
+        let client: IpAddr = client
+            .parse()
+            .unwrap_or_else(|_| panic!("no address: {text}"));
+        clients.insert(client);
+        left = match is_new && servers.len() == count {
+            true => MORE_TURNS,
+            false => left - 1,
+        };
+    }
+    assert_eq!(
+        servers.len(),
+        count,
+        "{servers:?} answered, seen by {clients:?}"
+    );
+    (servers, clients)
+}
+
+/// A line that fetches a page, with a short time limit.
+fn fetch(host: &str) -> String {
+    format!("timeout 5 busybox wget -q -O - http://{host}/")
+}
+
+/// The address of a container on a network.
+#[track_caller]
+fn place(cluster: &Cluster, number: usize, service: &str, network: &str) -> IpAddr {
+    let id = container(cluster, number, service);
+    let format = format!("'{{{{(index .NetworkSettings.Networks \"{network}\").IPAddress}}}}'");
+    let text = cluster
+        .node(number)
+        .docker_ok(&format!("inspect -f {format} {id}"));
+    text.parse()
+        .unwrap_or_else(|_| panic!("{service} on node{number} has `{text}` on {network}"))
+}
+
+#[test]
+fn names_lead_to_services_of_the_same_network_only() {
+    let cluster = start();
+    let manager = cluster.node(1);
+    for name in ["back", "other"] {
+        manager.docker_ok(&format!("network create -d overlay {name}"));
+    }
+    serve(&cluster, "vip", 3, "--network name=back,alias=www");
+    serve(&cluster, "rr", 3, "--network back --endpoint-mode dnsrr");
+    idle(&cluster, "client", "--network back");
+    idle(&cluster, "stranger", "--network other");
+    check_names(&cluster);
+    check_balance(&cluster);
+    check_turns(&cluster);
+    check_separation(&cluster);
+    check_views(&cluster);
+    check_updates(&cluster);
+}
+
+fn check_names(cluster: &Cluster) {
+    let vips = cluster
+        .node(1)
+        .docker_ok("service inspect vip -f '{{range .Endpoint.VirtualIPs}}{{.Addr}}{{end}}'");
+    let (vip, _) = vips.split_once('/').expect("an address with its prefix");
+    let vip: IpAddr = vip.parse().expect("an address");
+    for number in [1, 2, 3] {
+        let at = (number, "client");
+        assert_eq!(resolved(cluster, at, "vip", 1), BTreeSet::from([vip]));
+        assert_eq!(resolved(cluster, at, "www", 1), BTreeSet::from([vip]));
+        let tasks = resolved(cluster, at, "tasks.vip", 3);
+        assert!(!tasks.contains(&vip), "{tasks:?}");
+        assert_eq!(resolved(cluster, at, "tasks.www", 3), tasks);
+        assert_eq!(
+            resolved(cluster, at, "rr", 3),
+            resolved(cluster, at, "tasks.rr", 3)
+        );
+        let first = resolved(cluster, at, "1.rr", 1);
+        assert!(
+            first.is_subset(&resolved(cluster, at, "rr", 3)),
+            "{first:?}"
+        );
+        assert!(addresses(cluster, number, "client", "nobody").is_empty());
+        assert!(addresses(cluster, number, "client", "stranger").is_empty());
+    }
+}
+
+fn check_balance(cluster: &Cluster) {
+    for number in [1, 2, 3] {
+        let own = place(cluster, number, "client", "back");
+        for host in ["vip", "www"] {
+            let (_, clients) = ask(3, || run(cluster, number, "client", &fetch(host)));
+            assert_eq!(clients, BTreeSet::from([own]), "{host} from node{number}");
+        }
+    }
+}
+
+/// Clients that take the first address they are given come to all tasks in turn.
+fn check_turns(cluster: &Cluster) {
+    let wanted = resolved(cluster, (2, "client"), "rr", 3);
+    let mut first = BTreeSet::new();
+    for _ in 0..TURNS_MAX {
+        let (_, text) = try_run(cluster, 2, "client", "nslookup -type=a rr");
+        let mut addresses = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("Address:"));
+        first.extend(addresses.find_map(|address| address.trim().parse::<IpAddr>().ok()));
+        if first.len() == wanted.len() {
+            break;
+        }
+    }
+    assert_eq!(first, wanted);
+    for ip in wanted {
+        ask(1, || run(cluster, 3, "client", &fetch(&ip.to_string())));
+    }
+}
+
+fn check_separation(cluster: &Cluster) {
+    let tasks = resolved(cluster, (1, "client"), "tasks.vip", 3);
+    let vip = resolved(cluster, (1, "client"), "vip", 1);
+    for number in [1, 2] {
+        assert!(addresses(cluster, number, "stranger", "vip").is_empty());
+        for ip in tasks.iter().chain(&vip) {
+            let script = format!("timeout 1 busybox wget -q -O - http://{ip}/");
+            let (is_reached, text) = try_run(cluster, number, "stranger", &script);
+            assert!(
+                !is_reached,
+                "a stranger on node{number} reached {ip}: {text}"
+            );
+        }
+    }
+}
+
+/// What the docker command shows of it, on a manager and on a worker.
+fn check_views(cluster: &Cluster) {
+    for number in [1, 3] {
+        let node = cluster.node(number);
+        let names =
+            node.docker_ok("network ls -f scope=swarm -f driver=overlay --format '{{.Name}}'");
+        assert!(
+            names.lines().any(|name| name == "back"),
+            "node{number}: {names}"
+        );
+        let back = &node.json("/networks/back?verbose=true");
+        assert_eq!(back["Peers"].as_array().map(Vec::len), Some(3), "{back}");
+        assert_eq!(
+            back["Services"]["vip"]["Tasks"].as_array().map(Vec::len),
+            Some(3),
+            "{back}"
+        );
+        let id = container(cluster, number, "client");
+        let place = &back["Containers"][&id];
+        let ip = self::place(cluster, number, "client", "back").to_string();
+        assert_eq!(place["IPv4Address"], format!("{ip}/24"), "{back}");
+        let macs = run(cluster, number, "client", "cat /sys/class/net/*/address");
+        let mac = place["MacAddress"].as_str().unwrap_or_default();
+        assert!(macs.lines().any(|found| found == mac), "{macs}: {back}");
+    }
+}
+
+fn check_updates(cluster: &Cluster) {
+    let manager = cluster.node(1);
+    manager.docker_ok("service scale -d vip=5");
+    cluster.placed(1, "vip", 5);
+    resolved(cluster, (2, "client"), "tasks.vip", 5);
+    manager.docker_ok("service scale -d vip=0 rr=1");
+    resolved(cluster, (2, "client"), "tasks.vip", 0);
+    resolved(cluster, (2, "client"), "rr", 1);
+    manager.docker_ok("service update -d --network-add other rr");
+    until("the service is on both networks", PATIENCE, || {
+        let seen = addresses(cluster, 2, "stranger", "rr");
+        let known = addresses(cluster, 2, "client", "rr");
+        match (seen.len(), known.len()) {
+            (1, 1) if seen != known => Ok(()),
+            _ => Err(format!("{seen:?} {known:?}")),
+        }
+    });
+    run(cluster, 2, "stranger", &fetch("rr"));
+    manager.docker_ok("service rm vip rr");
+    resolved(cluster, (3, "client"), "rr", 0);
+}
+
+#[test]
+fn internal_networks_have_no_way_out() {
+    let cluster = start();
+    let manager = cluster.node(1);
+    manager.docker_ok("network create -d overlay --internal closed");
+    manager.docker_ok("network create -d overlay open");
+    idle(&cluster, "inside", "--network closed");
+    idle(&cluster, "outside", "--network open");
+    serve(&cluster, "web", 2, "--network closed");
+    // The machine that the nodes are on answers at its own address.
+    let ping = "ping -c 1 -W 2 10.78.0.254";
+    run(&cluster, 2, "outside", ping);
+    let (is_reached, text) = try_run(&cluster, 2, "inside", ping);
+    assert!(!is_reached, "{text}");
+    resolved(&cluster, (3, "inside"), "tasks.web", 2);
+    ask(2, || run(&cluster, 3, "inside", &fetch("web")));
+}
+
+#[test]
+fn published_ports_answer_on_every_node_with_the_clients_address() {
+    let cluster = start();
+    serve(&cluster, "web", 2, "-p 8080:80 -p 80");
+    let machine: IpAddr = "10.78.0.254".parse().unwrap();
+    let chosen = cluster
+        .node(1)
+        .docker_ok("service ls -f name=web --format '{{.Ports}}'");
+    assert!(
+        chosen.contains("*:8080->80/tcp") && chosen.contains("*:30000->80/tcp"),
+        "{chosen}"
+    );
+    for number in [1, 2, 3] {
+        for port in [8080, 30_000] {
+            let host = format!("10.78.0.{number}:{port}");
+            answered(&cluster, &host);
+            let (_, clients) = ask(2, || cluster.inside_ok(&fetch(&host)));
+            assert_eq!(clients, BTreeSet::from([machine]), "{host}");
+        }
+        let line = format!("local exec node{number} {}", fetch("127.0.0.1:8080"));
+        ask(2, || cluster.skep_ok(&line));
+    }
+    cluster.node(1).logged("web", "10.78.0.254");
+    check_clients_in_containers(&cluster);
+    check_changes_of_ports(&cluster);
+}
+
+fn check_clients_in_containers(cluster: &Cluster) {
+    idle(cluster, "client", "");
+    for number in [1, 2, 3] {
+        let line = fetch(&format!("10.78.0.{number}:8080"));
+        ask(2, || run(cluster, 2, "client", &line));
+    }
+}
+
+fn check_changes_of_ports(cluster: &Cluster) {
+    let manager = cluster.node(1);
+    manager.docker_ok("service scale -d web=6");
+    cluster.placed(1, "web", 6);
+    ask(6, || cluster.inside_ok(&fetch("10.78.0.3:8080")));
+    manager.docker_ok("service scale -d web=1");
+    cluster.placed(1, "web", 1);
+    until("one answers", PATIENCE, || {
+        let mut answers = (0..MORE_TURNS).map(|_| cluster.inside_ok(&fetch("10.78.0.2:8080")));
+        let first = answers.next();
+        match answers.all(|answer| Some(answer) == first) {
+            true => Ok(()),
+            false => Err("several answer".to_owned()),
+        }
+    });
+    manager.docker_ok("service update -d --publish-rm 8080:80 --publish-add 8081:80 web");
+    answered(cluster, "10.78.0.2:8081");
+    until("the old port is closed", PATIENCE, || {
+        let output = cluster.skep(&format!("local exec node2 {}", fetch("127.0.0.1:8080")));
+        if output.status == 0 {
+            Err(output.text())
+        } else {
+            Ok(())
+        }
+    });
+}
+
+/// Waits until a published port answers the machine.
+#[track_caller]
+fn answered(cluster: &Cluster, host: &str) {
+    until(&format!("{host} answers"), PATIENCE, || {
+        // The status is that of the pipe's last command: this always succeeds.
+        let text = cluster.inside_ok(&format!("{} 2>&1 | cat", fetch(host)));
+        if text.contains("10.78.0.254") {
+            Ok(())
+        } else {
+            Err(text)
+        }
+    });
+}
+
+#[test]
+fn one_port_leads_to_two_services_by_address() {
+    let cluster = start();
+    for number in [1, 2] {
+        let address = format!("--label skep.publish.address=10.78.0.{number}");
+        serve(
+            &cluster,
+            &format!("at{number}"),
+            1,
+            &format!("-p 9090:80 --hostname at{number} {address}"),
+        );
+    }
+    for number in [1, 2] {
+        let host = format!("10.78.0.{number}:9090");
+        answered(&cluster, &host);
+        let (servers, _) = ask(1, || cluster.inside_ok(&fetch(&host)));
+        assert_eq!(servers, BTreeSet::from([format!("at{number}")]));
+    }
+}
+
+#[test]
+fn tasks_use_the_nodes_own_network_when_told_to() {
+    let cluster = start();
+    serve(&cluster, "web", 3, "--network host --env PORT=8088");
+    for number in [1, 2, 3] {
+        let host = format!("10.78.0.{number}:8088");
+        answered(&cluster, &host);
+        let (servers, _) = ask(1, || cluster.inside_ok(&fetch(&host)));
+        assert_eq!(servers, BTreeSet::from([format!("node{number}")]));
+    }
+}
+
+#[test]
+fn containers_are_told_of_names_as_their_service_says() {
+    let cluster = Cluster::start(1, 1);
+    let node = cluster.node(1);
+    node.docker_ok("network create -d overlay back");
+    let flags = "--host db:192.0.2.7 --host six:2001:db8::7 --dns 192.0.2.53 --dns-search example.test \
+                 --dns-option ndots:2 --hostname me";
+    node.create(&format!("--name plain {flags} skep/busybox sleep 10000"));
+    node.create(&format!(
+        "--name back --network back {flags} skep/busybox sleep 10000"
+    ));
+    for (service, server) in [("plain", "192.0.2.53"), ("back", "127.0.0.11")] {
+        let hosts = node.exec(service, "cat /etc/hosts");
+        let entries: Vec<Vec<&str>> = hosts
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        for entry in [["192.0.2.7", "db"], ["2001:db8::7", "six"]] {
+            assert!(
+                entries.iter().any(|words| *words == entry),
+                "{service}: {hosts}"
+            );
+        }
+        assert!(
+            entries.iter().any(|words| words.contains(&"me")),
+            "{service}: {hosts}"
+        );
+        let resolv = node.exec(service, "cat /etc/resolv.conf");
+        for line in [&format!("nameserver {server}"), "search example.test"] {
+            assert!(
+                resolv.lines().any(|found| found == line),
+                "{service}: {resolv}"
+            );
+        }
+        assert!(resolv.contains("ndots:2"), "{service}: {resolv}");
+    }
+}
