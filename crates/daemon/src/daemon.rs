@@ -19,9 +19,9 @@ use skep_executor::{
     dataplane::{self, Actor, Codec, Dataplane},
     engine::{Engine, EngineConfig, node_facts},
     image::{ImageStore, StoreConfig},
-    runtime::{OciChoice, Runtime, RuntimeConfig},
+    runtime::{OciChoice, Runtime, RuntimeConfig, cgroup::Hierarchies},
 };
-use skep_network::{Layout, Network};
+use skep_network::{Layout, Network, tunnel::Launch};
 use skep_wire::peer;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -86,7 +86,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let metrics = metrics::bind(config.metrics_addr).await?;
     let node_network = NodeNetwork::choose(&config)
         .context("no subnet is free for the node network: name one with --bridge-subnet")?;
-    let (dataplane, actor) = dataplane(&config);
+    let (dataplane, actor) = dataplane(&config)?;
     let plane_end = CancellationToken::new();
     let plane = tokio::spawn(actor.run(plane_end.clone()));
     let engine = engine(&config, (node_network.alone, dataplane)).await?;
@@ -193,15 +193,21 @@ fn lock(data_dir: &Path) -> anyhow::Result<File> {
 }
 
 /// Overlay networks and the routing mesh; idle until a membership begins.
-fn dataplane(config: &Config) -> (Dataplane, Actor) {
-    Dataplane::new(dataplane::Config {
+fn dataplane(config: &Config) -> anyhow::Result<(Dataplane, Actor)> {
+    let hierarchies = Hierarchies::read().context("failed to read control groups")?;
+    Ok(Dataplane::new(dataplane::Config {
         run_dir: config.run_dir.join("plane"),
         bridge: config.bridge.clone(),
         codec: Codec {
             encode: |message| peer::DirectoryMessage::from(message).encode_to_vec(),
             decode: |bytes| Ok(peer::DirectoryMessage::decode(bytes)?.try_into()?),
         },
-    })
+        launch: Launch {
+            program: std::env::current_exe().context("failed to find this program")?,
+            cgroups: hierarchies.monitor_dirs(CGROUP_PARENT),
+            is_always: false,
+        },
+    }))
 }
 
 async fn engine(

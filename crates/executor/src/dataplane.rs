@@ -12,6 +12,7 @@ mod actor;
 mod book;
 mod container;
 mod keeper;
+mod own_keys;
 mod waiting;
 
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc};
@@ -20,6 +21,7 @@ use skep_model::{
     NodeId, TaskId,
     directory::{Message, Slice},
 };
+use skep_network::tunnel::Launch;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::actor::Command;
@@ -45,6 +47,8 @@ pub struct Config {
     pub bridge: String,
     /// How the directory is written to disk.
     pub codec: Codec,
+    /// How the process of encrypted networks is started.
+    pub launch: Launch,
 }
 
 /// A membership in a cluster, as far as the data plane is concerned.
@@ -101,6 +105,7 @@ impl AttachError {
 pub struct Dataplane {
     commands: mpsc::Sender<Command>,
     status: watch::Receiver<Arc<Status>>,
+    tunnel_keys: watch::Receiver<Vec<[u8; 32]>>,
 }
 
 // === impl Dataplane ===
@@ -110,8 +115,14 @@ impl Dataplane {
     pub fn new(config: Config) -> (Self, Actor) {
         let (commands, received) = mpsc::channel(COMMAND_COUNT_MAX);
         let (told, status) = watch::channel(Arc::default());
-        let actor = Actor::new(config, received, told);
-        (Self { commands, status }, actor)
+        let (told_keys, tunnel_keys) = watch::channel(Vec::new());
+        let actor = Actor::new(config, received, (told, told_keys));
+        let handle = Self {
+            commands,
+            status,
+            tunnel_keys,
+        };
+        (handle, actor)
     }
 
     /// Follows a cluster from now on. What the kernel has stays as it is until the node was told
@@ -188,6 +199,11 @@ impl Dataplane {
     /// How it is.
     pub fn status(&self) -> watch::Receiver<Arc<Status>> {
         self.status.clone()
+    }
+
+    /// What others are to be told of this node's keys; empty without a membership.
+    pub fn tunnel_keys(&self) -> watch::Receiver<Vec<[u8; 32]>> {
+        self.tunnel_keys.clone()
     }
 
     async fn tell(&self, command: impl FnOnce(oneshot::Sender<()>) -> Command) {

@@ -88,6 +88,7 @@ impl Worker {
             member: Arc::clone(&self.member),
             slice: Arc::clone(&self.slice),
             bridge: self.bridge.clone(),
+            tunnel_keys: self.engine.dataplane().tunnel_keys(),
         };
         fs::create_dir_all(&self.dir).map_err(|error| failed(error.into()))?;
         let db = Db::open(&self.dir.join("tasks.db")).map_err(|error| failed(error.into()))?;
@@ -133,6 +134,7 @@ impl Worker {
     /// Connects [`WorkerHandle`] with the agent that runs. Ends only with it.
     async fn pass_on(&self, agent: &Handle) {
         let mut report = agent.report();
+        let mut tunnel_keys = self.engine.dataplane().tunnel_keys();
         loop {
             self.report
                 .send_replace(Report::clone(&report.borrow_and_update()));
@@ -142,6 +144,7 @@ impl Worker {
                     std::future::pending::<()>().await;
                 },
                 () = self.redescribe.notified() => agent.redescribe(),
+                Ok(()) = tunnel_keys.changed() => agent.redescribe(),
             }
         }
     }
@@ -153,6 +156,7 @@ struct NodeExecutor {
     member: Arc<Member>,
     slice: Arc<SliceFollower>,
     bridge: String,
+    tunnel_keys: watch::Receiver<Vec<[u8; 32]>>,
 }
 
 #[async_trait]
@@ -162,7 +166,7 @@ impl Executor for NodeExecutor {
         let data_plane = DataPlane {
             data_path: Some(self.member.identity().addresses.data_path),
             addresses: address::of_node(&self.bridge),
-            tunnel_keys: Vec::new(),
+            tunnel_keys: self.tunnel_keys.borrow().clone(),
         };
         data_plane.store(&mut description.engine.labels);
         Ok(NodeDescription {

@@ -25,6 +25,7 @@ use tracing::{info, warn};
 use super::{
     AttachError, Book, Config, DATA_PATH_PORT, LocalContainer, Membership, Status,
     keeper::{Keeper, Kept},
+    own_keys::OwnKeys,
     waiting::Waiting,
 };
 
@@ -65,6 +66,7 @@ pub struct Actor {
     status: watch::Sender<Arc<Status>>,
     plane: Option<Plane>,
     keeper: Keeper,
+    keys: OwnKeys,
     member: Option<Member>,
     /// All containers with places; they may be known before a membership is.
     containers: BTreeMap<String, LocalContainer>,
@@ -94,9 +96,10 @@ impl Actor {
     pub(super) fn new(
         config: Config,
         commands: mpsc::Receiver<Command>,
-        status: watch::Sender<Arc<Status>>,
+        (status, told_keys): (watch::Sender<Arc<Status>>, watch::Sender<Vec<[u8; 32]>>),
     ) -> Self {
         Self {
+            keys: OwnKeys::new(config.run_dir.clone(), told_keys),
             keeper: Keeper::new(&config.run_dir, config.codec),
             config,
             commands,
@@ -246,6 +249,10 @@ impl Actor {
         for (id, container) in &self.containers {
             book.set_container(id, container.clone());
         }
+        match self.keys.open() {
+            Ok(keys) => book.set_tunnel(keys, self.config.launch.clone()),
+            Err(error) => warn!(error = %Chain(&error), "No encrypted networks"),
+        }
         let slice = kept.slice;
         self.member = Some(Member {
             book,
@@ -273,6 +280,7 @@ impl Actor {
 
     async fn leave(&mut self) {
         self.member = None;
+        self.keys.close();
         self.containers.clear();
         self.waiting.clear();
         self.leaving.clear();
@@ -360,6 +368,7 @@ impl Actor {
 
     async fn reconcile(&mut self) {
         self.reconcile_at = Instant::now() + RECONCILE_EVERY;
+        self.turn_keys();
         if let Some(member) = &mut self.member
             && self.is_refused
         {
@@ -370,6 +379,22 @@ impl Actor {
         };
         let outcome = plane.reconcile().await;
         self.note(outcome);
+    }
+
+    /// Changes the node's keys if it is time, and others know the last ones.
+    fn turn_keys(&mut self) {
+        let Some(member) = &mut self.member else {
+            return;
+        };
+        match self.keys.turn(member.book.own_tunnel_keys()) {
+            Ok(Some(keys)) => {
+                info!("Keys of encrypted networks change");
+                let launch = self.config.launch.clone();
+                member.book.set_tunnel(keys, launch);
+            }
+            Ok(None) => {}
+            Err(error) => warn!(error = %Chain(&error), "Keys of encrypted networks stay"),
+        }
     }
 
     /// Tells those that wait whether the value that has them could be followed.

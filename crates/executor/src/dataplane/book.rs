@@ -8,6 +8,7 @@
 mod directory;
 mod mesh;
 mod network;
+mod tunnel;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,12 +20,16 @@ use skep_model::{
     NetworkId, NodeId, TaskId,
     directory::{Change, Key, Message, NodeEntry, Slice, TaskEntry},
 };
-use skep_network::plane::{Container, DataPath, Desired};
+use skep_network::{
+    plane::{Container, DataPath, Desired},
+    tunnel::{Keys, Launch},
+};
 
 use self::{
     directory::{Directory, Owner, Touch},
     mesh::MeshState,
     network::NetworkState,
+    tunnel::TunnelState,
 };
 use super::container::{LocalContainer, NetworkFacts};
 
@@ -45,6 +50,7 @@ pub struct Book {
     /// Networks with a container of this node.
     networks: BTreeMap<NetworkId, NetworkState>,
     mesh: MeshState,
+    tunnel: TunnelState,
     generation: u64,
     is_stale: bool,
 }
@@ -90,6 +96,7 @@ impl Book {
             values: BTreeMap::new(),
             networks: BTreeMap::new(),
             mesh: MeshState::default(),
+            tunnel: TunnelState::default(),
             generation: 0,
             is_stale: true,
         }
@@ -108,6 +115,18 @@ impl Book {
             self.mesh.reset(&self.directory);
             self.is_stale = true;
         }
+    }
+
+    /// This node's keys for encrypted networks, and how their process is started.
+    pub fn set_tunnel(&mut self, keys: Keys, launch: Launch) {
+        self.tunnel.set_own(keys, launch);
+        self.is_stale = true;
+    }
+
+    /// What others are told of this node's keys.
+    pub fn own_tunnel_keys(&self) -> &[[u8; 32]] {
+        let own = self.directory.nodes.get(&self.own);
+        own.map_or(&[], |node| &node.tunnel_keys)
     }
 
     /// Takes a message in. Nothing of it counts before its last part came, and a complete set
@@ -233,6 +252,7 @@ impl Book {
         desired.containers = self.values.clone();
         let slice = (self.bridge.as_str(), self.slice);
         desired.mesh = self.mesh.mesh(&self.directory, at, slice);
+        desired.tunnel = self.tunnel.config(self.slice);
         desired
     }
 
@@ -280,6 +300,9 @@ impl Book {
 
     fn follow_node(&mut self, old: Option<&NodeEntry>, new: Option<&NodeEntry>) {
         self.mesh.note_nodes();
+        if old.or(new).is_some_and(|node| node.id != self.own) {
+            self.tunnel.note_node(old, new);
+        }
         let reach =
             |node: Option<&NodeEntry>| node.map(|node| (node.data_path, node.is_down, node.slice));
         let Some(id) = old

@@ -105,6 +105,16 @@ impl Hierarchies {
         }
     }
 
+    /// The directories of the cgroup that monitors and the tunnel's process join, below `parent`: stopping the daemon's unit must not stop
+    /// them. systemd tracks units by these two; the others do not matter to anyone.
+    pub fn monitor_dirs(&self, parent: &str) -> Vec<PathBuf> {
+        let own = format!("{}/monitor", parent.trim_end_matches('/'));
+        let unified = self.v2.as_ref();
+        let unified = unified.map(|point| point.join(own.trim_start_matches('/')));
+        let named = self.dir_of("name=systemd", &own);
+        named.into_iter().chain(unified).collect()
+    }
+
     /// The directories of `cgroup` in all hierarchies.
     pub fn dirs(&self, cgroup: &str) -> Vec<PathBuf> {
         let relative = cgroup.trim_start_matches('/');

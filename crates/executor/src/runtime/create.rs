@@ -174,14 +174,6 @@ impl Plan {
             .cgroup_path(&self.id)
             .trim_start_matches('/')
             .to_owned();
-        let parent = self.settings.config.cgroup_parent.trim_end_matches('/');
-        let own = format!("{parent}/monitor");
-        // systemd tracks units by these two; the others do not matter to anyone.
-        let monitor_cgroups = hierarchies.dir_of("name=systemd", &own).into_iter().chain(
-            unified
-                .as_ref()
-                .map(|point| point.join(own.trim_start_matches('/'))),
-        );
         MonitorConfig {
             version: 1,
             id: self.id.to_string(),
@@ -199,7 +191,7 @@ impl Plan {
             extra_cgroup: unified
                 .filter(|_| is_hidden)
                 .map(|point| point.join(relative)),
-            monitor_cgroups: monitor_cgroups.collect(),
+            monitor_cgroups: hierarchies.monitor_dirs(&self.settings.config.cgroup_parent),
         }
     }
 }
