@@ -119,10 +119,6 @@ impl Dirty {
             self.insert(Key::Scheduler);
             self.insert(Key::Balancers(node.id));
         }
-        if new.is_none() && old.is_some_and(|old| old.slice().is_some()) {
-            // Another may have waited for it.
-            self.insert(Key::Slice(None));
-        }
         let places = |node: Option<&Node>| node.map_or(0, |node| node.attachments.len());
         if places(new) < places(old) {
             self.insert(Key::Waiting);

@@ -7,6 +7,7 @@ use skep_model::{Network, NetworkAttachment, NetworkId, Node, NodeId};
 use skep_store::Store;
 
 use crate::{
+    key::Key,
     network::address,
     plan::{Change, Plan, Wait},
 };
@@ -14,8 +15,14 @@ use crate::{
 pub(crate) fn reconcile(view: &Store, id: NodeId) -> Plan {
     let mut plan = Plan::default();
     let Some(node) = view.node(id) else {
+        // Its slice is free now that its tasks are over, too.
+        plan.follow_up.push(Key::Slice(None));
         return plan;
     };
+    if node.is_skep() {
+        // A task ended or came: another may have waited for its address in the slice.
+        plan.follow_up.push(Key::Slice(Some(id)));
+    }
     // A slice is not this one's business.
     let slices = node.attachments.iter().filter(|place| is_slice(place));
     let mut attachments: Vec<NetworkAttachment> = slices.cloned().collect();
