@@ -1,13 +1,14 @@
 //! Clients: what they ask of the cluster, at random, sometimes with what they read long ago.
 
+mod networks;
+
 use std::{sync::Arc, time::Duration};
 
 use skep_manager::command::{Answer, Command, CommandError, Rotate, ServiceChange};
 use skep_model::{
-    Annotations, Availability, ContainerSpec, EndpointSpec, FailureAction, Node, NodeId, NodeSpec,
-    Placement, PortConfig, Protocol, PublishMode, ResourceRequirements, Resources,
-    RestartCondition, RestartPolicy, Rng, Role, Service, ServiceMode, ServiceSpec, TaskSpec,
-    UpdateConfig, UpdateOrder, Version, reserved,
+    Annotations, Availability, ContainerSpec, FailureAction, Node, NodeId, NodeSpec, Placement,
+    ResourceRequirements, Resources, RestartCondition, RestartPolicy, Rng, Role, Service,
+    ServiceMode, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder, Version, reserved,
 };
 use skep_store::Store;
 
@@ -81,14 +82,17 @@ impl Clients {
         }
         let services: Vec<&Arc<Service>> = store.services().collect();
         let has_room = services.len() < self.services_max;
+        if self.rng.percent(8) {
+            return Some(self.network_command(store));
+        }
         if services.is_empty() || (has_room && self.rng.percent(30)) {
-            let spec = Box::new(self.service_spec());
+            let spec = Box::new(self.service_spec(store));
             return Some(Command::CreateService { spec });
         }
         match self.rng.below(100) {
             0..70 => {
                 let service = services[pick(&mut self.rng, len(&services))];
-                Some(self.service_command(service))
+                Some(self.service_command(store, service))
             }
             70..97 => {
                 let nodes: Vec<&Arc<Node>> = store.nodes().collect();
@@ -154,7 +158,7 @@ impl Clients {
         })
     }
 
-    fn service_command(&mut self, service: &Service) -> Command {
+    fn service_command(&mut self, store: &Store, service: &Service) -> Command {
         let (id, version) = (service.id, self.version(service.meta.version));
         let mut spec = ServiceSpec::clone(&service.spec);
         let task = Arc::make_mut(&mut spec.task);
@@ -176,7 +180,9 @@ impl Clients {
                     change,
                 };
             }
-            90..93 => task.restart = self.restart(),
+            90..92 => task.restart = self.restart(),
+            92..94 => task.networks = self.networks(store),
+            94..96 => spec.endpoint = self.endpoint(),
             _ => return Command::RemoveService { id },
         }
         self.mark(Arc::make_mut(&mut spec.annotations));
@@ -224,7 +230,7 @@ impl Clients {
         annotations.labels.insert(MARKER.to_owned(), marker);
     }
 
-    fn service_spec(&mut self) -> ServiceSpec {
+    fn service_spec(&mut self, store: &Store) -> ServiceSpec {
         self.next_name += 1;
         // Names come again, so that some conflict.
         let number = self.rng.below(self.next_name) + 1;
@@ -248,6 +254,7 @@ impl Clients {
             resources: self.resources(),
             restart: self.restart(),
             placement: self.placement(),
+            networks: self.networks(store),
             ..TaskSpec::default()
         };
         ServiceSpec {
@@ -333,24 +340,6 @@ impl Clients {
             monitor: Some(span(&mut self.rng, Duration::from_secs(6))),
             max_failure_ratio: [0.0, 0.3, 1.0][pick(&mut self.rng, 3)],
             order,
-        })
-    }
-
-    fn endpoint(&mut self) -> Option<EndpointSpec> {
-        if self.rng.percent(80) {
-            return None;
-        }
-        let port = u16::try_from(8000 + self.rng.below(3)).expect("a small number fits");
-        let port = PortConfig {
-            name: String::new(),
-            protocol: Protocol::Tcp,
-            target_port: 80,
-            published_port: port,
-            publish_mode: PublishMode::Host,
-        };
-        Some(EndpointSpec {
-            ports: vec![port],
-            ..EndpointSpec::default()
         })
     }
 }

@@ -65,7 +65,13 @@ impl World {
                 self.agents[agent].jump(ctx, nanos);
             }
             Fault::Redescribe => {
-                self.agents[agent].description = description(&mut self.rng, agent);
+                let mut anew = description(&mut self.rng, agent);
+                // A machine that has Skep keeps it.
+                let before = &self.agents[agent].description.engine;
+                if before.plugins.len() > anew.engine.plugins.len() {
+                    anew.engine = before.clone();
+                }
+                self.agents[agent].description = anew;
                 let seen = Observation::Described {
                     node: self.agents[agent].node_id,
                     description: &self.agents[agent].description,

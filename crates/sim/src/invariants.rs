@@ -2,7 +2,9 @@
 
 mod acknowledged;
 mod certificates;
+mod directory;
 mod durable_first;
+mod node_addresses;
 mod one_container;
 mod one_leader;
 mod one_task_per_slot;
@@ -12,6 +14,7 @@ mod reports_grow;
 mod reservations;
 mod same_group;
 mod same_store;
+mod slices_stay;
 mod states_grow;
 mod stored_state;
 mod versions_grow;
@@ -48,5 +51,8 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::<one_vote::OneVote>::default(),
         Box::new(same_group::SameGroup),
         Box::<certificates::Certificates>::default(),
+        Box::new(slices_stay::SlicesStay),
+        Box::new(node_addresses::NodeAddresses),
+        Box::<directory::Directory>::default(),
     ]
 }

@@ -4,6 +4,8 @@
 //! Written without the reconcilers' code: whether a task could be placed is found out by trying
 //! every node.
 
+mod networks;
+
 use std::collections::BTreeMap;
 
 use skep_model::{
@@ -30,6 +32,7 @@ pub(crate) fn unmet(world: &World) -> Vec<String> {
         return unmet;
     };
     check_managers(world, store, &mut unmet);
+    networks::check(store, &mut unmet);
     for agent in &world.agents {
         check_agent(store, agent, &mut unmet);
     }
@@ -163,7 +166,7 @@ fn check_task(store: &Store, task: &Task, unmet: &mut Vec<String>) {
     let has_homeless = service.is_some_and(|service| {
         let mut tasks = store.tasks_of_service(service.id);
         tasks.any(|task| {
-            task.desired_state <= TaskState::Running && task.status.state == TaskState::Pending
+            task.desired_state <= TaskState::Running && task.status.state <= TaskState::Pending
         })
     });
     if task.desired_state <= TaskState::Running
@@ -301,6 +304,16 @@ fn slot_state(store: &Store, is_paused: bool, tasks: &[&Task]) -> SlotState {
     let waiting = live
         .iter()
         .find(|task| task.status.state < TaskState::Assigned);
+    if let Some(task) = waiting
+        && task.status.state == TaskState::New
+    {
+        return if networks::is_starved(store, task) {
+            SlotState::Homeless
+        } else {
+            let (id, err) = (task.id, &task.status.err);
+            SlotState::Wrong(format!("task {id} waits for addresses: {err}"))
+        };
+    }
     if let Some(task) = waiting {
         let found = store.nodes().find(|node| fits(store, node, task));
         return match found {
@@ -367,6 +380,7 @@ fn fits(store: &Store, node: &Node, task: &Task) -> bool {
         && matches_constraints(&task.spec.placement.constraints, node)
         && has_room
         && has_ports
+        && networks::fits(store, node, task)
         && (max == 0 || siblings < max)
 }
 

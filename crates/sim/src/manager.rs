@@ -21,7 +21,7 @@ use skep_store::Store;
 use skep_wire::member::Member;
 
 use crate::{
-    bug::Bug,
+    bug::{self, Bug},
     context::Context,
     disk::Disk,
     event::{ConnectionNumber, Down, Event, ManagerIndex, PeerNews, Up, reply_to},
@@ -203,6 +203,7 @@ impl Manager {
             Err(error) => return ctx.violate("log-readable", &error.to_string()),
         };
         ctx.observe(&Observation::Restored {
+            manager: self.index,
             store: replica.core().store(),
             index: replica.core().index(),
         });
@@ -565,10 +566,18 @@ impl Manager {
                 ctx.trace(format_args!("connection {} closed: {reason}", connection.0));
                 ctx.close(connection.0, reason);
             }
-            Output::Publish { index, store, .. } => {
+            Output::Publish {
+                index,
+                store,
+                changes,
+            } => {
+                let told = |all| bug::told_changes(ctx.bug, &mut self.rng, all);
+                let changes = changes.map(told);
                 ctx.observe(&Observation::Published {
+                    manager: self.index,
                     index,
                     store: &store,
+                    changes: changes.as_ref(),
                 });
             }
             Output::Status => {}
@@ -649,6 +658,12 @@ impl Manager {
         if let ToAgent::Assignments(assignments) = &mut message {
             let count = assignments.changes.len();
             ctx.trace(format_args!("sends {count} changes over {number}"));
+            if ctx.bug == Some(Bug::DropNodeAddress) {
+                assignments
+                    .changes
+                    .iter_mut()
+                    .for_each(bug::drop_node_address);
+            }
             if ctx.bug == Some(Bug::SkipAssignment) && count > 0 && self.rng.percent(30) {
                 assignments.changes.pop();
             }

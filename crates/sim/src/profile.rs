@@ -58,6 +58,9 @@ pub(crate) const FAULTS: [Fault; 14] = [
     Fault::Redescribe,
 ];
 
+/// Pools of the node network: the usual one, three slices of seven addresses, fifteen.
+const NODE_POOLS: [Option<&str>; 4] = [None, None, Some("10.250.0.0/26"), Some("10.250.0.0/24")];
+
 /// See the module's documentation.
 #[derive(Debug, Clone)]
 pub(crate) struct Profile {
@@ -109,6 +112,10 @@ pub(crate) struct Profile {
     pub(crate) snapshot_interval: u64,
     /// Entries kept behind a snapshot.
     pub(crate) entries_kept: u64,
+    /// Pool of the node network; none: the usual one.
+    pub(crate) node_pool: Option<&'static str>,
+    /// The cluster has its networks from the start, or it is a swarm that was restored.
+    pub(crate) has_networks: bool,
     /// Ended tasks kept per slot.
     pub(crate) history_limit: i64,
 }
@@ -151,6 +158,8 @@ impl Profile {
             snapshot_interval: [3, 10, 40, 10_000][pick(rng, 4)],
             entries_kept: [0, 2, 20][pick(rng, 3)],
             history_limit: [0, 1, 2, 5][pick(rng, 4)],
+            node_pool: NODE_POOLS[pick(rng, 4)],
+            has_networks: rng.percent(60),
         }
     }
 
@@ -193,6 +202,8 @@ impl Profile {
             heartbeat: skep_model::DEFAULT_HEARTBEAT_PERIOD,
             snapshot_interval: 10_000,
             entries_kept: 500,
+            node_pool: None,
+            has_networks: true,
             history_limit: skep_model::DEFAULT_TASK_HISTORY_LIMIT,
         }
     }

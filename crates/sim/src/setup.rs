@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use skep_control::network;
 use skep_manager::{bootstrap::NewCluster, event::Bootstrap};
 use skep_model::{
     Annotations, Availability, Certificate, CertificateState, Cluster, ClusterId, ClusterSpec,
-    JoinTokens, Membership, Meta, Node, NodeDescription, NodeId, NodeSpec, NodeStatus, Platform,
-    RaftSettings, Redacted, Resources, Rng, Role, RootCa,
+    EngineDescription, JoinTokens, Membership, Meta, NODE_NETWORK_DRIVER, Network, NetworkId,
+    NetworkSpec, Node, NodeDescription, NodeId, NodeSpec, NodeStatus, OVERLAY_DRIVER, Platform,
+    Plugin, RaftSettings, Redacted, Resources, Rng, Role, RootCa,
 };
 use skep_raft::{Entry, EntryKind, Restored};
-use skep_store::{Action, ActionKind, Object};
+use skep_store::{Action, ActionKind, Object, Store};
 use skep_wire::{
     log,
     member::{Member, encode_member},
@@ -23,7 +25,19 @@ use crate::{
 
 /// What a machine is like, drawn anew.
 pub(crate) fn description(rng: &mut Rng, index: usize) -> NodeDescription {
+    let drivers: &[&str] = match rng.below(5) {
+        0 => &[OVERLAY_DRIVER],
+        _ => &[OVERLAY_DRIVER, NODE_NETWORK_DRIVER],
+    };
+    let plugins = drivers.iter().map(|name| Plugin {
+        kind: "Network".to_owned(),
+        name: (*name).to_owned(),
+    });
     NodeDescription {
+        engine: EngineDescription {
+            plugins: plugins.collect(),
+            ..EngineDescription::default()
+        },
         hostname: format!("node-{index}"),
         platform: Platform {
             architecture: "x86_64".to_owned(),
@@ -82,7 +96,7 @@ pub(crate) fn first_log(
         data_path_port: 0,
         default_address_pool: Vec::new(),
         subnet_size: 0,
-        node_pool: None,
+        node_pool: profile.node_pool.and_then(|pool| pool.parse().ok()),
     }
     .into();
     if node_ids.len() == 1 {
@@ -106,6 +120,9 @@ pub(crate) fn first_log(
         }
         actions.push(create(Object::Node(Arc::new(node))));
     }
+    if profile.has_networks {
+        actions.extend(first_networks(rng, &actions, profile));
+    }
     restored.entries.push(Entry {
         kind: EntryKind::Normal as i32,
         term: 1,
@@ -114,6 +131,39 @@ pub(crate) fn first_log(
     });
     restored.hard_state.commit = 2;
     (restored, None)
+}
+
+/// What the leader of a new cluster adds to `actions`.
+fn first_networks(rng: &mut Rng, actions: &[Action], profile: &Profile) -> Vec<Action> {
+    let mut store = Store::default();
+    for action in actions {
+        store.apply(action).expect("an empty store takes a cluster");
+    }
+    let wanted = profile.node_pool.and_then(|pool| pool.parse().ok());
+    let mut specs: Vec<NetworkSpec> = network::node_network(&store, wanted).into_iter().collect();
+    specs.extend(network::networks_of_a_new_cluster());
+    let mut networks = Vec::new();
+    for spec in specs {
+        let id = NetworkId::random(rng);
+        let Ok(allocation) = network::allocate(&store, id, &spec) else {
+            continue;
+        };
+        let network = Network {
+            id,
+            meta: Meta::default(),
+            spec,
+            driver_state: Some(allocation.driver_state),
+            ipam: Some(allocation.ipam),
+            is_pending_delete: false,
+        };
+        let action = Action {
+            kind: ActionKind::Create,
+            object: Object::Network(Arc::new(network)),
+        };
+        store.apply(&action).expect("a new network is taken");
+        networks.push(action);
+    }
+    networks
 }
 
 fn plain_node(id: NodeId, role: Role, rng: &mut Rng) -> Node {

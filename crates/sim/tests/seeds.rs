@@ -105,6 +105,16 @@ fn a_commit_without_a_majority_is_found() {
 }
 
 #[test]
+fn a_change_that_the_directory_misses_is_found() {
+    check(Bug::SkipFeed, &["directory"]);
+}
+
+#[test]
+fn a_task_sent_without_its_address_is_found() {
+    check(Bug::DropNodeAddress, &["node-addresses"]);
+}
+
+#[test]
 fn a_certificate_before_its_commit_is_found() {
     check(Bug::EarlyCertificate, &["certificates"]);
 }

@@ -1,6 +1,6 @@
 //! What invariants get to see.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use skep_manager::{
     command::{Answer, Command, CommandError},
@@ -10,7 +10,10 @@ use skep_manager::{
 use skep_model::{NodeDescription, NodeId, Task, TaskId, TaskStatus};
 use skep_store::{Change, Store};
 
-use crate::{event::AgentIndex, executor::State};
+use crate::{
+    event::{AgentIndex, ManagerIndex},
+    executor::State,
+};
 
 /// Something that happened and that an invariant may have an opinion on.
 #[derive(Debug)]
@@ -23,9 +26,19 @@ pub(crate) enum Observation<'a> {
         after: &'a Store,
     },
     /// A manager gave its store to readers.
-    Published { index: u64, store: &'a Store },
+    Published {
+        manager: ManagerIndex,
+        index: u64,
+        store: &'a Store,
+        /// None: the store is another one, from a snapshot.
+        changes: Option<&'a Arc<Vec<Change>>>,
+    },
     /// A manager started from its disk.
-    Restored { store: &'a Store, index: u64 },
+    Restored {
+        manager: ManagerIndex,
+        store: &'a Store,
+        index: u64,
+    },
     /// A member leads a term, by raft's account.
     Leads { raft_id: u64, term: u64 },
     /// A member gives its vote away.

@@ -29,6 +29,7 @@ enum Wish {
     Create(u64),
     Show(ObjectId, u64),
     Remove(ObjectId),
+    CreateNetwork,
     Certificate,
     Other,
 }
@@ -89,6 +90,9 @@ impl Acknowledged {
             )),
             (Some(Wish::Create(marker)), Answer::Service(id)) => {
                 self.show(store, ObjectId::Service(id), marker)
+            }
+            (Some(Wish::CreateNetwork), Answer::Network(id)) => {
+                self.show(store, ObjectId::Network(id), 0)
             }
             (Some(Wish::Show(id, marker)), Answer::Done) => self.show(store, id, marker),
             (Some(Wish::Remove(id)), Answer::Done) if store.object(id).is_some() => {
@@ -171,9 +175,8 @@ fn wish_of(command: &Command) -> Wish {
         }
         Command::RemoveNode { id, .. } => Wish::Remove(ObjectId::Node(*id)),
         Command::IssueCertificate { .. } => Wish::Certificate,
-        Command::UpdateCluster { .. }
-        | Command::LeaveGroup { .. }
-        | Command::CreateNetwork { .. }
-        | Command::RemoveNetwork { .. } => Wish::Other,
+        Command::CreateNetwork { .. } => Wish::CreateNetwork,
+        Command::RemoveNetwork { id } => Wish::Remove(ObjectId::Network(*id)),
+        Command::UpdateCluster { .. } | Command::LeaveGroup { .. } => Wish::Other,
     }
 }

@@ -22,10 +22,12 @@ impl Invariant for SameStore {
 
     fn observe(&mut self, facts: &Facts, observation: &Observation<'_>) -> Result<(), String> {
         match observation {
-            Observation::Published { index, store } if index % COMPARE_EVERY == 0 => {
+            Observation::Published { index, store, .. } if index % COMPARE_EVERY == 0 => {
                 compare(facts, *index, store)
             }
-            Observation::Restored { store, index } if *index > 0 => compare(facts, *index, store),
+            Observation::Restored { store, index, .. } if *index > 0 => {
+                compare(facts, *index, store)
+            }
             Observation::Converged { managers } => {
                 for (index, store) in managers.values() {
                     if *index != facts.index() {
