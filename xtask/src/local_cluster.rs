@@ -36,30 +36,54 @@ impl LocalCluster {
         node_count: usize,
         manager_count: usize,
     ) -> anyhow::Result<Self> {
+        let cluster = Self::new(skep, name, node_count, manager_count)?;
+        let (nodes, managers) = (node_count.to_string(), manager_count.to_string());
+        cluster.skep(&["up", "--nodes", &nodes, "--managers", &managers])?;
+        with_images(|images| {
+            for name in ["busybox", "web"] {
+                let archive = images.join(format!("{name}.tar")).display().to_string();
+                cluster.skep(&["load", &archive])?;
+            }
+            Ok(())
+        })?;
+        Ok(cluster)
+    }
+
+    /// Namespaces of nodes with the links between them, and nothing that runs in them.
+    pub(crate) fn bare(skep: &Path, name: &str, node_count: usize) -> anyhow::Result<Self> {
+        let cluster = Self::new(skep, name, node_count, 0)?;
+        cluster.skep(&["up", "--no-swarm", "--nodes", &node_count.to_string()])?;
+        for number in cluster.nodes() {
+            cluster.skep(&["stop", &format!("node{number}")])?;
+        }
+        Ok(cluster)
+    }
+
+    fn new(
+        skep: &Path,
+        name: &str,
+        node_count: usize,
+        manager_count: usize,
+    ) -> anyhow::Result<Self> {
+        let skep = skep.canonicalize();
         let cluster = Self {
-            skep: skep
-                .canonicalize()
-                .with_context(|| format!("no `{}`", skep.display()))?,
+            skep: skep.context("no such program; build it with `cargo build --release`")?,
             name: name.to_owned(),
             node_count,
             manager_count,
         };
         cluster.skep(&["down"])?;
-        let (nodes, managers) = (node_count.to_string(), manager_count.to_string());
-        cluster.skep(&["up", "--nodes", &nodes, "--managers", &managers])?;
-        let images = std::env::temp_dir().join(format!("skep-images-{}", std::process::id()));
-        let built = Command::new("fixtures/build-images")
-            .arg(&images)
-            .stdout(Stdio::null())
-            .status();
-        if !built.context("failed to build images")?.success() {
-            bail!("`fixtures/build-images` failed");
-        }
-        let archive = images.join("busybox.tar").display().to_string();
-        let loaded = cluster.skep(&["load", &archive]);
-        std::fs::remove_dir_all(&images).context("failed to remove images")?;
-        loaded?;
         Ok(cluster)
+    }
+
+    /// A command that will run in a node's namespaces.
+    pub(crate) fn inside(&self, number: usize, program: &Path) -> Command {
+        let mut command = Command::new(&self.skep);
+        command
+            .args(["local", "--name", &self.name, "exec"])
+            .arg(format!("node{number}"))
+            .arg(program);
+        command
     }
 
     /// `skep local …`; what it printed.
@@ -185,6 +209,21 @@ impl Drop for LocalCluster {
             eprintln!("failed to remove the cluster: {error:#}");
         }
     }
+}
+
+/// Builds the test images, lets `work` use them and removes them.
+pub(crate) fn with_images<T>(work: impl FnOnce(&Path) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let images = std::env::temp_dir().join(format!("skep-images-{}", std::process::id()));
+    let built = Command::new("fixtures/build-images")
+        .arg(&images)
+        .stdout(Stdio::null())
+        .status();
+    if !built.context("failed to build images")?.success() {
+        bail!("`fixtures/build-images` failed");
+    }
+    let outcome = work(&images);
+    std::fs::remove_dir_all(&images).context("failed to remove images")?;
+    outcome
 }
 
 /// A service of `replica_count` replicas of `sleep`.

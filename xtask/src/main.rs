@@ -11,7 +11,9 @@ mod chaos;
 mod failover;
 mod fix;
 mod local_cluster;
+mod mesh;
 mod metadata;
+mod peer;
 mod smoke;
 mod step;
 mod verify;
@@ -35,6 +37,11 @@ enum Task {
     Failover(failover::Options),
     /// Kills and cuts off managers of a cluster on this machine, and checks that nothing was lost.
     Chaos(chaos::Options),
+    /// Measures networks and published ports of a cluster on this machine, and checks whom servers see.
+    Mesh(mesh::Options),
+    /// A part of `mesh` that runs in another network namespace.
+    #[command(hide = true)]
+    Peer(peer::Options),
 }
 
 #[expect(
@@ -48,6 +55,8 @@ fn main() -> ExitCode {
         Task::Bench(options) => bench::run(&options),
         Task::Failover(options) => failover::run(&options),
         Task::Chaos(options) => chaos::run(&options),
+        Task::Mesh(options) => mesh::run(&options),
+        Task::Peer(options) => peer::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

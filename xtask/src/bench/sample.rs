@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+/// Least width of the column of names.
+const NAME_WIDTH_MIN: usize = 34;
+
 /// One measured figure.
 #[derive(Debug)]
 struct Row {
@@ -61,8 +64,10 @@ impl Report {
 
     /// The table, for people.
     pub(crate) fn table(&self) -> String {
+        let width = self.rows.iter().map(|row| row.name.chars().count()).max();
+        let width = width.unwrap_or_default().max(NAME_WIDTH_MIN);
         let mut text = format!(
-            "{:34} {:>10} {:6} {:>23} {:>3} {:>5} {:>8}\n",
+            "{:width$} {:>10} {:6} {:>23} {:>3} {:>5} {:>8}\n",
             "measure", "median", "unit", "min – max", "n", "load", "foreign"
         );
         for row in &self.rows {
@@ -71,7 +76,7 @@ impl Report {
                 .foreign
                 .map_or_else(String::new, |share| format!("{:.0} %", share * 100.0));
             text.push_str(&format!(
-                "{:34} {:>10} {:6} {range:>23} {:>3} {:>5.1} {foreign:>8}\n",
+                "{:width$} {:>10} {:6} {range:>23} {:>3} {:>5.1} {foreign:>8}\n",
                 row.name,
                 short(row.value),
                 row.unit,

@@ -89,7 +89,8 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("skep-conformance", &[]),
-    ("xtask", &[]),
+    // The load that counts failed requests, and nothing else.
+    ("xtask", &["skep-conformance"]),
 ];
 
 /// Crates without IO, clock, randomness and tasks.
