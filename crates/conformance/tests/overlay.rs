@@ -406,6 +406,72 @@ fn one_port_leads_to_two_services_by_address() {
 }
 
 #[test]
+fn published_ports_stay_on_the_node_asked_when_told_to() {
+    let cluster = start();
+    serve(
+        &cluster,
+        "near",
+        3,
+        "-p 8080:80 --label skep.publish.local-first=true",
+    );
+    for number in [1, 2, 3] {
+        let host = format!("10.78.0.{number}:8080");
+        answered(&cluster, &host);
+        let own = container(&cluster, number, "near")[..12].to_owned();
+        until("only the node's own task answers", PATIENCE, || {
+            let answers = (0..10).map(|_| cluster.inside_ok(&fetch(&host)));
+            match answers.into_iter().find(|answer| !answer.starts_with(&own)) {
+                None => Ok(()),
+                Some(other) => Err(other),
+            }
+        });
+    }
+    // Without one of its own a node leads to others.
+    cluster.node(1).docker_ok("service scale -d near=1");
+    cluster.placed(1, "near", 1);
+    for number in [1, 2, 3] {
+        answered(&cluster, &format!("10.78.0.{number}:8080"));
+    }
+}
+
+#[test]
+fn networks_with_ipv6_have_both_families() {
+    let cluster = start();
+    cluster
+        .node(1)
+        .docker_ok("network create -d overlay --ipv6 --subnet fd00:7::/64 six");
+    serve(&cluster, "web", 2, "--network six");
+    idle(&cluster, "client", "--network six");
+    for number in [1, 2, 3] {
+        let text = until("there is an address", PATIENCE, || {
+            let (_, text) = try_run(&cluster, number, "client", "nslookup -type=aaaa web");
+            if text.contains("fd00:7::") {
+                Ok(text)
+            } else {
+                Err(text)
+            }
+        });
+        let mut found = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("Address:"));
+        let vip = found
+            .find(|address| address.contains("fd00:7::"))
+            .unwrap_or_default();
+        let (_, clients) = ask(2, || {
+            run(
+                &cluster,
+                number,
+                "client",
+                &fetch(&format!("[{}]", vip.trim())),
+            )
+        });
+        assert!(clients.iter().all(IpAddr::is_ipv6), "{clients:?}");
+        resolved(&cluster, (number, "client"), "web", 1);
+        ask(2, || run(&cluster, number, "client", &fetch("web")));
+    }
+}
+
+#[test]
 fn tasks_use_the_nodes_own_network_when_told_to() {
     let cluster = start();
     serve(&cluster, "web", 3, "--network host --env PORT=8088");
