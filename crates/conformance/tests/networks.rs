@@ -157,10 +157,6 @@ fn networks_in_the_way_or_in_use_are_refused() {
             "create -d overlay -o com.docker.network.driver.mtu=99999 odd",
             "must be 1280-65535",
         ),
-        (
-            "create -d overlay -o encrypted odd",
-            "not supported yet: Options.encrypted",
-        ),
         ("create -d bridge odd", "not supported yet: Driver=bridge"),
         ("create -d weave odd", "plugin \"weave\" not found"),
         (

@@ -472,6 +472,23 @@ fn networks_with_ipv6_have_both_families() {
 }
 
 #[test]
+fn encrypted_networks_carry_what_others_do() {
+    let cluster = start();
+    let manager = cluster.node(1);
+    manager.docker_ok("network create -d overlay -o encrypted secret");
+    let shown = manager.docker_ok("network inspect -f '{{json .Options}}' secret");
+    assert!(shown.contains("\"encrypted\":\"\""), "{shown}");
+    serve(&cluster, "web", 3, "--network secret");
+    idle(&cluster, "client", "--network secret");
+    for number in [1, 2, 3] {
+        resolved(&cluster, (number, "client"), "tasks.web", 3);
+        let own = place(&cluster, number, "client", "secret");
+        let (_, clients) = ask(3, || run(&cluster, number, "client", &fetch("web")));
+        assert_eq!(clients, BTreeSet::from([own]));
+    }
+}
+
+#[test]
 fn tasks_use_the_nodes_own_network_when_told_to() {
     let cluster = start();
     serve(&cluster, "web", 3, "--network host --env PORT=8088");

@@ -29,11 +29,6 @@ pub(crate) fn check_network(create: &CreateNetwork) -> Result<()> {
     let reason = format!("Driver={driver} (networks span nodes; use --driver overlay)");
     found.when(driver != OVERLAY_DRIVER, reason);
     found.when(create.config_only, "ConfigOnly");
-    let has_option = |name: &str| {
-        let mut options = create.options.iter();
-        options.any(|options| options.contains_key(name))
-    };
-    found.when(has_option("encrypted"), "Options.encrypted");
     let config_from = create.config_from.as_ref();
     found.when(
         config_from.is_some_and(|reference| !reference.network.is_empty()),

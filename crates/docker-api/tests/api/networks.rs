@@ -229,9 +229,9 @@ async fn what_nodes_cannot_do_is_refused_by_name() {
     let served = Served::with_swarm().await;
     for (body, status, message) in [
         (
-            r#"{"Name":"a","Driver":"overlay","Options":{"encrypted":""},"ConfigOnly":true}"#,
+            r#"{"Name":"a","Driver":"overlay","ConfigOnly":true}"#,
             501,
-            "not supported yet: ConfigOnly, Options.encrypted",
+            "not supported yet: ConfigOnly",
         ),
         (
             r#"{"Name":"a","Driver":"macvlan","Scope":"swarm","ConfigFrom":{"Network":"x"}}"#,
