@@ -82,10 +82,15 @@ impl Cluster {
         assert!(prepare.status().expect("bash can be run").success());
         cluster.skep_ok(&format!("local up {flags}"));
         for name in ["busybox", "httpd"] {
-            let archive = images().join(format!("{name}.tar"));
-            cluster.skep_ok(&format!("local load {}", archive.display()));
+            cluster.load(name);
         }
         cluster
+    }
+
+    /// Loads a further image of `fixtures/build-images` into all nodes.
+    pub fn load(&self, name: &str) {
+        let archive = images().join(format!("{name}.tar"));
+        self.skep_ok(&format!("local load {}", archive.display()));
     }
 
     /// The cluster's own directory.
@@ -139,6 +144,11 @@ impl Cluster {
         let output = self.skep(line);
         assert!(output.status != 0, "skep {line} succeeded: {output:?}");
         output.text()
+    }
+
+    /// A command that will run in the machine's namespaces.
+    pub fn inside(&self, program: &Path) -> Command {
+        self.sandbox().command(program)
     }
 
     /// Runs a shell script in the machine's namespaces, which must succeed.

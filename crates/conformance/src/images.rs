@@ -2,16 +2,17 @@
 
 use std::{
     env, fs,
+    hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
     process::{self, Command},
 };
 
-/// The directory with `busybox.tar`, `httpd.tar` and the hostile archives of `fixtures/build-images`.
+/// The directory with `busybox.tar`, `httpd.tar`, `web.tar` and the hostile archives of `fixtures/build-images`.
 ///
 /// # Panics
 /// When they cannot be built.
 pub fn images() -> PathBuf {
-    let dir = target_dir().join("conformance-images");
+    let dir = target_dir().join(format!("conformance-images-{:016x}", recipe()));
     if dir.join("hostile-bomb.tar").exists() {
         return dir;
     }
@@ -27,6 +28,16 @@ pub fn images() -> PathBuf {
         let _ = fs::remove_dir_all(&fresh);
     }
     dir
+}
+
+/// Changes with what the images are made of.
+fn recipe() -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for name in ["build-images", "web.rs"] {
+        let path = root().join("fixtures").join(name);
+        fs::read(path).expect("a fixture").hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 /// The workspace's root.
