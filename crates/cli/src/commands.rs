@@ -2,6 +2,7 @@
 
 pub(crate) mod cluster;
 pub(crate) mod local;
+pub(crate) mod net;
 pub(crate) mod node;
 pub(crate) mod swarm;
 pub(crate) mod system;

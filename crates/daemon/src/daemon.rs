@@ -89,7 +89,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let (dataplane, actor) = dataplane(&config)?;
     let plane_end = CancellationToken::new();
     let plane = tokio::spawn(actor.run(plane_end.clone()));
-    let engine = engine(&config, (node_network.alone, dataplane)).await?;
+    let engine = engine(&config, (node_network.at_start, dataplane)).await?;
     let swarm = Swarm::open(Settings {
         data_dir: config.data_dir.clone(),
         engine: Arc::clone(&engine),

@@ -15,6 +15,7 @@ use prometheus_client::{
     metrics::{counter::ConstCounter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+use skep_executor::dataplane::{NetworkSummary, Status};
 use skep_manager::Published;
 use skep_model::{NodeState, Reachability, TaskState};
 use skep_rpc::Counters;
@@ -32,9 +33,12 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 type Label = [(&'static str, String); 1];
+/// What is counted of a network.
+type Count = fn(&NetworkSummary) -> usize;
 
 /// What is told.
 struct Facts {
+    networks: Arc<Status>,
     node_id: Option<String>,
     cluster_id: Option<String>,
     manager: Option<ManagerFacts>,
@@ -115,7 +119,10 @@ fn facts(swarm: &Swarm) -> Facts {
     let member = swarm.member();
     let identity = member.as_ref().map(|member| member.identity());
     let manager = member.and_then(|member| member.manager());
+    let status = swarm.engine().dataplane().status();
+    let networks = Arc::clone(&status.borrow());
     Facts {
+        networks,
         node_id: identity.as_ref().map(|of| of.node_id.to_string()),
         cluster_id: identity.as_ref().map(|of| of.cluster_id.to_string()),
         manager: manager.map(|active| ManagerFacts {
@@ -144,6 +151,7 @@ fn render(facts: &Facts) -> Result<String, std::fmt::Error> {
         let ids = vec![("swarm_id", swarm_id.clone()), ("node_id", node_id.clone())];
         info.get_or_create(&ids).set(1);
     }
+    networks(&mut registry, &facts.networks);
     if let Some(manager) = &facts.manager {
         cluster(&mut registry, &manager.view);
         port(&mut registry, &manager.port);
@@ -151,6 +159,47 @@ fn render(facts: &Facts) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)
+}
+
+/// What the node's data plane is doing.
+fn networks(registry: &mut Registry, status: &Status) {
+    let index = gauge(
+        registry,
+        "skep_dataplane_directory_index",
+        "Raft entry that the node's view of the cluster's networks is of",
+    );
+    index.set(i64::try_from(status.index.unwrap_or(0)).unwrap_or(i64::MAX));
+    let problems = gauge(
+        registry,
+        "skep_dataplane_problems",
+        "What of the node's networks could not be done or works less well than it should",
+    );
+    problems.set(saturated(status.problems.len()));
+    let counts: [(&str, &str, Count); 3] = [
+        (
+            "skep_network_containers",
+            "Containers of this node on a network",
+            |network| network.container_count,
+        ),
+        (
+            "skep_network_remotes",
+            "Containers of other nodes on a network",
+            |network| network.remote_count,
+        ),
+        (
+            "skep_network_services",
+            "Services with a virtual address on a network",
+            |network| network.service_count,
+        ),
+    ];
+    for (name, help, count) in counts {
+        let family = Family::<Label, Gauge>::default();
+        registry.register(name, help, family.clone());
+        for (network, summary) in &status.networks {
+            let label = [("network", network.clone())];
+            family.get_or_create(&label).set(saturated(count(summary)));
+        }
+    }
 }
 
 /// What the committed state says.

@@ -149,6 +149,10 @@ impl Swarm {
         Ok(swarm)
     }
 
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
     pub(crate) fn membership(&self) -> Arc<Membership> {
         self.membership.load_full()
     }

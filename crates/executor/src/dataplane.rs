@@ -15,10 +15,15 @@ mod keeper;
 mod own_keys;
 mod waiting;
 
-use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use skep_model::{
-    NodeId, TaskId,
+    NodeId,
     directory::{Message, Slice},
 };
 use skep_network::tunnel::Launch;
@@ -71,6 +76,19 @@ pub struct Status {
     pub generation: u64,
     /// What works less well than it should, and what could not be done. For people.
     pub problems: BTreeSet<String>,
+    /// Networks with containers of this node, by name.
+    pub networks: BTreeMap<String, NetworkSummary>,
+}
+
+/// What there is of a network on this node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NetworkSummary {
+    /// Containers of this node on it.
+    pub container_count: usize,
+    /// Containers of other nodes on it.
+    pub remote_count: usize,
+    /// Services with a virtual address on it.
+    pub service_count: usize,
 }
 
 /// Why a container did not get its places.
@@ -175,20 +193,14 @@ impl Dataplane {
         self.tell(|reply| Command::Detach(id, reply)).await;
     }
 
-    /// Whether others connect to a task by a virtual address, its names or a published port.
-    pub async fn serves(&self, task: TaskId) -> bool {
-        let serves = self.ask(|reply| Command::Serves(task, reply)).await;
-        serves.unwrap_or(false)
-    }
-
     /// What differs from what should be, in words; changes nothing.
     pub async fn doctor(&self) -> Vec<String> {
         self.ask(Command::Doctor).await.unwrap_or_default()
     }
 
-    /// Compares everything with the kernel, repairs it, and says what was done.
-    pub async fn heal(&self) -> Vec<String> {
-        self.ask(Command::Heal).await.unwrap_or_default()
+    /// Compares everything with the kernel and repairs it.
+    pub async fn heal(&self) {
+        self.tell(Command::Heal).await;
     }
 
     /// All the node was told, as one complete set.

@@ -163,6 +163,14 @@ impl SystemBackend for System {
         ])
     }
 
+    async fn examine_networks(&self) -> Result<Vec<String>> {
+        Ok(self.engine.examine_networks().await)
+    }
+
+    async fn heal_networks(&self) -> Result<Vec<String>> {
+        Ok(self.engine.heal_networks().await)
+    }
+
     async fn directory(&self) -> Result<Vec<Entry>> {
         let told = self.engine.dataplane().directory().await;
         let changes = told.into_iter().flat_map(|message| message.changes);

@@ -33,7 +33,10 @@ pub(crate) struct NodeNetwork {
     pub(crate) bridge: String,
     /// The pool that the operator wants of a cluster made here.
     named: Option<Ipv4Net>,
-    /// Of this node while it is in no cluster.
+    /// What the daemon starts from: an existing bridge keeps its addresses, since containers may have
+    /// some of them.
+    pub(crate) at_start: Layout,
+    /// Of this node after it left a cluster.
     pub(crate) alone: Layout,
 }
 
@@ -51,19 +54,19 @@ impl NodeNetwork {
     /// What the configuration says; `None` when nothing is free.
     pub(crate) fn choose(config: &Config) -> Option<Self> {
         let existing = subnet::of_bridge(&config.bridge);
-        let pool = || {
-            config
-                .bridge_subnet
-                .or_else(|| subnet::choose_pool(&config.bridge))
+        let pool = config
+            .bridge_subnet
+            .or_else(|| subnet::choose_pool(&config.bridge));
+        let layout = |v4| Layout {
+            v4,
+            ..Layout::default()
         };
-        let v4 = existing.or_else(|| pool().map(subnet::first_slice))?;
+        let alone = pool.map(subnet::first_slice);
         Some(Self {
             bridge: config.bridge.clone(),
             named: config.bridge_subnet,
-            alone: Layout {
-                v4,
-                ..Layout::default()
-            },
+            at_start: layout(existing.or(alone)?),
+            alone: layout(alone.or(existing)?),
         })
     }
 

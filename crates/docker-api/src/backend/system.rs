@@ -19,6 +19,16 @@ pub trait SystemBackend: Send + Sync + 'static {
     /// Networks of this node, at least `bridge`, `host` and `none`.
     async fn networks(&self) -> Result<Vec<NetworkDetail>>;
 
+    /// What differs from what should be in the node's networks, in words; changes nothing.
+    async fn examine_networks(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    /// Repairs the node's networks; what was found before and is not any more.
+    async fn heal_networks(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     /// What this node's data plane was told: the cluster's networks that its containers are on, and
     /// what else is there. Empty outside of clusters.
     async fn directory(&self) -> Result<Vec<Entry>> {

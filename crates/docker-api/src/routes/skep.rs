@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use hyper::Method;
+use serde::Serialize;
 
 use crate::{
     backend::{LocalNodeState, RestoreRequest},
@@ -28,8 +29,39 @@ pub(crate) async fn dispatch(
     match (method, path) {
         (Method::GET, ["backup"]) => backup(context).await,
         (Method::POST, ["restore"]) => restore(context, request).await,
+        (Method::GET, ["doctor"]) => doctor(context).await,
+        (Method::POST, ["doctor", "heal"]) => heal(context).await,
         _ => Err(page_not_found()),
     }
+}
+
+/// What is wrong with the node's networks.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Diagnosis {
+    node: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repaired: Option<Vec<String>>,
+    findings: Vec<String>,
+}
+
+async fn doctor(context: &Context) -> Result<Response> {
+    let system = &context.backends.system;
+    response::json(&Diagnosis {
+        node: system.facts().name,
+        repaired: None,
+        findings: system.examine_networks().await?,
+    })
+}
+
+async fn heal(context: &Context) -> Result<Response> {
+    let system = &context.backends.system;
+    let repaired = system.heal_networks().await?;
+    response::json(&Diagnosis {
+        node: system.facts().name,
+        repaired: Some(repaired),
+        findings: system.examine_networks().await?,
+    })
 }
 
 async fn backup(context: &Context) -> Result<Response> {

@@ -10,11 +10,8 @@ use std::{
     time::Duration,
 };
 
-use skep_model::{
-    TaskId,
-    directory::{Message, Slice},
-};
-use skep_network::plane::{DataPath, Failure, Plane, Report};
+use skep_model::directory::{Message, Slice};
+use skep_network::plane::{DataPath, Desired, Failure, Plane, Report};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::Instant,
@@ -23,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    AttachError, Book, Config, DATA_PATH_PORT, LocalContainer, Membership, Status,
+    AttachError, Book, Config, DATA_PATH_PORT, LocalContainer, Membership, NetworkSummary, Status,
     keeper::{Keeper, Kept},
     own_keys::OwnKeys,
     waiting::Waiting,
@@ -52,9 +49,8 @@ pub(super) enum Command {
         oneshot::Sender<Result<(), AttachError>>,
     ),
     Detach(String, Done),
-    Serves(TaskId, oneshot::Sender<bool>),
     Doctor(oneshot::Sender<Vec<String>>),
-    Heal(oneshot::Sender<Vec<String>>),
+    Heal(Done),
     Directory(oneshot::Sender<Option<Message>>),
 }
 
@@ -201,14 +197,10 @@ impl Actor {
                     let _ = done.send(());
                 }
             }
-            Command::Serves(task, reply) => {
-                let serves = |member: &Member| member.book.serves(task);
-                let _ = reply.send(self.member.as_ref().is_some_and(serves));
-            }
             Command::Doctor(reply) => drop(reply.send(self.doctor().await)),
-            Command::Heal(reply) => {
+            Command::Heal(done) => {
                 self.reconcile().await;
-                drop(reply.send(self.doctor().await));
+                let _ = done.send(());
             }
             Command::Directory(reply) => {
                 let directory = self
@@ -353,6 +345,7 @@ impl Actor {
                 return;
             };
             let desired = member.book.desired();
+            let networks = summaries(&member.book, &desired);
             let outcome = match plane {
                 Ok(plane) => plane.update(desired).await,
                 Err(error) => Err(error),
@@ -360,6 +353,7 @@ impl Actor {
             self.is_refused = outcome.is_err();
             self.answer(&outcome);
             self.note(outcome);
+            self.tell(|status| status.networks = networks);
         }
         for done in self.leaving.drain(..) {
             let _ = done.send(());
@@ -514,6 +508,22 @@ impl Actor {
         self.plane = Some(plane.clone());
         Ok(plane)
     }
+}
+
+/// What there is of each network, for metrics.
+fn summaries(book: &Book, desired: &Desired) -> BTreeMap<String, NetworkSummary> {
+    let summary = |(id, overlay): (&String, &Arc<skep_network::plane::Overlay>)| {
+        let places = desired.containers.values();
+        let places = places.filter(|container| container.attachments.contains_key(id));
+        let name = book.name_of(id).unwrap_or(id).to_owned();
+        let summary = NetworkSummary {
+            container_count: places.count(),
+            remote_count: overlay.remotes.len(),
+            service_count: overlay.services.len(),
+        };
+        (name, summary)
+    };
+    desired.networks.iter().map(summary).collect()
 }
 
 fn path(kept: &Kept) -> DataPath {

@@ -17,7 +17,7 @@ use std::{
 };
 
 use skep_model::{
-    NetworkId, NodeId, TaskId,
+    NetworkId, NodeId,
     directory::{Change, Key, Message, NodeEntry, Slice, TaskEntry},
 };
 use skep_network::{
@@ -169,14 +169,6 @@ impl Book {
     pub fn knows(&self, network: &NetworkFacts) -> bool {
         let id = network.network_id();
         id.is_some_and(|id| self.directory.networks.contains_key(&id))
-    }
-
-    /// Whether others connect to a task by a virtual address, its names or a published port.
-    pub fn serves(&self, task: TaskId) -> bool {
-        let task = self.directory.tasks.get(&task);
-        let service = task.and_then(|task| task.service_id);
-        let service = service.and_then(|id| self.directory.services.get(&id));
-        service.is_some_and(|service| !service.ports.is_empty() || !service.networks.is_empty())
     }
 
     /// A name for a network's id, for people.

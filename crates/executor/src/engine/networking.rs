@@ -87,6 +87,34 @@ impl Engine {
         resized.is_ok()
     }
 
+    /// What differs from what should be in the node's networks, in words; changes nothing.
+    pub async fn examine_networks(&self) -> Vec<String> {
+        let mut findings = Vec::new();
+        if let SliceState::Blocked(slice) = *self.slice.borrow() {
+            findings.push(format!(
+                "this node's slice {} of the node network waits until containers with other \
+                 addresses have ended",
+                slice.v4
+            ));
+        }
+        findings.extend(self.dataplane().doctor().await);
+        findings
+    }
+
+    /// Repairs what can be repaired; what was found before and is not any more.
+    pub async fn heal_networks(&self) -> Vec<String> {
+        let before = self.examine_networks().await;
+        if let Err(error) = self.network().reconcile().await {
+            warn!(error = %error, "Failed to repair the node network");
+        }
+        self.dataplane().heal().await;
+        let after = self.examine_networks().await;
+        before
+            .into_iter()
+            .filter(|text| !after.contains(text))
+            .collect()
+    }
+
     /// The node is in no cluster any more.
     pub fn forget_slice(&self) {
         self.slice.send_replace(SliceState::Unknown);
