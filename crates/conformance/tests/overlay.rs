@@ -386,6 +386,37 @@ fn answered(cluster: &Cluster, host: &str) {
 }
 
 #[test]
+fn published_ports_and_names_survive_a_cut() {
+    let cluster = start();
+    let manager = cluster.node(1);
+    manager.docker_ok("network create -d overlay back");
+    let line = "--name web --mode global --no-healthcheck --network back -p 8080:80 skep/web";
+    manager.create(line);
+    cluster.placed(1, "web", 3);
+    idle(&cluster, "client", "--network back");
+    for number in [1, 2, 3] {
+        resolved(&cluster, (number, "client"), "tasks.web", 3);
+    }
+    cluster.skep_ok("local cut node3");
+    resolved(&cluster, (1, "client"), "tasks.web", 2);
+    for number in [1, 2] {
+        ask(2, || {
+            cluster.inside_ok(&fetch(&format!("10.78.0.{number}:8080")))
+        });
+        ask(2, || run(&cluster, number, "client", &fetch("web")));
+    }
+    cluster.skep_ok("local heal node3");
+    for number in [1, 2, 3] {
+        resolved(&cluster, (number, "client"), "tasks.web", 3);
+        answered(&cluster, &format!("10.78.0.{number}:8080"));
+        ask(3, || {
+            cluster.inside_ok(&fetch(&format!("10.78.0.{number}:8080")))
+        });
+        ask(3, || run(&cluster, number, "client", &fetch("web")));
+    }
+}
+
+#[test]
 fn one_port_leads_to_two_services_by_address() {
     let cluster = start();
     for number in [1, 2] {
@@ -497,6 +528,49 @@ fn tasks_use_the_nodes_own_network_when_told_to() {
         answered(&cluster, &host);
         let (servers, _) = ask(1, || cluster.inside_ok(&fetch(&host)));
         assert_eq!(servers, BTreeSet::from([format!("node{number}")]));
+    }
+}
+
+#[test]
+fn containers_show_the_networks_they_are_on() {
+    let cluster = Cluster::start(1, 1);
+    let node = cluster.node(1);
+    node.docker_ok("network create -d overlay back");
+    for (service, flags, expected) in [
+        ("alone", "", vec!["bridge"]),
+        ("plain", "--network bridge", vec!["bridge"]),
+        ("own", "--network host", vec!["host"]),
+        ("one", "--network back", vec!["back"]),
+        ("both", "--network back -p 8080:80", vec!["back", "ingress"]),
+    ] {
+        node.create(&format!(
+            "--name {service} {flags} skep/busybox sleep 10000"
+        ));
+        let task = &node.running(service, 1)[0];
+        let container = node.container(service);
+        let shown = node.json(&format!("/containers/{container}/json"));
+        let networks = shown["NetworkSettings"]["Networks"]
+            .as_object()
+            .expect("a map");
+        let names: Vec<&str> = networks.keys().map(String::as_str).collect();
+        assert_eq!(names, expected, "{service}");
+        let places = task["NetworksAttachments"].as_array().into_iter().flatten();
+        let names: BTreeSet<&str> = places
+            .filter_map(|place| place["Network"]["Spec"]["Name"].as_str())
+            .collect();
+        assert!(!names.contains("skep_gwbridge"), "{service}: {names:?}");
+        for (name, network) in networks.iter().filter(|(name, _)| *name != "host") {
+            let ip = network["IPAddress"].as_str().unwrap_or_default();
+            let seen = node.exec(service, "ip address");
+            assert!(
+                !ip.is_empty() && seen.contains(&format!(" {ip}/")) || name == "ingress",
+                "{name}: {seen}"
+            );
+            assert_eq!(
+                network["NetworkID"],
+                node.json(&format!("/networks/{name}"))["Id"]
+            );
+        }
     }
 }
 
