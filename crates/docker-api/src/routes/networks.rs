@@ -65,10 +65,13 @@ async fn list(context: &Context, request: &Request) -> Result<Response> {
         )));
     }
     let catalog = Catalog::of(context).await?;
-    let wanted = catalog.networks.iter().filter(|network| {
-        matches(&filters, network)
-            && dangling.is_none_or(|dangling| dangling != catalog.is_used(network))
-    });
+    let used = dangling.map(|dangling| (dangling, catalog.used()));
+    let is_wanted_use = |network: &Network| match &used {
+        Some((dangling, used)) => *dangling != used.contains(&network.id),
+        None => true,
+    };
+    let wanted = catalog.networks.iter();
+    let wanted = wanted.filter(|network| matches(&filters, network) && is_wanted_use(network));
     response::json(&wanted.collect::<Vec<_>>())
 }
 

@@ -1,9 +1,12 @@
 //! All networks this node can tell of, and finding one by what people type.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use skep_model::{
-    NODE_NETWORK, NetworkId, Node, NodeId,
+    NODE_NETWORK, NetworkId, Node, NodeId, Service,
     directory::{Entry, Slice},
 };
 
@@ -103,31 +106,27 @@ impl Catalog {
         Err(ApiError::not_found(format!("network {term} not found")))
     }
 
-    /// Whether the network serves something: a service wants it, or it is there for all.
-    pub(super) fn is_used(&self, network: &Network) -> bool {
-        let is_for_all = PREDEFINED.contains(&network.name.as_str()) || network.ingress;
-        if is_for_all || network.name == NODE_NETWORK {
-            return true;
-        }
-        if network.scope != SWARM_SCOPE {
-            return false;
-        }
-        let Some(view) = &self.view else {
-            // A node knows only of networks that its containers are on.
-            return true;
+    /// Ids of the networks that serve something: a service wants them, or they are there for all.
+    pub(super) fn used(&self) -> BTreeSet<String> {
+        let services = self.view.iter().flat_map(|view| view.services());
+        let mut used: BTreeSet<String> = services.flat_map(|service| wanted(&service)).collect();
+        let is_for_all = |network: &&Network| {
+            let is_predefined = PREDEFINED.contains(&network.name.as_str());
+            // A worker knows only of networks of the cluster that its containers are on.
+            let is_joined = self.view.is_none() && network.scope == SWARM_SCOPE;
+            is_predefined || is_joined || network.ingress || network.name == NODE_NETWORK
         };
-        let services = view.services();
-        services.iter().any(|service| {
-            let spec = &service.spec;
-            let mut targets = spec.task.networks.iter().chain(&spec.networks);
-            let vips = service
-                .endpoint
-                .iter()
-                .flat_map(|endpoint| &endpoint.virtual_ips);
-            targets.any(|wanted| wanted.target == network.id)
-                || vips.into_iter().any(|vip| vip.network_id == network.id)
-        })
+        let for_all = self.networks.iter().filter(is_for_all);
+        used.extend(for_all.map(|network| network.id.clone()));
+        used
     }
+}
+
+/// Ids of the networks a service has.
+fn wanted(service: &Service) -> Vec<String> {
+    let spec = &service.spec;
+    let targets = spec.task.networks.iter().chain(&spec.networks);
+    targets.map(|wanted| wanted.target.clone()).collect()
 }
 
 /// The node network as people know `docker_gwbridge`: this node's part of it, a bridge.
