@@ -1,6 +1,10 @@
 //! Dockerfile instructions as `docker import --change` takes them, applied to an image's config.
 
-use super::{Empty, ImageConfig};
+use std::time::Duration;
+
+use skep_model::reserved::go_duration;
+
+use super::{Empty, Healthcheck, ImageConfig};
 
 /// Longest instruction: far above real ones, far below trouble.
 const CHANGE_BYTES_MAX: usize = 64 << 10;
@@ -71,6 +75,7 @@ pub(crate) fn apply(config: &mut ImageConfig, change: &str) -> Result<(), Error>
             config.working_dir = join(&config.working_dir, path);
         }
         "STOPSIGNAL" => config.stop_signal = required("STOPSIGNAL", rest)?.to_owned(),
+        "HEALTHCHECK" => config.healthcheck = Some(health_check(rest)?),
         "ONBUILD" => config.on_build.push(required("ONBUILD", rest)?.to_owned()),
         _ => return Err(Error::Unknown(word.to_owned())),
     }
@@ -106,6 +111,51 @@ fn command(config: &ImageConfig, rest: &str) -> Vec<String> {
 fn json_list(text: &str) -> Option<Vec<String>> {
     text.starts_with('[')
         .then(|| serde_json::from_str(text).ok())?
+}
+
+/// `NONE`, or `--option=value … CMD command`.
+fn health_check(rest: &str) -> Result<Healthcheck, Error> {
+    let refuse = |argument: &str| Error::Argument {
+        instruction: "HEALTHCHECK",
+        argument: argument.to_owned(),
+    };
+    let mut check = Healthcheck::default();
+    let mut rest = required("HEALTHCHECK", rest)?;
+    while let Some(option) = rest.strip_prefix("--") {
+        let (option, tail) = option
+            .split_once(char::is_whitespace)
+            .ok_or_else(|| refuse(rest))?;
+        rest = tail.trim_start();
+        let (name, value) = option.split_once('=').ok_or_else(|| refuse(option))?;
+        let nanos = || {
+            let duration = go_duration(value).filter(|it| *it >= Duration::from_millis(1));
+            let nanos = duration.and_then(|it| i64::try_from(it.as_nanos()).ok());
+            nanos.ok_or_else(|| refuse(option))
+        };
+        match name {
+            "interval" => check.interval = nanos()?,
+            "timeout" => check.timeout = nanos()?,
+            "start-period" => check.start_period = nanos()?,
+            "start-interval" => check.start_interval = nanos()?,
+            "retries" => {
+                let retries = value.parse::<i32>().ok().filter(|count| *count > 0);
+                check.retries = i64::from(retries.ok_or_else(|| refuse(option))?);
+            }
+            _ => return Err(refuse(option)),
+        }
+    }
+    let (kind, rest) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    let words = match (kind.to_ascii_uppercase().as_str(), json_list(rest.trim())) {
+        ("NONE", _) if rest.is_empty() && check == Healthcheck::default() => {
+            vec!["NONE".to_owned()]
+        }
+        ("CMD", _) if rest.trim().is_empty() => return Err(Error::NoArgument("HEALTHCHECK CMD")),
+        ("CMD", Some(list)) => [vec!["CMD".to_owned()], list].concat(),
+        ("CMD", None) => vec!["CMD-SHELL".to_owned(), rest.trim().to_owned()],
+        _ => return Err(refuse(kind)),
+    };
+    check.test = words;
+    Ok(check)
 }
 
 fn expose(config: &mut ImageConfig, port: &str) -> Result<(), Error> {
@@ -217,6 +267,53 @@ mod tests {
             ("app:app", "/srv/sub")
         );
         assert_eq!(config.stop_signal, "SIGINT");
+    }
+
+    #[track_caller]
+    fn check_health(change: &str, test: &[&str], settings: [i64; 5]) {
+        let mut config = ImageConfig::default();
+        apply(&mut config, change).unwrap_or_else(|e| panic!("{change}: {e}"));
+        let found = config.healthcheck.unwrap();
+        assert_eq!(found.test, test);
+        let set = [
+            found.interval,
+            found.timeout,
+            found.start_period,
+            found.start_interval,
+            found.retries,
+        ];
+        assert_eq!(set, settings);
+    }
+
+    #[test]
+    fn health_checks_are_set() {
+        check_health("HEALTHCHECK NONE", &["NONE"], [0; 5]);
+        let shell = ["CMD-SHELL", "curl -f x || exit 1"];
+        check_health("healthcheck cmd  curl -f x || exit 1", &shell, [0; 5]);
+        check_health(
+            r#"HEALTHCHECK --interval=5s --timeout=1m --retries=2 CMD ["a", "b c"]"#,
+            &["CMD", "a", "b c"],
+            [5_000_000_000, 60_000_000_000, 0, 0, 2],
+        );
+        check_health(
+            "HEALTHCHECK --start-period=1s --start-interval=1ms CMD true",
+            &["CMD-SHELL", "true"],
+            [0, 0, 1_000_000_000, 1_000_000, 0],
+        );
+        check_error("HEALTHCHECK", "HEALTHCHECK requires at least one argument");
+        check_error(
+            "HEALTHCHECK CMD",
+            "HEALTHCHECK CMD requires at least one argument",
+        );
+        check_error(
+            "HEALTHCHECK --interval=1us CMD x",
+            "invalid argument of HEALTHCHECK: interval=1us",
+        );
+        check_error(
+            "HEALTHCHECK --retries=-1 CMD x",
+            "invalid argument of HEALTHCHECK: retries=-1",
+        );
+        check_error("HEALTHCHECK GET /", "invalid argument of HEALTHCHECK: GET");
     }
 
     #[track_caller]

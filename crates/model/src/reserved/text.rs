@@ -8,7 +8,7 @@ use crate::time::Timestamp;
 const TEXT_LENGTH_MAX: usize = 64;
 
 /// `1h30m`, `1.5h`, `250ms`; `None` for anything else, for negative ones and those above 292 years.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }
