@@ -32,31 +32,39 @@ impl Client {
                 Err(format!("{output:?}"))
             }
         });
-        let mut command = node.inside_command(&format!("exec busybox nc 127.0.0.1 {port}"));
-        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let mut process = piped.unwrap();
-        let input = process.stdin.take().unwrap();
-        let output = BufReader::new(process.stdout.take().unwrap());
-        let mut client = Self {
-            process,
-            input,
-            output,
-        };
+        let mut client = Self::open(node, port);
         assert_eq!(client.ask("hello"), "hello\n");
         client
     }
 
+    fn open(node: &Node, port: u16) -> Self {
+        let mut command = node.inside_command(&format!("exec busybox nc 127.0.0.1 {port}"));
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut process = piped.expect("a client");
+        let input = process.stdin.take().expect("a pipe");
+        let output = BufReader::new(process.stdout.take().expect("a pipe"));
+        Self {
+            process,
+            input,
+            output,
+        }
+    }
+
     fn ask(&mut self, line: &str) -> String {
-        writeln!(self.input, "{line}").unwrap();
+        writeln!(self.input, "{line}").expect("a connection");
+        self.line()
+    }
+
+    fn line(&mut self) -> String {
         let mut answer = String::new();
-        self.output.read_line(&mut answer).unwrap();
+        self.output.read_line(&mut answer).expect("text");
         answer
     }
 
     fn close(mut self) {
         drop(self.input);
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
+        self.process.kill().expect("a process");
+        self.process.wait().expect("a process");
     }
 }
 
@@ -199,4 +207,49 @@ fn daemon_that_is_killed_goes_on_waiting() {
     assert_eq!(client.ask("again?"), "again?\n");
     client.close();
     node.empty();
+}
+
+/// The container that answers a new connection.
+fn answering(node: &Node, port: u16) -> Result<String, String> {
+    let output = node.inside(&format!("busybox nc -w 1 127.0.0.1 {port} </dev/null"));
+    let name = output.stdout.trim();
+    if name.is_empty() {
+        Err(format!("{output:?}"))
+    } else {
+        Ok(name.to_owned())
+    }
+}
+
+#[test]
+fn new_connections_go_to_the_next_task_while_the_old_one_serves_its_own() {
+    let node = Node::start();
+    node.docker_ok(
+        "service create -d --no-resolve-image --publish 8106:80 --update-order start-first --label skep.drain=10m \
+         --name web skep/busybox sh -c 'trap \"exit 0\" TERM; nc -ll -p 80 -e sh -c \"hostname; exec cat\" & \
+         while true; do sleep 0.05; done'",
+    );
+    let container = node.container("web");
+    let old = until("somebody answers", PATIENCE, || answering(&node, 8106));
+    assert!(container.starts_with(&old), "{old}");
+    let mut client = Client::open(&node, 8106);
+    assert_eq!(client.line(), format!("{old}\n"));
+    node.docker_ok("service update -d --no-resolve-image --force web");
+    told_to_stop(&node);
+    until("new connections are led elsewhere", PATIENCE, || {
+        answering(&node, 8106).and_then(|name| if name == old { Err(name) } else { Ok(()) })
+    });
+    for _ in 0..5 {
+        let name = until("somebody answers", PATIENCE, || answering(&node, 8106));
+        assert_ne!(name, old);
+        assert_eq!(client.ask("still there?"), "still there?\n");
+    }
+    assert!(is_running(&node, &container));
+    client.close();
+    until("the task has stopped", PATIENCE, || {
+        if is_running(&node, &container) {
+            Err("it runs".to_owned())
+        } else {
+            Ok(())
+        }
+    });
 }

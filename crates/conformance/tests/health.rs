@@ -43,7 +43,10 @@ fn health(node: &Node, container: &str, is_wanted: impl Fn(&Value) -> bool) -> V
 
 fn state_of(node: &Node, service: &str) -> String {
     let tasks = node.tasks(service);
-    tasks[0]["Status"]["State"].as_str().unwrap().to_owned()
+    tasks[0]["Status"]["State"]
+        .as_str()
+        .expect("a state")
+        .to_owned()
 }
 
 #[test]

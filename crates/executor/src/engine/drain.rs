@@ -16,7 +16,7 @@ use std::{
 use skep_model::{PublishMode, Task, TaskState, Timestamp, reserved::service::ServicePolicy};
 use tracing::{debug, warn};
 
-use super::{Container, Engine, HealthStatus, record::replace_file};
+use super::{Container, Engine, HealthStatus, places::NodeMode, record::replace_file};
 
 #[cfg(test)]
 mod tests;
@@ -169,7 +169,7 @@ impl Drain {
 /// longer; with the host's network its connections are not told from the host's.
 pub(super) fn is_serving(container: &Container) -> bool {
     let health = container.health();
-    container.record().network.is_some()
+    container.record().node_mode != NodeMode::Host
         && container.status().is_running()
         && health.is_none_or(|health| health.status == HealthStatus::Healthy)
 }
