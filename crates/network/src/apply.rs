@@ -157,6 +157,10 @@ impl Kernel {
                 self.route.add_unique_address(index, *address)?;
                 await_local(&mut self.route, address.addr())?;
             }
+            Step::AddBridgeRoute { bridge, subnet } => {
+                let index = self.route.link_index(bridge)?;
+                self.route.add_direct_route(index, *subnet)?;
+            }
             Step::RouteLocalhost { bridge } => sysctl::turn_on(&sysctl::route_localnet(bridge))?,
             Step::ReplaceRules { ruleset, ports } => nft::run(&ruleset.replace_script(ports))?,
             Step::RemoveRules6 => nft::run(&rules::remove_script(rules::TABLE6))?,

@@ -31,6 +31,7 @@ mod observe;
 mod reservation;
 mod state;
 mod sysctl;
+mod watch;
 
 mod network;
 mod owner;

@@ -28,7 +28,7 @@ mod overlay;
 mod ways;
 mod wireguard;
 
-pub(crate) use overlay::TunnelRequest;
+pub(crate) use overlay::{TunnelRequest, direct_route};
 pub(crate) use ways::{MarkRule, Way};
 
 /// Link group of links about to be deleted: "skep". One request deletes a group; nobody else uses this number by accident.
@@ -103,6 +103,20 @@ impl RouteSocket {
                 _ => None,
             })
             .collect())
+    }
+
+    /// Names of all links, by index.
+    pub(crate) fn link_names(&mut self) -> Result<Vec<(u32, String)>, NetlinkError> {
+        let links = self.links()?.into_iter();
+        let name = |link: LinkMessage| {
+            let mut attributes = link.attributes.into_iter();
+            let name = attributes.find_map(|attribute| match attribute {
+                LinkAttribute::IfName(name) => Some(name),
+                _ => None,
+            });
+            Some((link.header.index, name?))
+        };
+        Ok(links.filter_map(name).collect())
     }
 
     /// All addresses of the namespace.

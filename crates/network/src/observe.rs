@@ -42,7 +42,16 @@ pub(crate) fn observe(
         is_bridge_filtered: is_bridge_filtered(&desired.layout),
         links: ours.collect(),
         bridge: match bridge {
-            Some(link) => Some(observe_bridge(desired, link, &socket.addresses()?)),
+            Some(link) => {
+                let (addresses, routes) = (socket.addresses()?, socket.routes()?);
+                let mut bridge = observe_bridge(desired, link, &addresses);
+                let index = link.header.index;
+                let routes = routes.iter();
+                bridge.routes = routes
+                    .filter_map(|route| netlink::direct_route(route, index))
+                    .collect();
+                Some(bridge)
+            }
             None => None,
         },
         netns: observe_netns(netns_dir).map_err(|source| ApplyError::List {
@@ -109,6 +118,7 @@ fn observe_bridge(desired: &Desired, link: &LinkMessage, all: &[AddressMessage])
             })
             .unwrap_or(0),
         addresses,
+        routes: BTreeSet::new(),
         is_localhost_routed: sysctl::is_on(&sysctl::route_localnet(&desired.bridge)),
     }
 }

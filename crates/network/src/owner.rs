@@ -18,12 +18,14 @@ use crate::apply::{ApplyError, Kernel};
 use crate::config::{Config, Given, Layout};
 use crate::endpoint::{Attachment, EndpointInfo, Mac};
 use crate::error::{Error, ErrorChain, Report};
+use crate::netlink::NetlinkError;
 use crate::plan::{Desired, DesiredEndpoint};
 use crate::pool::Pool;
 use crate::ports::{HostPort, Protocol};
 use crate::reservation::Reservations;
 use crate::state::{EndpointState, State, StateDir, StateError};
 use crate::sysctl;
+use crate::watch::{Interest, Watch};
 
 mod repair;
 mod turn;
@@ -37,6 +39,10 @@ const BATCH_COUNT_MAX: usize = 64;
 /// How long detached endpoints wait for others before their links are deleted together. Deleting costs one RCU grace period,
 /// about 20 ms, in which no link can be made.
 const REAP_DELAY: Duration = Duration::from_millis(20);
+
+/// How often an owner with nothing to do looks whether somebody changed what is its own; also the shortest time between two repairs
+/// of that kind, should somebody insist. A look costs two system calls.
+pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Detached endpoints that are removed even though commands keep coming. Each keeps its address and a bridge port.
 const DYING_COUNT_MAX: usize = 128;
@@ -81,6 +87,9 @@ pub(crate) enum Command {
     Doom {
         steps: u32,
     },
+    /// Makes the owner repair what tests break.
+    #[cfg(test)]
+    Heal,
 }
 
 /// What an endpoint is to have.
@@ -103,6 +112,13 @@ pub(crate) struct Owner {
     configured: Layout,
     pool: Pool,
     reservations: Reservations,
+    watch: Watch,
+    /// Off in tests that break something and want to be told of it.
+    is_healing: bool,
+    /// Whether somebody changed something that has not been repaired yet.
+    is_suspicious: bool,
+    /// When somebody's change was last repaired.
+    healed_at: Option<Instant>,
     /// Detached endpoints whose link and namespace still exist, with the address they keep.
     dying: BTreeMap<String, Dying>,
     /// Attaches whose given address an endpoint still has, and until when they wait.
@@ -166,6 +182,7 @@ impl Owner {
             Err(error) => return answer(ready, Err(error)),
         };
         answer(ready, Ok(()));
+        owner.watch.discard();
         owner.serve(commands);
     }
 
@@ -203,7 +220,20 @@ impl Owner {
             pool.set_cursor(cursor);
         }
         let kernel = Kernel::open(&config.run_dir).map_err(Arc::new)?;
+        let watch = Watch::open(Interest {
+            links: vec![config.bridge.clone()],
+            link_prefix: Some(format!("{}-", config.bridge)),
+            has_neighbours: false,
+            rules_from: None,
+            tables: &["skep"],
+            is_everything: false,
+        })
+        .map_err(|source| Arc::new(ApplyError::from(NetlinkError::Socket(source))))?;
         let owner = Owner {
+            watch,
+            is_healing: !cfg!(test),
+            is_suspicious: false,
+            healed_at: None,
             kernel,
             dir,
             desired,
@@ -253,11 +283,13 @@ impl Owner {
 
     fn serve(&mut self, commands: &Receiver<Command>) {
         loop {
-            let next = if self.dying.is_empty() && self.parked.is_empty() {
-                commands.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            let is_waiting = self.dying.is_empty() && self.parked.is_empty();
+            let next = commands.recv_timeout(if is_waiting {
+                LOOK_INTERVAL
             } else {
-                commands.recv_timeout(REAP_DELAY)
-            };
+                REAP_DELAY
+            });
+            self.heal();
             let flow = match next {
                 Ok(command) => {
                     let mut batch = vec![command];
@@ -277,7 +309,32 @@ impl Owner {
             if flow.is_break() {
                 return;
             }
+            self.watch.discard();
         }
+    }
+
+    /// Repairs what somebody broke since the last look.
+    fn heal(&mut self) {
+        if !self.is_healing {
+            return;
+        }
+        self.is_suspicious |= self.watch.look();
+        let is_due = |at: Instant| at.elapsed() >= LOOK_INTERVAL;
+        if !self.is_suspicious || !self.healed_at.is_none_or(is_due) || self.is_killed() {
+            return;
+        }
+        self.healed_at = Some(Instant::now());
+        self.is_suspicious = false;
+        match self.reconcile() {
+            Ok(report) if report.steps.is_empty() => {}
+            Ok(report) => {
+                // Who breaks something may go on while it is repaired.
+                self.is_suspicious = true;
+                info!(steps = report.steps.len(), "Node network repaired");
+            }
+            Err(error) => warn!(error = %ErrorChain(&error), "Node network not repaired"),
+        }
+        self.watch.discard();
     }
 
     fn handle_batch(&mut self, batch: Vec<Command>) -> ControlFlow<()> {
@@ -334,6 +391,8 @@ impl Owner {
                 }
                 #[cfg(test)]
                 Command::Doom { steps } => self.kernel.steps_left = Some(steps),
+                #[cfg(test)]
+                Command::Heal => self.is_healing = true,
             }
         }
         self.take(&mut turn)

@@ -71,6 +71,8 @@ pub struct ObservedBridge {
     pub mtu: u32,
     /// IP addresses.
     pub addresses: BTreeSet<IpNet>,
+    /// Subnets routed straight to it.
+    pub routes: BTreeSet<IpNet>,
     /// `route_localnet` of the bridge.
     pub is_localhost_routed: bool,
 }
@@ -135,6 +137,13 @@ pub enum Step {
         bridge: String,
         /// Gateway with the subnet's prefix length.
         address: IpNet,
+    },
+    /// Routes a subnet to the bridge, as its address did before somebody took the route away.
+    AddBridgeRoute {
+        /// Interface name.
+        bridge: String,
+        /// The subnet.
+        subnet: IpNet,
     },
     /// Sets `route_localnet` on the bridge, so that 127.0.0.1 reaches published ports.
     RouteLocalhost {
@@ -379,6 +388,17 @@ fn plan_bridge(desired: &Desired, observed: Option<&ObservedBridge>, steps: &mut
             address,
         });
     }
+    // A new address, or a bridge that is put up, brings its route.
+    if let Some(bridge) = observed.filter(|bridge| bridge.is_up) {
+        let routed = wanted.intersection(&bridge.addresses);
+        let routed = routed.filter(|net| !is_link_local(net)).map(IpNet::trunc);
+        for subnet in routed.filter(|net| !bridge.routes.contains(net)) {
+            steps.push(Step::AddBridgeRoute {
+                bridge: desired.bridge.clone(),
+                subnet,
+            });
+        }
+    }
     if !observed.is_some_and(|bridge| bridge.is_localhost_routed) {
         steps.push(Step::RouteLocalhost {
             bridge: desired.bridge.clone(),
@@ -496,6 +516,7 @@ impl Step {
             | Step::SetBridge { .. }
             | Step::RemoveBridgeAddress { .. }
             | Step::AddBridgeAddress { .. }
+            | Step::AddBridgeRoute { .. }
             | Step::RouteLocalhost { .. }
             | Step::ReplaceRules { .. }
             | Step::ChangePorts { .. }
@@ -523,6 +544,7 @@ impl fmt::Display for Step {
             Step::AddBridgeAddress { bridge, address } => {
                 write!(f, "add address {address} to {bridge}")
             }
+            Step::AddBridgeRoute { bridge, subnet } => write!(f, "route {subnet} to {bridge}"),
             Step::RouteLocalhost { bridge } => write!(f, "route localhost on {bridge}"),
             Step::ReplaceRules { ruleset, ports } => {
                 write!(

@@ -151,6 +151,12 @@ impl Plane {
         self.join().await;
     }
 
+    /// Makes the plane repair what tests break, as it does outside tests.
+    #[cfg(test)]
+    pub(crate) fn heal(&self) {
+        self.tx.try_send(Command::Heal).unwrap();
+    }
+
     /// Makes everything fail after some more actions, as a crash would.
     #[cfg(test)]
     pub(crate) async fn doom(&self, actions: u32) {

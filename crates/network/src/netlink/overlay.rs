@@ -13,7 +13,7 @@ use rtnetlink::packet_route::neighbour::{
     NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::packet_route::route::{
-    RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkUnspec};
@@ -309,4 +309,27 @@ fn neighbour(index: u32, address: IpAddr) -> NeighbourMessage {
     message.header.state = NeighbourState::Permanent;
     message.attributes = vec![NeighbourAttribute::Destination(address.into())];
     message
+}
+
+/// The subnet of a route straight to a link; none of another route.
+pub(crate) fn direct_route(message: &RouteMessage, index: u32) -> Option<IpNet> {
+    let mut destination = None;
+    let mut is_here = false;
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(ip)) => {
+                destination = Some(IpAddr::V4(*ip));
+            }
+            RouteAttribute::Destination(RouteAddress::Inet6(ip)) => {
+                destination = Some(IpAddr::V6(*ip));
+            }
+            RouteAttribute::Oif(oif) => is_here = *oif == index,
+            RouteAttribute::Gateway(_) => return None,
+            _ => {}
+        }
+    }
+    let is_direct =
+        destination.is_some_and(|ip| ip.is_ipv6()) || message.header.scope == RouteScope::Link;
+    let net = IpNet::new(destination?, message.header.destination_prefix_length).ok()?;
+    (is_here && is_direct).then_some(net)
 }

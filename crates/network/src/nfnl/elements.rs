@@ -5,11 +5,15 @@ use super::{
     NetfilterSocket, Request, SUBSYSTEM_TABLES, attributes, find,
 };
 
+const GET_GENERATION: u16 = 16;
 const GET_CHAIN: u16 = 4;
 const GET_RULE: u16 = 7;
 const NEW_ELEMENT: u16 = 12;
 const GET_ELEMENT: u16 = 13;
 const DELETE_ELEMENT: u16 = 14;
+
+/// `NFTA_GEN_ID`.
+const GENERATION: u16 = 1;
 
 /// `NFTA_CHAIN_TABLE`, `NFTA_CHAIN_NAME`, `NFTA_RULE_TABLE`.
 const CHAIN_TABLE: u16 = 1;
@@ -151,6 +155,26 @@ fn write_data(buffer: &mut Buffer, data: &Data) {
 // === impl NetfilterSocket ===
 
 impl NetfilterSocket {
+    /// The number of the last transaction in this namespace, whoever made it.
+    pub(crate) fn generation(&mut self) -> Result<u32, NetfilterError> {
+        let sequence = self.next_sequence();
+        let mut buffer = Buffer::default();
+        let request = Request {
+            subsystem: SUBSYSTEM_TABLES,
+            kind: GET_GENERATION,
+            flags: NLM_F_REQUEST | NLM_F_ACK,
+            family: Family::V4,
+        };
+        buffer.message(request, sequence, |_| ());
+        self.send(&buffer.bytes)?;
+        let mut generation = None;
+        self.answers("find the last transaction", sequence, |_, body| {
+            let bytes = find(body, GENERATION).and_then(|bytes| bytes.try_into().ok());
+            generation = generation.or(bytes.map(u32::from_be_bytes));
+        })?;
+        Ok(generation.unwrap_or(0))
+    }
+
     /// Performs transactions, each whole or not at all.
     pub(crate) fn commit(&mut self, batches: &[Vec<u8>]) -> Result<(), NetfilterError> {
         for batch in batches {

@@ -49,6 +49,7 @@ fn perform(observed: &mut Observed, steps: &[Step]) {
                     mac: Some(mac),
                     mtu,
                     addresses: BTreeSet::new(),
+                    routes: BTreeSet::new(),
                     is_localhost_routed: false,
                 });
             }
@@ -60,7 +61,13 @@ fn perform(observed: &mut Observed, steps: &[Step]) {
                 assert!(observed.bridge.as_mut().unwrap().addresses.remove(&address));
             }
             Step::AddBridgeAddress { address, .. } => {
-                observed.bridge.as_mut().unwrap().addresses.insert(address);
+                let bridge = observed.bridge.as_mut().unwrap();
+                bridge.addresses.insert(address);
+                bridge.routes.insert(address.trunc());
+            }
+            Step::AddBridgeRoute { subnet, .. } => {
+                let bridge = observed.bridge.as_mut().unwrap();
+                assert!(bridge.routes.insert(subnet));
             }
             Step::RouteLocalhost { .. } => {
                 observed.bridge.as_mut().unwrap().is_localhost_routed = true;
@@ -194,7 +201,7 @@ proptest! {
         first in endpoints(),
         second in endpoints(),
         performed in 0usize..40,
-        damage in prop::collection::vec(0u8..10, 0..4),
+        damage in prop::collection::vec(0u8..11, 0..4),
     ) {
         let mut observed = Observed::default();
         let steps = plan(&first, &observed);
@@ -207,6 +214,7 @@ proptest! {
                 3 => observed.links.values_mut().for_each(|link| link.is_up = false),
                 4 => observed.links.clear(),
                 7 => observed.rules6 = None,
+                9 => observed.bridge.iter_mut().for_each(|bridge| bridge.routes.clear()),
                 8 => observed.rules6 = Some(ObservedRules::default()),
                 5 => observed.is_bridge_filtered = !observed.is_bridge_filtered,
                 6 => observed.rules.iter_mut().for_each(|rules| rules.ports.clear()),

@@ -153,6 +153,7 @@ impl Hands {
     pub(crate) fn observe_client(&mut self, id: &str, path: &Path) -> Result<State, ActionError> {
         // Another namespace may be mounted by now.
         self.clients.remove(id);
+        self.generations.remove(id);
         let is_served = self.names.is_serving(id, path);
         let socket = self.client(id, path)?;
         let mut state = State {
@@ -213,6 +214,7 @@ impl Hands {
         delta: &Delta,
     ) -> Result<(), ActionError> {
         self.count_action()?;
+        self.generations.remove(id);
         for family in families(container) {
             let batches = delta.batches.get(&family).map_or(&[][..], Vec::as_slice);
             self.client(id, &container.netns_path)?.commit(batches)?;
@@ -235,6 +237,27 @@ impl Hands {
             }
         }
         Ok(count)
+    }
+
+    /// Notes the last transaction inside each container that had one of ours.
+    pub(crate) fn note_generations(&mut self) {
+        for (id, socket) in &mut self.clients {
+            if !self.generations.contains_key(id)
+                && let Ok(generation) = socket.generation()
+            {
+                self.generations.insert(id.clone(), generation);
+            }
+        }
+    }
+
+    /// Containers whose tables somebody else changed since.
+    pub(crate) fn changed_clients(&mut self) -> Vec<String> {
+        let known = self.clients.iter_mut().filter_map(|(id, socket)| {
+            let noted = self.generations.get(id)?;
+            let is_same = socket.generation().is_ok_and(|now| now == *noted);
+            (!is_same).then(|| id.clone())
+        });
+        known.collect()
     }
 
     /// The socket inside a container.

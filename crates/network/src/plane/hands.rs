@@ -19,6 +19,7 @@ use crate::nfnl::{NetfilterError, NetfilterSocket};
 use crate::nft::NftError;
 use crate::sysctl::{self, SysctlError};
 use crate::tunnel::ControlError;
+use crate::watch::{Interest, Watch};
 
 /// How often a tunnel whose id is taken is tried again: a sandbox somebody unmounted keeps it until the kernel has taken the
 /// namespace apart, some tens of milliseconds. Another program's tunnel keeps it for good, and then this delays the rest.
@@ -78,8 +79,17 @@ pub(crate) struct Hands {
     netns_dir: PathBuf,
     /// Sockets inside sandboxes, by network id. One keeps its namespace alive, so it goes first.
     sandboxes: BTreeMap<String, RouteSocket>,
+    /// What happens inside sandboxes, by network id.
+    pub(super) watches: BTreeMap<String, Watch>,
     /// Sockets inside containers, by endpoint id.
     pub(super) clients: BTreeMap<String, NetfilterSocket>,
+    /// The last transaction inside containers, if it was ours.
+    pub(super) generations: BTreeMap<String, u32>,
+    /// What happens in the node's namespace.
+    pub(super) watch: Watch,
+    /// Networks whose sandbox the last command changed, and whether it changed the node.
+    pub(super) touched: BTreeSet<String>,
+    pub(super) is_node_touched: bool,
     pub(super) names: Server,
     /// The node's tables and flows.
     pub(super) flows: NetfilterSocket,
@@ -104,7 +114,12 @@ impl Hands {
             netns,
             netns_dir,
             sandboxes: BTreeMap::new(),
+            watches: BTreeMap::new(),
             clients: BTreeMap::new(),
+            generations: BTreeMap::new(),
+            watch: Watch::open(Interest::default()).map_err(NetlinkError::Socket)?,
+            touched: BTreeSet::new(),
+            is_node_touched: false,
             flows: NetfilterSocket::open()?,
             names: Server::start().map_err(ActionError::Names)?,
             tunnels: Tunnels::new(run_dir),
@@ -129,7 +144,7 @@ impl Hands {
     /// What a sandbox holds, none if it does not exist.
     pub(crate) fn observe(&mut self, network: &str) -> Result<Option<State>, ActionError> {
         // Another namespace may be mounted by now.
-        self.sandboxes.remove(network);
+        self.leave_sandbox(network);
         if !netns::is_mounted(&self.netns_path(network)) {
             return Ok(None);
         }
@@ -155,6 +170,7 @@ impl Hands {
     /// Performs one action on a network's sandbox.
     pub(crate) fn perform(&mut self, network: &str, action: &Action) -> Result<(), ActionError> {
         self.count_action()?;
+        self.touched.insert(network.to_owned());
         match action {
             Action::CreateSandbox => self.create_sandbox(network)?,
             Action::DeleteSandbox => self.delete_sandbox(network)?,
@@ -230,7 +246,7 @@ impl Hands {
         Ok(())
     }
 
-    fn netns_path(&self, network: &str) -> PathBuf {
+    pub(super) fn netns_path(&self, network: &str) -> PathBuf {
         self.netns_dir.join(network)
     }
 
@@ -238,15 +254,31 @@ impl Hands {
     fn sandbox(&mut self, network: &str) -> Result<&mut RouteSocket, ActionError> {
         if !self.sandboxes.contains_key(network) {
             let path = self.netns_path(network);
-            let socket = self.netns.inside(&path, RouteSocket::open)??;
+            let interest = Interest {
+                has_neighbours: true,
+                is_everything: true,
+                ..Interest::default()
+            };
+            let opened = self.netns.inside(&path, || {
+                let watch = Watch::open(interest).map_err(NetlinkError::Socket)?;
+                Ok::<_, NetlinkError>((watch, RouteSocket::open()?))
+            });
+            let (watch, socket) = opened??;
+            self.watches.insert(network.to_owned(), watch);
             self.sandboxes.insert(network.to_owned(), socket);
         }
         let socket = self.sandboxes.get_mut(network);
         Ok(socket.expect("a socket was inserted if there was none"))
     }
 
-    fn create_sandbox(&mut self, network: &str) -> Result<(), ActionError> {
+    /// Lets go of a sandbox: a socket inside would keep it alive.
+    fn leave_sandbox(&mut self, network: &str) {
         self.sandboxes.remove(network);
+        self.watches.remove(network);
+    }
+
+    fn create_sandbox(&mut self, network: &str) -> Result<(), ActionError> {
+        self.leave_sandbox(network);
         let path = self.netns_path(network);
         self.netns.create(&path)?;
         // Where the module is loaded every bridged packet would otherwise go through IP hooks, for nothing. A kernel without
@@ -269,7 +301,7 @@ impl Hands {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             socket.delete_links(&names)?;
         }
-        self.sandboxes.remove(network);
+        self.leave_sandbox(network);
         Ok(netns::delete(&path)?)
     }
 

@@ -482,6 +482,14 @@ pub(crate) fn mac(number: u16) -> Mac {
     Mac([0x02, 0x5b, 0, 0, high, low])
 }
 
+/// How names of tunnels end (`rules::mesh_link`).
+pub(crate) const LINK_SUFFIX: &str = "x";
+
+/// Whether a tunnel is that of a mesh.
+pub(crate) fn is_mesh(tunnel: Tunnel, mac: Mac) -> bool {
+    tunnel.vni == VNI && mac.0.starts_with(&[0x02, 0x5b, 0, 0])
+}
+
 /// The address of a slice's bridge.
 fn gateway(slice: IpNet) -> IpAddr {
     match slice.network() {

@@ -77,6 +77,7 @@ impl Hands {
         action: &Action,
     ) -> Result<(), ActionError> {
         self.count_action()?;
+        self.is_node_touched = true;
         match action {
             Action::DeleteTunnel => self.node.delete_link(&wish.link)?,
             Action::CreateTunnel => self.node.create_tunnel(&TunnelRequest {
@@ -138,8 +139,24 @@ impl Hands {
         Ok(())
     }
 
+    /// Bridges that a mesh's tunnel belongs to, whoever left it behind.
+    pub(crate) fn meshes(&mut self) -> Result<Vec<String>, ActionError> {
+        let mut bridges = Vec::new();
+        for (_, name) in self.node.link_names()? {
+            let Some(bridge) = name.strip_suffix(mesh::LINK_SUFFIX) else {
+                continue;
+            };
+            let found = observe::tunnel(&mut self.node, &name)?;
+            if found.is_some_and(|(_, tunnel, mac, _)| mesh::is_mesh(tunnel, mac)) {
+                bridges.push(bridge.to_owned());
+            }
+        }
+        Ok(bridges)
+    }
+
     /// Takes the mesh away, if there is one on this bridge. What is missing is fine.
     pub(crate) fn remove_mesh(&mut self, bridge: &str) -> Result<(), ActionError> {
+        self.is_node_touched = true;
         self.node.delete_link(&mesh_link(bridge))?;
         let mut script = rules::remove_script(Family::V4);
         for is_v6 in [false, true]

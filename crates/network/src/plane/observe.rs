@@ -10,7 +10,7 @@ use rtnetlink::packet_route::link::{
     InfoBridgePort, InfoData, InfoPortData, InfoVxlan, LinkAttribute, LinkInfo, LinkMessage,
 };
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute};
 
 use super::mesh;
 use super::sandbox::{BRIDGE, LinkState, PortState, State, Tunnel, VXLAN, is_port_name};
@@ -154,7 +154,7 @@ pub(crate) fn container(
             .filter_map(|message| address(message, index));
         let routes = routes
             .iter()
-            .filter_map(|message| direct_route(message, index));
+            .filter_map(|message| netlink::direct_route(message, index));
         Some((
             name(link)?.to_owned(),
             (addresses.collect(), routes.collect()),
@@ -289,28 +289,6 @@ pub(super) fn address(message: &AddressMessage, index: u32) -> Option<IpNet> {
     let is_link_local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
     let net = IpNet::new(ip, message.header.prefix_len).ok()?;
     (!is_link_local).then_some(net)
-}
-
-fn direct_route(message: &RouteMessage, index: u32) -> Option<IpNet> {
-    let mut destination = None;
-    let mut is_here = false;
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(ip)) => {
-                destination = Some(IpAddr::V4(*ip));
-            }
-            RouteAttribute::Destination(RouteAddress::Inet6(ip)) => {
-                destination = Some(IpAddr::V6(*ip));
-            }
-            RouteAttribute::Oif(oif) => is_here = *oif == index,
-            RouteAttribute::Gateway(_) => return None,
-            _ => {}
-        }
-    }
-    let is_direct =
-        destination.is_some_and(|ip| ip.is_ipv6()) || message.header.scope == RouteScope::Link;
-    let net = IpNet::new(destination?, message.header.destination_prefix_length).ok()?;
-    (is_here && is_direct).then_some(net)
 }
 
 pub(super) fn infos(link: &LinkMessage) -> impl Iterator<Item = &LinkInfo> {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 
 use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
@@ -22,6 +22,7 @@ use super::report::{Failure, Report, Scope, Step};
 use super::sandbox::{self, Action, State, Wish};
 use super::tunnels;
 use crate::error::ErrorChain;
+use crate::owner::LOOK_INTERVAL;
 use crate::reservation::Reservations;
 use crate::state::StateDir;
 
@@ -37,7 +38,10 @@ const MTU_FALLBACK: u32 = 1500;
 
 mod clients;
 mod encryption;
+mod healing;
 mod mesh;
+
+use healing::Suspicion;
 
 /// A request to the owner thread.
 #[derive(Debug)]
@@ -63,6 +67,9 @@ pub(crate) enum Command {
     Doom {
         actions: u32,
     },
+    /// Makes the owner repair what tests break.
+    #[cfg(test)]
+    Heal,
 }
 
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
@@ -72,6 +79,7 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 pub(crate) struct Owner {
     hands: Hands,
     dir: StateDir,
+    suspicion: Suspicion,
     desired: Option<Arc<Desired>>,
     /// What sandboxes are believed to hold. A network without a belief is observed first.
     beliefs: BTreeMap<String, State>,
@@ -119,7 +127,14 @@ impl Owner {
             Err(error) => return answer(ready, Err(error)),
         };
         answer(ready, Ok(()));
-        for command in commands {
+        loop {
+            let next = commands.recv_timeout(LOOK_INTERVAL);
+            owner.heal();
+            let command = match next {
+                Ok(command) => command,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
             match command {
                 Command::Update { desired, reply } => answer(reply, owner.update(*desired)),
                 Command::Reconcile { reply } => answer(reply, owner.reconcile()),
@@ -128,8 +143,11 @@ impl Owner {
                 Command::Close { reply } => return answer(reply, Ok(())),
                 #[cfg(test)]
                 Command::Doom { actions } => owner.hands.actions_left = Some(actions),
+                #[cfg(test)]
+                Command::Heal => owner.suspicion.is_healing = true,
             }
             owner.forget_flows();
+            owner.discard_own_changes();
         }
     }
 
@@ -139,6 +157,7 @@ impl Owner {
         Ok(Owner {
             hands,
             dir,
+            suspicion: Suspicion::default(),
             desired: None,
             beliefs: BTreeMap::new(),
             clients: BTreeSet::new(),
@@ -262,9 +281,16 @@ impl Owner {
     fn remove(&mut self) -> Result<(), Error> {
         let mesh = self.desired.take().and_then(|desired| desired.mesh.clone());
         let mut report = Report::default();
-        if let Some(mesh) = mesh
-            && let Err(error) = self.hands.remove_mesh(&mesh.bridge)
-        {
+        // Without a value there may be what an earlier process left.
+        let bridges = match mesh {
+            Some(mesh) => Ok(vec![mesh.bridge.clone()]),
+            None => self.hands.meshes(),
+        };
+        let removed = bridges.and_then(|bridges| {
+            let mut bridges = bridges.iter();
+            bridges.try_for_each(|bridge| self.hands.remove_mesh(bridge))
+        });
+        if let Err(error) = removed {
             report.fail(Scope::Mesh, error);
         }
         let deleted = self.delete_networks(&mut report);
@@ -327,6 +353,7 @@ impl Owner {
     fn repair_tunnels(&mut self, port: u16, report: &mut Report) -> Result<(), ActionError> {
         if let Some(action) = tunnels::plan(port)? {
             self.hands.count_action()?;
+            self.hands.is_node_touched = true;
             tunnels::perform(&action)?;
             report.steps.push(Step::Node(action));
         }

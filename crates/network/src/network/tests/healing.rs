@@ -277,3 +277,72 @@ fn foreign_chains_that_drop_forwarded_packets_are_reported_and_left_alone() {
         assert!(run("nft list ruleset").contains("FORWARD"));
     });
 }
+
+/// What breaks the node network from outside, each repaired without anybody asking.
+const HARMS: [&str; 10] = [
+    "nft flush ruleset",
+    "nft delete table ip skep",
+    "nft flush chain ip6 skep nat_pre",
+    "nft flush map ip skep ports_any",
+    "ip link del skep0",
+    "ip link set skep0 down",
+    "ip link set skep0-2 down",
+    "ip link del skep0-2",
+    "ip addr flush dev skep0",
+    "ip route del 10.252.7.0/24",
+];
+
+#[test]
+fn what_others_break_heals_by_itself_within_seconds_and_connections_survive() {
+    on_node(async |bed| {
+        let config = Config {
+            layout: Layout {
+                v4: "10.252.7.0/24".parse().unwrap(),
+                v6: Some("fd00:252:0:7::/64".parse().unwrap()),
+                ..Layout::default()
+            },
+            ..config(bed)
+        };
+        let network = Network::open(config).await.unwrap();
+        network.tx.send(Command::Heal).unwrap();
+        let a = network.attach("a", &[tcp(8080, 80)], None).await.unwrap();
+        let listener = inside(Some(&a.netns_path), || {
+            TcpListener::bind("[::]:80").unwrap()
+        });
+        let connect = || TcpStream::connect("192.0.2.1:8080").unwrap();
+        let mut client = inside(Some(bed.world()), connect);
+        let (mut server, _) = listener.accept().unwrap();
+        // Other programs' tables are nobody's business of ours.
+        let others = "add table ip filter; add chain ip filter DOCKER-USER";
+        for harm in HARMS {
+            run(&format!("nft '{others}'"));
+            run(harm);
+            let start = std::time::Instant::now();
+            for to in ["192.0.2.1:8080", "[2001:db8::1]:8080"] {
+                // Accepted by the listening socket's queue, without anybody answering.
+                let to: std::net::SocketAddr = to.parse().unwrap();
+                let wait = std::time::Duration::from_millis(200);
+                let is_open = || {
+                    inside(Some(bed.world()), move || {
+                        TcpStream::connect_timeout(&to, wait)
+                    })
+                    .is_ok()
+                };
+                while !is_open() {
+                    assert!(start.elapsed().as_secs() < 3, "{to} after `{harm}`");
+                }
+            }
+            if harm == "ip link del skep0-2" {
+                // The container's address went with its interface and came back: its connections live on.
+                continue;
+            }
+            client.write_all(b"word").unwrap();
+            let mut heard = [0; 4];
+            server.read_exact(&mut heard).unwrap();
+            if harm != "nft flush ruleset" {
+                assert!(run("nft list tables").contains("ip filter"), "{harm}");
+            }
+        }
+        assert_eq!(network.reconcile().await.unwrap().steps, []);
+    });
+}

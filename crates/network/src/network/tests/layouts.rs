@@ -36,7 +36,8 @@ fn a_container_of_both_families_is_reached_when_ip_rules_see_bridged_packets() {
     check_both_families(true);
 }
 
-fn set_bridge_filter6(is_on: bool) {
+fn set_bridge_filters(is_on: bool) {
+    set_bridge_filter(is_on);
     let value = u8::from(is_on);
     run(&format!(
         "busybox sysctl -w net.bridge.bridge-nf-call-ip6tables={value}"
@@ -45,8 +46,7 @@ fn set_bridge_filter6(is_on: bool) {
 
 fn check_both_families(is_bridge_filtered: bool) {
     on_node(async move |bed| {
-        set_bridge_filter(is_bridge_filtered);
-        set_bridge_filter6(is_bridge_filtered);
+        set_bridge_filters(is_bridge_filtered);
         let before = bed.inventory();
         let network = open(bed).await;
         let ports = [tcp(8080, 80), udp(8080, 80)];

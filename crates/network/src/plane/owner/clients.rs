@@ -97,6 +97,7 @@ impl Owner {
         let is_here = |id: &String| desired.containers.contains_key(id);
         self.clients.retain(is_here);
         self.hands.clients.retain(|id, _| is_here(id));
+        self.hands.generations.retain(|id, _| is_here(id));
         self.hands
             .names
             .retain(|id| desired.containers.contains_key(id));
@@ -126,7 +127,7 @@ impl Owner {
         true
     }
 
-    fn repair_client(
+    pub(super) fn repair_client(
         &mut self,
         id: &str,
         container: &Arc<Container>,

@@ -25,6 +25,7 @@ impl Owner {
         report: &mut Report,
     ) {
         let new = desired.mesh.as_ref();
+        self.watch_for(new.map(|mesh| mesh.bridge.as_str()));
         if let Some(old) = old.filter(|old| new.is_none_or(|new| new.bridge != old.bridge)) {
             self.mesh = None;
             self.hold_ports(&BTreeMap::new(), report);

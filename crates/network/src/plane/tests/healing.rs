@@ -134,3 +134,84 @@ fn a_restart_disturbs_no_connection() {
         assert_eq!(&buffer, b"hello");
     });
 }
+
+/// What is broken from outside on node 1, each repaired without anybody asking.
+const HARMS: [&str; 16] = [
+    "NODE nft flush ruleset",
+    "NODE nft delete table ip skep_mesh",
+    "NODE nft flush map ip skep_mesh ports",
+    "NODE ip link del skep0x",
+    "NODE ip link set skep0x down",
+    "NODE ip rule del pref 5300",
+    "NODE ip route del 10.255.2.0/24",
+    "NODE ip neigh flush dev skep0x nud permanent",
+    "SANDBOX ip link del br0",
+    "SANDBOX ip link set vx0 down",
+    "SANDBOX ip link del vx0",
+    "SANDBOX bridge fdb del 02:42:0a:00:01:04 dev vx0 dst 192.0.2.2 self",
+    "SANDBOX ip neigh flush dev vx0 nud permanent",
+    "CONTAINER nft flush ruleset",
+    "CONTAINER nft flush map ip skep slots",
+    "NODE nft flush chain ip skep_mesh mangle_pre",
+];
+
+#[test]
+fn what_others_break_heals_by_itself_within_seconds_and_connections_survive() {
+    on_cluster(2, async |cluster| {
+        let a = cluster.add(1, "a", &[("red", "10.0.1.2")]);
+        let c = cluster.add(2, "c", &[("red", "10.0.1.4")]);
+        cluster.serve("red", "s", &["10.0.1.100"], &[("10.0.1.4", Health::Ready)]);
+        cluster.open_networks();
+        let task = cluster.networks[1].attach("t", &[], None).await.unwrap();
+        cluster.publish(8080, &[("10.255.2.2:80", Health::Ready)]);
+        cluster.update().await;
+        let node = cluster.node(1).netns.clone();
+        cluster.node(1).plane.heal();
+        let _servers = [
+            Server::tcp(Some(&c), "0.0.0.0:80"),
+            Server::tcp(Some(&task.netns_path), "0.0.0.0:80"),
+        ];
+        let held = inside(Some(&c), || {
+            std::net::TcpListener::bind("0.0.0.0:81").unwrap()
+        });
+        let connect = || std::net::TcpStream::connect("10.0.1.100:81").unwrap();
+        let mut client = inside(Some(&a), connect);
+        let (mut server, _) = held.accept().unwrap();
+        for harm in HARMS {
+            let command = harm
+                .replace("NODE", &format!("nsenter --net={}", node.display()))
+                .replace("SANDBOX", "nsenter --net=/run/plane1/netns/red")
+                .replace("CONTAINER", &format!("nsenter --net={}", a.display()));
+            run(&command);
+            let start = std::time::Instant::now();
+            for (from, to) in [
+                (Some(&a), "10.0.1.4:80"),
+                (Some(&a), "10.0.1.100:80"),
+                (None, "192.0.2.1:8080"),
+            ] {
+                let from = from.map(PathBuf::as_path);
+                while let Err(error) = ask(Protocol::Tcp, from, to) {
+                    let waited = start.elapsed().as_secs();
+                    if waited >= 5 {
+                        let findings = cluster.node(1).plane.doctor().await;
+                        panic!("{to} after `{harm}`: {error}: {findings:?}");
+                    }
+                }
+            }
+            let waited = start.elapsed();
+            assert!(waited.as_millis() < 3500, "{waited:?} after `{harm}`");
+            std::io::Write::write_all(&mut client, b"word").unwrap();
+            let mut heard = [0; 4];
+            std::io::Read::read_exact(&mut server, &mut heard).unwrap();
+        }
+        // The last one breaks nothing that a client would see.
+        let start = std::time::Instant::now();
+        loop {
+            let findings = cluster.node(1).plane.doctor().await.unwrap();
+            if findings.is_empty() {
+                break;
+            }
+            assert!(start.elapsed().as_secs() < 3, "{findings:?}");
+        }
+    });
+}
