@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use skep_model::{
     Driver, IpamConfig, IpamOptions, Network, NetworkSpec, PortConfig, Protocol, PublishMode, Rng,
-    ServiceId, VXLAN_IDS_OPTION,
+    ServiceId, TaskId, VXLAN_IDS_OPTION,
     directory::{Entry, ServiceEntry, ServicePlace, Standing, TaskPlace},
     object::Meta,
 };
