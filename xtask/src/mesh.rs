@@ -41,6 +41,9 @@ pub(crate) struct Options {
     /// The longest a leaving task waits for its connections: label `skep.drain`.
     #[arg(long, default_value = "2s")]
     drain: String,
+    /// Only changes whose names have this text.
+    #[arg(long, default_value = "")]
+    change: String,
     /// Do not measure Docker's overlay network beside.
     #[arg(long)]
     no_docker: bool,
@@ -83,7 +86,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     if is_wanted(Part::Changes) {
         for round in 1..=options.rounds {
             eprintln!("changes under load, round {round}");
-            changes::round(&lab, &mut faults)?;
+            changes::round(&lab, &options.change, &mut faults)?;
         }
     }
     if is_wanted(Part::Cuts) {

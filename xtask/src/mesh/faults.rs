@@ -1,6 +1,6 @@
 //! Counts of what must not be: failed requests and wrong addresses, with the requests they were among.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Failures shown one by one for each row.
 const TOLD_COUNT_MAX: usize = 6;
@@ -20,6 +20,7 @@ pub(super) struct Count {
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     rows: Vec<Row>,
+    excused: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -70,9 +71,17 @@ impl Faults {
         row.count.add(count);
     }
 
-    /// How many there were in all.
+    /// What fails during this is shown, and does not count: it is as designed.
+    pub(super) fn excuse(&mut self, what: &str) {
+        self.excused.insert(what.to_owned());
+    }
+
+    /// How many there were that count.
     pub(super) fn count(&self) -> u64 {
-        self.rows.iter().map(|row| row.count.failed_count()).sum()
+        let rows = self.rows.iter();
+        rows.filter(|row| !self.excused.contains(&row.what))
+            .map(|row| row.count.failed_count())
+            .sum()
     }
 
     /// For people.

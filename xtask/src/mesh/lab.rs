@@ -99,10 +99,44 @@ impl Lab {
             lab.addresses.push(address);
         }
         lab.own = own_address(lab.addresses[0].into())?;
+        lab.add_v6()?;
         let body = json!({"Name": NETWORK, "Driver": "overlay", "CheckDuplicate": true});
         let answer = lab.post("/networks/create", &body)?;
         lab.network = answer["Id"].as_str().context("a network's id")?.to_owned();
         Ok(lab)
+    }
+
+    /// Gives nodes and this machine IPv6 addresses on the network between them, where the kernel has IPv6.
+    fn add_v6(&self) -> anyhow::Result<()> {
+        if !Path::new("/proc/sys/net/ipv6").exists() {
+            return Ok(());
+        }
+        let IpAddr::V4(own) = self.own else {
+            return Ok(());
+        };
+        let script = |address: Ipv4Addr| {
+            let [_, _, subnet, number] = address.octets();
+            format!(
+                "link=$(ip -o -4 addr show to {address} | cut -d ' ' -f 2) && \
+                 ip -6 addr replace fd78:{subnet:x}::{number:x}/64 dev $link nodad"
+            )
+        };
+        let mut commands = vec![(Command::new("sh"), own)];
+        for (number, address) in self.cluster.nodes().zip(&self.addresses) {
+            commands.push((self.cluster.inside(number, Path::new("sh")), *address));
+        }
+        for (mut command, address) in commands {
+            let status = command.args(["-c", &script(address)]).status();
+            let status = status.context("failed to run ip")?;
+            ensure!(status.success(), "no IPv6 address for {address}");
+        }
+        // A daemon that starts tells the others which addresses its node has.
+        for number in self.cluster.nodes() {
+            self.cluster.skep(&["stop", &format!("node{number}")])?;
+            self.cluster.skep(&["start", &format!("node{number}")])?;
+            self.cluster.wait_whole()?;
+        }
+        Ok(())
     }
 
     /// The published web service through each node.
