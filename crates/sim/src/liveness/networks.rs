@@ -5,7 +5,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use skep_model::{
-    Network, Node, PublishMode, Service, Task, TaskState,
+    EndpointSpec, Network, Node, PublishMode, Task, TaskSpec, TaskState,
     directory::{Pools, Slice},
 };
 use skep_store::{Holder, Store};
@@ -30,7 +30,8 @@ fn is_wanted(store: &Store, network: &Network, holder: Holder) -> bool {
     match holder {
         Holder::Network(id) => id == network.id,
         Holder::Service(id) => store.service(id).is_some_and(|service| {
-            let ids = wanted(store, service);
+            let spec = &service.spec;
+            let ids = wanted(store, &spec.task, spec.endpoint.as_ref());
             ids.contains(&network.id.to_string())
         }),
         Holder::Task(id) => store
@@ -40,18 +41,17 @@ fn is_wanted(store: &Store, network: &Network, holder: Holder) -> bool {
     }
 }
 
-/// Networks a service needs places on.
-fn wanted(store: &Store, service: &Service) -> Vec<String> {
-    let networks = &service.spec.task.networks;
-    let mut ids: Vec<String> = networks.iter().map(|n| n.target.clone()).collect();
-    if publishes(service.spec.endpoint.as_ref()) {
+/// Networks a service needs places on, or a task of some revision of it.
+fn wanted(store: &Store, task: &TaskSpec, endpoint: Option<&EndpointSpec>) -> Vec<String> {
+    let mut ids: Vec<String> = task.networks.iter().map(|n| n.target.clone()).collect();
+    if publishes(endpoint) {
         let ingress = store.networks().ingress();
         ids.push(ingress.map_or_else(|| "ingress".to_owned(), |n| n.id.to_string()));
     }
     ids
 }
 
-fn publishes(spec: Option<&skep_model::EndpointSpec>) -> bool {
+fn publishes(spec: Option<&EndpointSpec>) -> bool {
     let mut ports = spec.into_iter().flat_map(|spec| &spec.ports);
     ports.any(|port| port.publish_mode == PublishMode::Ingress)
 }
@@ -138,7 +138,12 @@ pub(super) fn is_starved(store: &Store, task: &Task) -> bool {
     let Some(service) = task.service_id.and_then(|id| store.service(id)) else {
         return false;
     };
-    wanted(store, service).iter().any(|target| {
+    // The service comes first; the task may be of an earlier revision.
+    let spec = &service.spec;
+    let own = task.endpoint.as_ref().and_then(|e| e.spec.as_ref());
+    let mut targets = wanted(store, &spec.task, spec.endpoint.as_ref());
+    targets.extend(wanted(store, &task.spec, own));
+    targets.iter().any(|target| {
         let id = target.parse().ok();
         let network = id.and_then(|id| store.networks().get(id));
         network.is_none_or(|network| network.spec.is_overlay() && is_full(store, network))
