@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use skep_model::directory::{Message, Slice};
+use skep_model::{
+    NodeId,
+    directory::{Message, Slice},
+};
 use skep_network::plane::{DataPath, Desired, Failure, Plane, Report};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -30,6 +33,10 @@ use super::{
 const RECONCILE_EVERY: Duration = Duration::from_secs(30);
 /// First pause before what failed is tried again; doubles up to [`RECONCILE_EVERY`].
 const RETRY_MIN: Duration = Duration::from_secs(1);
+/// How long a node may be down until its tasks count as gone. A daemon is restarted in less, and its
+/// containers go on meanwhile; longer keeps clients of a dead node waiting. New connections are not
+/// led there from the first moment.
+const BURY_AFTER: Duration = Duration::from_secs(10);
 /// Messages and commands taken in before a value is made of them: bounds how long a newcomer waits.
 const BATCH_COUNT_MAX: usize = 1024;
 
@@ -67,6 +74,8 @@ pub struct Actor {
     /// All containers with places; they may be known before a membership is.
     containers: BTreeMap<String, LocalContainer>,
     waiting: Waiting,
+    /// Since when other nodes are down.
+    down: BTreeMap<NodeId, Instant>,
     /// Whoever waits until a container is gone from the value.
     leaving: Vec<Done>,
     /// When the kernel is looked at next, and the pause after a failure.
@@ -104,6 +113,7 @@ impl Actor {
             member: None,
             containers: BTreeMap::new(),
             waiting: Waiting::default(),
+            down: BTreeMap::new(),
             leaving: Vec::new(),
             reconcile_at: Instant::now() + RECONCILE_EVERY,
             retry: RETRY_MIN,
@@ -114,7 +124,9 @@ impl Actor {
     /// Runs until `shutdown`; what the kernel has stays.
     pub async fn run(mut self, shutdown: CancellationToken) {
         loop {
-            let deadline = self.waiting.deadline();
+            let deadline = self.waiting.deadline().into_iter();
+            let deadline = deadline.chain(self.down.values().map(|since| *since + BURY_AFTER));
+            let deadline = deadline.min();
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 command = self.commands.recv() => match command {
@@ -126,6 +138,7 @@ impl Actor {
                 () = sleep_until(deadline) => {}
                 () = self.keeper.rest() => {}
             }
+            self.bury();
             self.follow().await;
             self.settle();
             self.keep();
@@ -334,6 +347,26 @@ impl Actor {
             }
             Some(_) | None => false,
         }
+    }
+
+    /// Gives up nodes that have been down for long enough.
+    fn bury(&mut self) {
+        let Some(member) = &mut self.member else {
+            return self.down.clear();
+        };
+        let now = Instant::now();
+        let mut down: BTreeMap<NodeId, Instant> = BTreeMap::new();
+        for id in member.book.down() {
+            down.insert(id, self.down.get(&id).copied().unwrap_or(now));
+        }
+        down.retain(|id, since| {
+            let is_due = *since + BURY_AFTER <= now;
+            if is_due {
+                member.book.bury(*id);
+            }
+            !is_due
+        });
+        self.down = down;
     }
 
     /// Makes the plane follow what the book says now.

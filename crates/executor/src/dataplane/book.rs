@@ -18,7 +18,7 @@ use std::{
 
 use skep_model::{
     NetworkId, NodeId,
-    directory::{Change, Key, Message, NodeEntry, Slice, TaskEntry},
+    directory::{Change, Key, Message, NodeEntry, Slice, Standing, TaskEntry},
 };
 use skep_network::{
     plane::{Container, DataPath, Desired},
@@ -51,6 +51,9 @@ pub struct Book {
     networks: BTreeMap<NetworkId, NetworkState>,
     mesh: MeshState,
     tunnel: TunnelState,
+    /// Other nodes that are down, and those of them whose tasks count as gone.
+    down: BTreeSet<NodeId>,
+    buried: BTreeSet<NodeId>,
     generation: u64,
     is_stale: bool,
 }
@@ -60,6 +63,7 @@ pub struct Book {
 struct Whereabouts<'a> {
     own: NodeId,
     nodes: &'a BTreeMap<NodeId, Arc<NodeEntry>>,
+    buried: &'a BTreeSet<NodeId>,
 }
 
 // === impl Whereabouts ===
@@ -68,14 +72,28 @@ impl Whereabouts<'_> {
     /// Where the tunnel to another node's task ends; `None` for own tasks and those out of reach.
     fn tunnel_to(self, task: &TaskEntry) -> Option<IpAddr> {
         let node = self.nodes.get(&task.node_id)?;
-        let is_there = node.id != self.own && !node.is_down;
+        let is_there = node.id != self.own && !self.buried.contains(&node.id);
         node.data_path.filter(|_| is_there)
     }
 
+    /// What a task gets of others; nothing when it is out of reach. A node that is down may be just
+    /// without its daemon: its tasks keep the connections they have until it is buried.
+    ///
     /// A node that takes itself for dead would cut off its own containers for nothing, so what is
     /// said of the own node does not count.
-    fn is_reachable(self, task: &TaskEntry) -> bool {
-        task.node_id == self.own || self.tunnel_to(task).is_some()
+    fn standing(self, task: &TaskEntry) -> Option<Standing> {
+        if task.node_id == self.own {
+            return Some(task.standing);
+        }
+        self.tunnel_to(task)?;
+        let is_down = self
+            .nodes
+            .get(&task.node_id)
+            .is_some_and(|node| node.is_down);
+        match task.standing {
+            Standing::Ready if is_down => Some(Standing::Leaving),
+            standing => Some(standing),
+        }
     }
 }
 
@@ -97,6 +115,8 @@ impl Book {
             networks: BTreeMap::new(),
             mesh: MeshState::default(),
             tunnel: TunnelState::default(),
+            down: BTreeSet::new(),
+            buried: BTreeSet::new(),
             generation: 0,
             is_stale: true,
         }
@@ -171,6 +191,19 @@ impl Book {
         id.is_some_and(|id| self.directory.networks.contains_key(&id))
     }
 
+    /// Other nodes that are down and not buried.
+    pub fn down(&self) -> impl Iterator<Item = NodeId> {
+        self.down.difference(&self.buried).copied()
+    }
+
+    /// A node has been down for so long that its tasks count as gone, until it is up again.
+    pub fn bury(&mut self, node: NodeId) {
+        if self.down.contains(&node) && self.buried.insert(node) {
+            self.is_stale = true;
+            self.note_tasks_on(node);
+        }
+    }
+
     /// A name for a network's id, for people.
     pub fn name_of(&self, network: &str) -> Option<&str> {
         let network = self.networks.get(&network.parse().ok()?)?;
@@ -236,6 +269,7 @@ impl Book {
         let at = Whereabouts {
             own: self.own,
             nodes: &self.directory.nodes,
+            buried: &self.buried,
         };
         for (id, state) in &mut self.networks {
             let overlay = state.overlay(&self.directory, at);
@@ -297,13 +331,21 @@ impl Book {
         }
         let reach =
             |node: Option<&NodeEntry>| node.map(|node| (node.data_path, node.is_down, node.slice));
-        let Some(id) = old
-            .or(new)
-            .map(|node| node.id)
-            .filter(|_| reach(old) != reach(new))
-        else {
+        let id = old.or(new).map(|node| node.id);
+        let Some(id) = id.filter(|_| reach(old) != reach(new)) else {
             return;
         };
+        if new.is_some_and(|node| node.is_down && node.id != self.own) {
+            self.down.insert(id);
+        } else {
+            self.down.remove(&id);
+            self.buried.remove(&id);
+        }
+        self.note_tasks_on(id);
+    }
+
+    /// What is known of a node's tasks is out of date.
+    fn note_tasks_on(&mut self, id: NodeId) {
         for task in self.directory.tasks_on(id) {
             if let Some(service) = task.service_id {
                 self.mesh.note_service(service);

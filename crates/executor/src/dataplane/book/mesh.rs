@@ -154,8 +154,8 @@ fn published(id: ServiceId, directory: &Directory, at: Whereabouts<'_>, slice: S
         entry.is_local_first = service.is_local_first;
         let backends = &mut entry.backends;
         let tasks = directory.tasks_of(Owner::Service(id));
-        for task in tasks.filter(|task| at.is_reachable(task)) {
-            let Some(health) = health(task.standing) else {
+        for task in tasks {
+            let Some(health) = at.standing(task).and_then(health) else {
                 continue;
             };
             let node = directory.nodes.get(&task.node_id);

@@ -40,6 +40,9 @@ pub(super) struct NetworkState {
     stale_macs: BTreeSet<Mac>,
 }
 
+/// A task within reach, its place on the network, and what it gets.
+type Placed<'a> = (&'a TaskEntry, &'a TaskPlace, Standing);
+
 // === impl NetworkState ===
 
 impl NetworkState {
@@ -179,9 +182,11 @@ impl NetworkState {
         at: Whereabouts<'_>,
     ) -> (Option<Service>, Option<ServiceNames>) {
         let tasks = directory.tasks_of(owner);
-        let tasks = tasks.filter(|task| at.is_reachable(task));
-        let places = tasks.filter_map(|task| Some((&**task, self.place_of_task(task)?)));
-        let places: Vec<(&TaskEntry, &TaskPlace)> = places.collect();
+        let places = tasks.filter_map(|task| {
+            let standing = at.standing(task)?;
+            Some((&**task, self.place_of_task(task)?, standing))
+        });
+        let places: Vec<Placed<'_>> = places.collect();
         let Owner::Service(id) = owner else {
             let tasks = self.task_names(&places);
             let names = ServiceNames {
@@ -212,10 +217,10 @@ impl NetworkState {
         (balanced, Some(names))
     }
 
-    fn backends(&self, places: &[(&TaskEntry, &TaskPlace)]) -> BTreeMap<IpAddr, Health> {
+    fn backends(&self, places: &[Placed<'_>]) -> BTreeMap<IpAddr, Health> {
         let mut backends = BTreeMap::new();
-        for (task, place) in places {
-            let Some(health) = health(task.standing) else {
+        for (_, place, standing) in places {
+            let Some(health) = health(*standing) else {
                 continue;
             };
             for address in self.addresses(place) {
@@ -228,11 +233,11 @@ impl NetworkState {
         backends
     }
 
-    fn task_names(&self, places: &[(&TaskEntry, &TaskPlace)]) -> Vec<TaskNames> {
+    fn task_names(&self, places: &[Placed<'_>]) -> Vec<TaskNames> {
         let ready = places
             .iter()
-            .filter(|(task, _)| task.standing == Standing::Ready);
-        let names = ready.map(|(task, place)| {
+            .filter(|(_, _, standing)| *standing == Standing::Ready);
+        let names = ready.map(|(task, place, _)| {
             let mut names = vec![task.name.clone()];
             names.extend(task.container_id.get(..SHORT_ID_DIGITS).map(str::to_owned));
             TaskNames {

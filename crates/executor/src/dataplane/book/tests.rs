@@ -1,3 +1,5 @@
+//! The book against the plainest computation of the same value, and what it says of special cases.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
@@ -180,6 +182,7 @@ enum Event {
     Container(u8, LocalContainer),
     NoContainer(u8),
     Slice(bool),
+    Bury(u8),
 }
 
 fn networks() -> impl Strategy<Value = Vec<u8>> {
@@ -217,6 +220,7 @@ fn event() -> impl Strategy<Value = Event> {
         }),
         1 => (0u8..3).prop_map(Event::NoContainer),
         1 => any::<bool>().prop_map(Event::Slice),
+        1 => (0u8..4).prop_map(Event::Bury),
     ]
 }
 
@@ -226,6 +230,7 @@ struct World {
     entries: BTreeMap<Key, Entry>,
     containers: BTreeMap<String, LocalContainer>,
     has_slice: bool,
+    buried: BTreeSet<NodeId>,
 }
 
 impl World {
@@ -243,15 +248,30 @@ impl World {
         })
     }
 
-    fn path_to(&self, node: NodeId) -> Option<IpAddr> {
-        match self.entries.get(&Key::Node(node)) {
-            Some(Entry::Node(node)) if !node.is_down => node.data_path,
+    fn node(&self, id: NodeId) -> Option<&NodeEntry> {
+        match self.entries.get(&Key::Node(id)) {
+            Some(Entry::Node(node)) => Some(node),
             _ => None,
         }
     }
 
-    fn is_reachable(&self, task: &TaskEntry) -> bool {
-        task.node_id == node_id(0) || self.path_to(task.node_id).is_some()
+    fn is_down(&self, id: NodeId) -> bool {
+        id != node_id(0) && self.node(id).is_some_and(|node| node.is_down)
+    }
+
+    fn path_to(&self, id: NodeId) -> Option<IpAddr> {
+        let node = self.node(id)?;
+        node.data_path.filter(|_| !self.buried.contains(&id))
+    }
+
+    fn standing(&self, task: &TaskEntry) -> Option<Standing> {
+        if task.node_id != node_id(0) {
+            self.path_to(task.node_id)?;
+        }
+        match task.standing {
+            Standing::Ready if self.is_down(task.node_id) => Some(Standing::Leaving),
+            standing => Some(standing),
+        }
     }
 
     /// The plainest way from the world to the networks of the value.
@@ -288,13 +308,12 @@ impl World {
             slot: Some(task.slot),
             addresses: vec![address(task)],
         };
-        let is_ready = |task: &&TaskEntry| task.standing == Standing::Ready;
+        let is_ready = |task: &&TaskEntry| self.standing(task) == Some(Standing::Ready);
         for service in self.services() {
             let Some(place) = service.networks.iter().find(|place| place.network == id) else {
                 continue;
             };
-            let its =
-                |task: &&TaskEntry| task.service_id == Some(service.id) && self.is_reachable(task);
+            let its = |task: &&TaskEntry| task.service_id == Some(service.id);
             let called = ServiceNames {
                 name: service.name.clone(),
                 aliases: place.aliases.clone(),
@@ -311,10 +330,10 @@ impl World {
             zone.put(service.id.as_str(), &called);
             let mut backends = BTreeMap::new();
             for task in self.tasks().filter(on).filter(its) {
-                let best = |old: Option<Health>| match (task.standing, old) {
-                    (Standing::Ready, _) | (_, Some(Health::Ready)) => Some(Health::Ready),
-                    (Standing::Leaving, _) => Some(Health::Leaving),
-                    (Standing::Starting, old) => old,
+                let best = |old: Option<Health>| match (self.standing(task), old) {
+                    (Some(Standing::Ready), _) | (_, Some(Health::Ready)) => Some(Health::Ready),
+                    (Some(Standing::Leaving), _) => Some(Health::Leaving),
+                    (Some(Standing::Starting) | None, old) => old,
                 };
                 let health = best(backends.get(&address(task)).copied());
                 backends.extend(health.map(|health| (address(task), health)));
@@ -325,7 +344,7 @@ impl World {
                 services.insert(service.id.to_string(), Arc::new(service_value));
             }
         }
-        let is_alone = |task: &&TaskEntry| task.service_id.is_none() && self.is_reachable(task);
+        let is_alone = |task: &&TaskEntry| task.service_id.is_none();
         for task in self.tasks().filter(on).filter(is_alone).filter(is_ready) {
             let tasks = vec![names(task)];
             let alone = ServiceNames {
@@ -370,6 +389,7 @@ impl World {
         }
         let changes = self.entries.values().cloned().map(Change::Set).collect();
         book.take(message(1, true, changes));
+        self.buried.iter().for_each(|id| book.bury(*id));
         book
     }
 }
@@ -387,6 +407,12 @@ fn network_value(facts: &NetworkFacts) -> Overlay {
 }
 
 fn perform(event: Event, world: &mut World, book: &mut Book, index: u64) {
+    perform_in(event, world, book, index);
+    let buried = std::mem::take(&mut world.buried).into_iter();
+    world.buried = buried.filter(|id| world.is_down(*id)).collect();
+}
+
+fn perform_in(event: Event, world: &mut World, book: &mut Book, index: u64) {
     match event {
         Event::Set(entry) => {
             world.entries.insert(entry.key(), entry.clone());
@@ -405,6 +431,13 @@ fn perform(event: Event, world: &mut World, book: &mut Book, index: u64) {
             let id = format!("c{number}");
             book.remove_container(&id);
             world.containers.remove(&id);
+        }
+        Event::Bury(number) => {
+            let id = node_id(number);
+            book.bury(id);
+            if world.is_down(id) {
+                world.buried.insert(id);
+            }
         }
         Event::Slice(has_slice) => {
             book.set_slice(has_slice.then(|| slice(0)));
@@ -499,7 +532,8 @@ fn parts_of_a_message_count_when_all_have_come() {
 #[test]
 fn published_ports_lead_to_ready_tasks_of_nodes_that_are_up() {
     let mut book = book();
-    let set = |entries: Vec<Entry>| entries.into_iter().map(Change::Set).collect();
+    let set =
+        |entries: Vec<Entry>| -> Vec<Change> { entries.into_iter().map(Change::Set).collect() };
     book.take(message(
         1,
         true,
@@ -514,19 +548,29 @@ fn published_ports_lead_to_ready_tasks_of_nodes_that_are_up() {
             task(4, 3, 1, 1, &[], Standing::Starting),
         ]),
     ));
-    let mesh = book.desired().mesh.unwrap();
-    let ports: Vec<_> = mesh
-        .ports
-        .iter()
-        .map(|(port, to)| (port.port, to.backends.clone()))
-        .collect();
-    let wanted = BTreeMap::from([
+    let ports = |book: &mut Book| -> Vec<_> {
+        let mesh = book.desired().mesh.unwrap();
+        let ports = mesh.ports.iter();
+        ports
+            .map(|(port, to)| (port.port, to.backends.clone()))
+            .collect()
+    };
+    let mut wanted = BTreeMap::from([
         ("10.252.6.2:80".parse().unwrap(), Health::Ready),
         ("10.252.10.2:80".parse().unwrap(), Health::Leaving),
+        ("10.252.14.2:80".parse().unwrap(), Health::Leaving),
     ]);
-    assert_eq!(ports, [(8080, wanted)]);
-    // A node that is down keeps its way back.
+    assert_eq!(ports(&mut book), [(8080, wanted.clone())]);
+    let last = wanted.pop_last();
+    assert_eq!(book.down().collect::<Vec<_>>(), [node_id(2)]);
+    book.bury(node_id(2));
+    assert_eq!(ports(&mut book), [(8080, wanted.clone())]);
+    // A node that is down keeps its way back, and gets its share back with its first word.
+    let mesh = book.desired().mesh.unwrap();
     assert_eq!(mesh.peers.keys().copied().collect::<Vec<_>>(), [2, 3]);
+    book.take(message(2, false, set(vec![node(2, true, false)])));
+    wanted.extend(last.map(|(address, _)| (address, Health::Ready)));
+    assert_eq!(ports(&mut book), [(8080, wanted)]);
     assert_eq!(book.desired().check(), []);
 }
 

@@ -1,3 +1,5 @@
+//! Which networks a container gets, case by case.
+
 use std::sync::Arc;
 
 use skep_model::{
