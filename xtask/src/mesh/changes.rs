@@ -22,8 +22,6 @@ const CALM: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(2);
 /// What no request may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// After this silence a node is down: its tasks count as gone, and other nodes reset the connections that lead to them.
-const DOWN_AFTER: Duration = Duration::from_secs(3);
 /// Patient clients of each node.
 const CLIENT_COUNT: usize = 2;
 
@@ -103,11 +101,6 @@ pub(super) fn round(lab: &Lab, text: &str, faults: &mut Faults) -> anyhow::Resul
     for (name, change, order, replica_count) in changes {
         let mode = json!({ "Replicated": { "Replicas": replica_count } });
         let tasks = lab.create(&lab.web(&mode, order), replica_count)?;
-        if let Change::Kill { away } = change
-            && away > DOWN_AFTER
-        {
-            faults.excuse(name);
-        }
         under_load(lab, name, faults, || apply(lab, change, &tasks))?;
     }
     lab.remove("web")

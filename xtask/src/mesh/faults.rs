@@ -1,6 +1,6 @@
 //! Counts of what must not be: failed requests and wrong addresses, with the requests they were among.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Failures shown one by one for each row.
 const TOLD_COUNT_MAX: usize = 6;
@@ -20,7 +20,6 @@ pub(super) struct Count {
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     rows: Vec<Row>,
-    excused: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -71,17 +70,9 @@ impl Faults {
         row.count.add(count);
     }
 
-    /// What fails during this is shown, and does not count: it is as designed.
-    pub(super) fn excuse(&mut self, what: &str) {
-        self.excused.insert(what.to_owned());
-    }
-
-    /// How many there were that count.
+    /// How many there were in all.
     pub(super) fn count(&self) -> u64 {
-        let rows = self.rows.iter();
-        rows.filter(|row| !self.excused.contains(&row.what))
-            .map(|row| row.count.failed_count())
-            .sum()
+        self.rows.iter().map(|row| row.count.failed_count()).sum()
     }
 
     /// For people.
