@@ -96,9 +96,9 @@ fn tunnel_dir(number: usize) -> PathBuf {
     run_dir(number).join(DIR)
 }
 
-/// Waits until a condition holds, or fails after ten seconds with what it says.
+/// Waits until a condition holds, or fails after a long time with what it says.
 fn until(condition: impl Fn() -> Result<(), String>) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(40);
     while let Err(text) = condition() {
         assert!(Instant::now() < deadline, "{text}");
         std::thread::sleep(Duration::from_millis(20));
@@ -562,8 +562,8 @@ struct Stream {
 /// Questions on the way: so few that no buffer overflows on a slow machine.
 const WINDOW: usize = 16;
 
-/// How long an answer may take before it counts as lost.
-const LOST_AFTER: Duration = Duration::from_secs(3);
+/// How long an answer may take before it counts as lost: an emulated machine beside a busy one takes seconds.
+const LOST_AFTER: Duration = Duration::from_secs(20);
 
 impl Stream {
     fn start(from: &Path, to: &'static str) -> Stream {
