@@ -113,16 +113,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         let served = metrics::serve(listener, Arc::clone(&swarm), shutdown.clone());
         tasks.spawn(served);
     }
-    let server = Arc::new(Server::new(backends));
-    for socket in sockets {
-        let (server, shutdown) = (Arc::clone(&server), shutdown.clone());
-        tasks.spawn(async move {
-            match socket {
-                Socket::Unix(listener) => server.serve_unix(listener, shutdown).await,
-                Socket::Tcp(listener) => server.serve_tcp(listener, shutdown).await,
-            }
-        });
-    }
+    serve_clients(backends, sockets, (&tasks, &shutdown));
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         warn!(error = %error, "Failed to notify the service manager");
     }
@@ -147,6 +138,24 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     drop(lock);
     info!("Daemon has stopped");
     Ok(())
+}
+
+/// Serves the Engine API on every socket.
+fn serve_clients(
+    backends: Backends,
+    sockets: Vec<Socket>,
+    (tasks, shutdown): (&TaskTracker, &CancellationToken),
+) {
+    let server = Arc::new(Server::new(backends));
+    for socket in sockets {
+        let (server, shutdown) = (Arc::clone(&server), shutdown.clone());
+        tasks.spawn(async move {
+            match socket {
+                Socket::Unix(listener) => server.serve_unix(listener, shutdown).await,
+                Socket::Tcp(listener) => server.serve_tcp(listener, shutdown).await,
+            }
+        });
+    }
 }
 
 fn make_directories(config: &Config) -> anyhow::Result<()> {

@@ -9,7 +9,9 @@ use skep_ca::{Lock, UnlockKey, verify_chain};
 use skep_docker_api::error::Result as ApiResult;
 use skep_executor::{dataplane::Membership, engine::Engine};
 use skep_manager::{Ended, Feed, Handle};
-use skep_model::{CertificateState, Cluster, Role, Version, dispatch::DispatchError};
+use skep_model::{
+    CertificateState, Cluster, Role, Version, directory::Message, dispatch::DispatchError,
+};
 use skep_rpc::Credentials;
 use tokio::{
     sync::{
@@ -111,18 +113,7 @@ impl Life {
             engine: Arc::clone(&engine),
             node_id: member.identity().node_id,
         });
-        let data_path = member.identity().addresses.data_path;
-        let slice = Arc::new(SliceFollower::new(Arc::clone(&engine), data_path));
-        let (sink, messages) = mpsc::channel(MESSAGE_COUNT_MAX);
-        let found = engine.dataplane().join(Membership {
-            node_id: member.identity().node_id,
-            data_path,
-            messages,
-        });
-        if let Some(found) = found.await {
-            slice.resume(found).await;
-        }
-        let index = engine.dataplane().index().await;
+        let (slice, sink, index) = join_networks(&engine, &member).await;
         let of_slice = (Arc::clone(&slice), node_network.bridge);
         let (worker, handle) = Worker::new(engine, home.worker(), Arc::clone(&member), of_slice);
         let agent = worker.open()?;
@@ -457,6 +448,27 @@ impl Life {
             }
         }
     }
+}
+
+/// Begins to follow the cluster's networks, from what an earlier daemon left: who follows the slice,
+/// where the directory's messages go, and the index of what is known.
+async fn join_networks(
+    engine: &Arc<Engine>,
+    member: &Member,
+) -> (Arc<SliceFollower>, mpsc::Sender<Message>, u64) {
+    let data_path = member.identity().addresses.data_path;
+    let slice = Arc::new(SliceFollower::new(Arc::clone(engine), data_path));
+    let (sink, messages) = mpsc::channel(MESSAGE_COUNT_MAX);
+    let membership = Membership {
+        node_id: member.identity().node_id,
+        data_path,
+        messages,
+    };
+    if let Some(found) = engine.dataplane().join(membership).await {
+        slice.resume(found).await;
+    }
+    let index = engine.dataplane().index().await;
+    (slice, sink, index)
 }
 
 /// Reads the lock that the cluster wants. The manager's own store may be behind, and a lock that was

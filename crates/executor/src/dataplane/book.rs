@@ -380,13 +380,13 @@ impl Book {
             .containers
             .values()
             .flat_map(|container| &container.places);
-        let places = places.filter(|place| place.network.id == network.id);
+        let mut places = places.filter(|place| place.network.id == network.id);
         let own: BTreeSet<_> = places
             .clone()
             .filter_map(super::container::Place::mac)
             .collect();
         // Containers agree on a network; should they not, the answer must not depend on their order of arrival.
-        let Some(brought) = places.last().map(|place| &place.network) else {
+        let Some(brought) = places.next_back().map(|place| &place.network) else {
             self.networks.remove(&id);
             return;
         };

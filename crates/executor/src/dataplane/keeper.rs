@@ -32,13 +32,15 @@ const PAUSE_FACTOR: u32 = 9;
 /// Least pause: a rollout changes the directory every few milliseconds.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 
+type DecodeError = Box<dyn Error + Send + Sync>;
+
 /// How messages are written.
 #[derive(Debug, Clone, Copy)]
 pub struct Codec {
     /// A message's bytes.
     pub encode: fn(&Message) -> Vec<u8>,
     /// A message from its bytes.
-    pub decode: fn(&[u8]) -> Result<Message, Box<dyn Error + Send + Sync>>,
+    pub decode: fn(&[u8]) -> Result<Message, DecodeError>,
 }
 
 /// What is kept besides the directory.
