@@ -274,6 +274,42 @@ impl World {
         }
     }
 
+    fn remotes(&self, number: u8) -> BTreeMap<Mac, Remote> {
+        let id = network_id(number);
+        let containers = self.containers.values();
+        let places = containers.flat_map(|container| &container.places);
+        let places = places.filter(|place| place.network.id == id.as_str());
+        let own: Vec<Mac> = places.filter_map(Place::mac).collect();
+        let mut remotes = BTreeMap::new();
+        for task in self.tasks().filter(|task| task.node_id != node_id(0)) {
+            for place in task.places.iter().filter(|place| place.network == id) {
+                let mac = Mac::from_ip(place.addresses[0]);
+                if let Some(node) = self.path_to(task.node_id).filter(|_| !own.contains(&mac)) {
+                    let addresses = place.addresses.clone();
+                    remotes.insert(mac, Remote { node, addresses });
+                }
+            }
+        }
+        remotes
+    }
+
+    fn backends<'a>(
+        &self,
+        tasks: impl Iterator<Item = (&'a TaskEntry, IpAddr)>,
+    ) -> BTreeMap<IpAddr, Health> {
+        let mut backends = BTreeMap::new();
+        for (task, address) in tasks {
+            let old = backends.get(&address).copied();
+            let health = match (self.standing(task), old) {
+                (Some(Standing::Ready), _) | (_, Some(Health::Ready)) => Some(Health::Ready),
+                (Some(Standing::Leaving), _) => Some(Health::Leaving),
+                (Some(Standing::Starting) | None, old) => old,
+            };
+            backends.extend(health.map(|health| (address, health)));
+        }
+        backends
+    }
+
     /// The plainest way from the world to the networks of the value.
     fn overlay(&self, number: u8) -> Overlay {
         let id = network_id(number);
@@ -283,24 +319,6 @@ impl World {
             let place = task.places.iter().find(|place| place.network == id);
             place.unwrap().addresses[0]
         };
-        let places = self
-            .containers
-            .values()
-            .flat_map(|container| &container.places);
-        let places = places.filter(|place| place.network.id == facts.id);
-        let own: Vec<Mac> = places.filter_map(Place::mac).collect();
-        let mut remotes = BTreeMap::new();
-        for task in self
-            .tasks()
-            .filter(on)
-            .filter(|task| task.node_id != node_id(0))
-        {
-            let mac = Mac::from_ip(address(task));
-            if let Some(node) = self.path_to(task.node_id).filter(|_| !own.contains(&mac)) {
-                let addresses = vec![address(task)];
-                remotes.insert(mac, Remote { node, addresses });
-            }
-        }
         let mut zone = Zone::new(&facts.name, facts.subnets.clone());
         let mut services = BTreeMap::new();
         let names = |task: &TaskEntry| TaskNames {
@@ -328,16 +346,8 @@ impl World {
                 ports: Vec::new(),
             };
             zone.put(service.id.as_str(), &called);
-            let mut backends = BTreeMap::new();
-            for task in self.tasks().filter(on).filter(its) {
-                let best = |old: Option<Health>| match (self.standing(task), old) {
-                    (Some(Standing::Ready), _) | (_, Some(Health::Ready)) => Some(Health::Ready),
-                    (Some(Standing::Leaving), _) => Some(Health::Leaving),
-                    (Some(Standing::Starting) | None, old) => old,
-                };
-                let health = best(backends.get(&address(task)).copied());
-                backends.extend(health.map(|health| (address(task), health)));
-            }
+            let tasks = self.tasks().filter(on).filter(its);
+            let backends = self.backends(tasks.map(|task| (task, address(task))));
             if !place.vips.is_empty() {
                 let vips = place.vips.clone();
                 let service_value = Service { vips, backends };
@@ -354,7 +364,7 @@ impl World {
             zone.put(task.id.as_str(), &alone);
         }
         Overlay {
-            remotes,
+            remotes: self.remotes(number),
             services,
             names: Arc::new(zone),
             ..network_value(&facts)
