@@ -124,8 +124,9 @@ fn wait_and_events_tell_of_an_end() {
     let node = Node::start();
     let file = node.dir().join("events");
     let output = std::fs::File::create(&file).unwrap();
+    // From before the service is made: the command takes a moment to subscribe.
     let mut events = node
-        .docker_command("events")
+        .docker_command("events --since 1")
         .stdout(output)
         .spawn()
         .unwrap();

@@ -21,7 +21,7 @@ use crate::{
 /// stream, never its memory.
 ///
 /// A cluster restored from a backup may be behind what its nodes know, for ever. So a node that no manager served for
-/// [`DIRECTORY_TRUST`] takes what it can get.
+/// 30 s takes what it can get.
 pub async fn follow(
     client: Client,
     mut index: u64,

@@ -335,7 +335,12 @@ fn a_new_policy_of_the_service_reaches_a_shutdown_under_way() {
     out.clear();
     done(&mut machine, Op::Shutdown, OpResult::Cancelled, &mut out);
     match &out[..] {
-        [Effect::Run { op: Op::Shutdown, task }] => {
+        [
+            Effect::Run {
+                op: Op::Shutdown,
+                task,
+            },
+        ] => {
             assert_eq!(task.service_annotations.name, "other");
         }
         other => panic!("{other:?}"),

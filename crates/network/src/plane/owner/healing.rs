@@ -16,6 +16,10 @@ use crate::watch::Interest;
 /// How often containers' own tables and sandboxes' mounts are looked at: a question for each, some microseconds.
 const CLIENT_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Repairs that fail are tried again at the next looks so many times, since the kernel may not be done with what was deleted; what
+/// fails longer waits for the periodic reconciliation.
+const RETRY_COUNT_MAX: u8 = 5;
+
 /// What somebody else seems to have changed and is not repaired yet.
 #[derive(Debug)]
 pub(super) struct Suspicion {
@@ -26,6 +30,8 @@ pub(super) struct Suspicion {
     containers: BTreeSet<String>,
     healed_at: Option<Instant>,
     clients_seen_at: Option<Instant>,
+    /// Repairs in a row that failed in part.
+    failed_count: u8,
 }
 
 // === impl Suspicion ===
@@ -39,6 +45,7 @@ impl Default for Suspicion {
             containers: BTreeSet::new(),
             healed_at: None,
             clients_seen_at: None,
+            failed_count: 0,
         }
     }
 }
@@ -106,7 +113,13 @@ impl Owner {
         self.forget_flows();
         self.discard_own_changes();
         log(&report);
-        if !report.steps.is_empty() {
+        self.suspicion.failed_count = if report.failures.is_empty() {
+            0
+        } else {
+            suspicion.failed_count.saturating_add(1)
+        };
+        let is_worth_retrying = (1..=RETRY_COUNT_MAX).contains(&self.suspicion.failed_count);
+        if !report.steps.is_empty() || is_worth_retrying {
             // Who breaks something may go on while it is repaired.
             self.suspicion.is_node |= suspicion.is_node;
             self.suspicion.networks.extend(suspicion.networks);

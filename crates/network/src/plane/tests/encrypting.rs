@@ -408,7 +408,7 @@ fn check_rotation(node_count: usize, streams: &'static [(usize, &'static str)]) 
             Ok(Some(_)) | Err(_) => "process",
         });
         // For `kernel_and_process_understand_each_other`.
-        println!("WireGuard by {}", kinds.collect::<Vec<_>>().join(", "));
+        say_kinds(&kinds.collect::<Vec<_>>());
         let last: BTreeSet<_> = tunnels.keys.iter().flat_map(Keys::public).collect();
         assert!(first.is_disjoint(&last));
         let lost: usize = streams.into_iter().map(Stream::stop).sum();
@@ -617,4 +617,9 @@ impl Stream {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
     }
+}
+
+#[expect(clippy::print_stdout, reason = "another test reads it")]
+fn say_kinds(kinds: &[&str]) {
+    println!("WireGuard by {}", kinds.join(", "));
 }
