@@ -103,6 +103,14 @@ pub enum AttachError {
     /// The place cannot be.
     #[error("network `{0}` has no address for the task")]
     NoAddress(String),
+    /// A removed network whose containers are still ending has the VXLAN id. Packets of both would mix.
+    #[error("network `{network}` waits for the containers of network `{other}`, which was removed")]
+    VxlanId {
+        /// The network to join.
+        network: String,
+        /// The network that goes.
+        other: String,
+    },
     /// The kernel refused.
     #[error("failed to join the task's networks: {0}")]
     Refused(String),
@@ -112,7 +120,7 @@ impl AttachError {
     /// Whether the same may succeed a little later.
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::Stopped | Self::NoDirectory => true,
+            Self::Stopped | Self::NoDirectory | Self::VxlanId { .. } => true,
             Self::NoAddress(_) | Self::Refused(_) => false,
         }
     }

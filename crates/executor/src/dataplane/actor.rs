@@ -322,8 +322,13 @@ impl Actor {
             let _ = reply.send(Err(error));
             return;
         }
-        if self.member.is_none() {
+        let Some(member) = &self.member else {
             let _ = reply.send(Err(AttachError::Stopped));
+            return;
+        };
+        if let Some((network, other)) = member.book.rival_of(&container) {
+            let error = AttachError::VxlanId { network, other };
+            let _ = reply.send(Err(error));
             return;
         }
         self.waiting.insert(id, &container, reply);

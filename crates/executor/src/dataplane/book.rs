@@ -244,6 +244,20 @@ impl Book {
         self.is_stale = true;
     }
 
+    /// A network of `container`, and another network of this node with the same VXLAN id, by name. The
+    /// leader gives an id away again as soon as its network is removed, which it may be while
+    /// containers are still ending; a value with both would be refused as a whole.
+    pub fn rival_of(&self, container: &LocalContainer) -> Option<(String, String)> {
+        container.places.iter().find_map(|place| {
+            let facts = &place.network;
+            let mut others = self.networks.iter().filter(|(id, state)| {
+                Some(**id) != facts.network_id() && state.vxlan_id() == facts.vni
+            });
+            let (_, other) = others.next()?;
+            Some((facts.name.clone(), other.name().to_owned()))
+        })
+    }
+
     /// The containers of this node.
     pub fn containers(&self) -> impl Iterator<Item = (&String, &LocalContainer)> {
         self.containers.iter()

@@ -1,13 +1,20 @@
 //! Commands on services: create, update, roll back, remove.
 
 use skep_model::{
-    JobStatus, NetworkId, PortConfig, Rng, Service, ServiceId, ServiceMode, ServiceSpec,
+    JobStatus, NetworkId, PortConfig, Protocol, Rng, Service, ServiceId, ServiceMode, ServiceSpec,
     UpdateState, UpdateStatus, Version, validate,
 };
 use skep_store::Transaction;
 
 use super::{refuse_problems, refuse_store_error};
 use crate::command::{Answer, Code, CommandError, ServiceChange};
+
+/// Where managers listen.
+const CONTROL_PORT: u16 = 2377;
+/// Where tunnels end in a cluster that does not say otherwise.
+const DATA_PATH_PORT: u16 = 4789;
+/// Where the tunnels of encrypted networks end (`skep_network::tunnel::PORT`).
+const TUNNEL_PORTS: [u16; 2] = [4796, 4797];
 
 /// Adds a service.
 pub(super) fn create(
@@ -145,12 +152,50 @@ fn check_networks(tx: &Transaction, spec: &ServiceSpec) -> Result<(), CommandErr
     Ok(())
 }
 
+/// Ports the cluster lives on: a service that published one on every node would take its nodes' own
+/// traffic, and the control plane with it. Swarm's, and the two of encrypted networks.
+fn check_own_ports(tx: &Transaction, spec: &ServiceSpec) -> Result<(), CommandError> {
+    let data_path = tx
+        .view()
+        .cluster()
+        .map_or(0, |cluster| cluster.vxlan_udp_port);
+    let data_path = if data_path == 0 {
+        DATA_PATH_PORT
+    } else {
+        data_path
+    };
+    let ports = spec.endpoint.iter().flat_map(|endpoint| &endpoint.ports);
+    let mut taken = ports.filter(|port| match port.protocol {
+        Protocol::Tcp => port.published_port == CONTROL_PORT,
+        Protocol::Udp => {
+            port.published_port == data_path || TUNNEL_PORTS.contains(&port.published_port)
+        }
+        Protocol::Sctp => false,
+    });
+    match taken.next() {
+        None => Ok(()),
+        Some(port) => {
+            let protocol = if port.protocol == Protocol::Tcp {
+                "tcp"
+            } else {
+                "udp"
+            };
+            let message = format!(
+                "port {}/{protocol} cannot be published: the nodes of the cluster use it themselves",
+                port.published_port
+            );
+            Err(CommandError::new(Code::InvalidArgument, message))
+        }
+    }
+}
+
 /// Published ports no other service has. Only services with one of the numbers are looked at.
 fn check_ports(
     tx: &Transaction,
     own: Option<ServiceId>,
     spec: &ServiceSpec,
 ) -> Result<(), CommandError> {
+    check_own_ports(tx, spec)?;
     let ports = spec.endpoint.iter().flat_map(|endpoint| &endpoint.ports);
     let holders = ports.flat_map(|port: &PortConfig| {
         let tables = tx.view().networks();

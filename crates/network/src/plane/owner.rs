@@ -194,7 +194,7 @@ impl Owner {
         let (Some(old), Some(new), true) = (old, self.desired.clone(), self.is_observed) else {
             return self.reconcile();
         };
-        if old.data_path != new.data_path {
+        if old.data_path != new.data_path || bridge_of(&old) != bridge_of(&new) {
             return self.reconcile();
         }
         let mut report = self.new_report();
@@ -219,7 +219,7 @@ impl Owner {
         self.observe_data_path(&desired)?;
         let mut report = self.new_report();
         self.is_observed = true;
-        if let Err(error) = self.repair_tunnels(desired.data_path.port, &mut report) {
+        if let Err(error) = self.repair_tunnels(&desired, &mut report) {
             report.fail(Scope::Node, error);
         }
         self.follow_encryption(&desired, &mut report);
@@ -242,7 +242,9 @@ impl Owner {
         self.observe_data_path(&desired)?;
         let mut findings = self.warnings.clone();
         let mut steps = Vec::new();
-        if let Some(action) = tunnels::plan(desired.data_path.port).map_err(Arc::new)? {
+        if let Some(action) =
+            tunnels::plan(desired.data_path.port, bridge_of(&desired)).map_err(Arc::new)?
+        {
             steps.push(Step::Node(action));
         }
         let (tunnels, silent) = self.examine_encryption(&desired)?;
@@ -350,8 +352,12 @@ impl Owner {
         Ok(())
     }
 
-    fn repair_tunnels(&mut self, port: u16, report: &mut Report) -> Result<(), ActionError> {
-        if let Some(action) = tunnels::plan(port)? {
+    fn repair_tunnels(
+        &mut self,
+        desired: &Desired,
+        report: &mut Report,
+    ) -> Result<(), ActionError> {
+        if let Some(action) = tunnels::plan(desired.data_path.port, bridge_of(desired))? {
             self.hands.count_action()?;
             self.hands.is_node_touched = true;
             tunnels::perform(&action)?;
@@ -462,6 +468,11 @@ impl Owner {
         }
         Ok(())
     }
+}
+
+/// The bridge of the node's containers.
+fn bridge_of(desired: &Desired) -> Option<&str> {
+    desired.mesh.as_ref().map(|mesh| mesh.bridge.as_str())
 }
 
 /// Networks a new value changes: their own part, or a container on them.

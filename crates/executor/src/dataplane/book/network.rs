@@ -73,6 +73,11 @@ impl NetworkState {
         self.facts == *facts
     }
 
+    /// The network's VXLAN id.
+    pub(super) fn vxlan_id(&self) -> u32 {
+        self.facts.vni
+    }
+
     /// The network's name.
     pub(super) fn name(&self) -> &str {
         &self.facts.name

@@ -188,6 +188,17 @@ fn services_name_networks_and_ports_they_can_have() {
 }
 
 #[test]
+fn ports_the_cluster_lives_on_are_not_published() {
+    let mut harness = Harness::leading();
+    let refusal = harness.refusal(publishing(create("web", 1), 2377));
+    assert_eq!(
+        refusal,
+        "port 2377/tcp cannot be published: the nodes of the cluster use it themselves"
+    );
+    harness.run(publishing(create("web", 1), 4789)).unwrap();
+}
+
+#[test]
 fn an_agent_is_sent_tasks_with_their_places() {
     let mut harness = Harness::with_agent();
     let id = harness.create_network(network("back", "")).unwrap();

@@ -92,7 +92,7 @@ impl Owner {
         self.suspicion.healed_at = Some(Instant::now());
         let mut report = self.new_report();
         if suspicion.is_node {
-            if let Err(error) = self.repair_tunnels(desired.data_path.port, &mut report) {
+            if let Err(error) = self.repair_tunnels(&desired, &mut report) {
                 report.fail(Scope::Node, error);
             }
             self.mesh = None;
