@@ -87,6 +87,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         for round in 1..=options.rounds {
             eprintln!("changes under load, round {round}");
             changes::round(&lab, &options.change, &mut faults)?;
+            eprintln!("{}", faults.table());
         }
     }
     if is_wanted(Part::Cuts) {

@@ -14,7 +14,6 @@ use skep_conformance::{Load, Tally};
 use super::faults::{Count, Faults};
 use super::lab::{Lab, Task};
 use super::wrk::Wrk;
-use crate::local_cluster::signal;
 
 /// How long requests go on before and after a change.
 const CALM: Duration = Duration::from_secs(1);
@@ -185,7 +184,7 @@ fn apply(lab: &Lab, change: Change, tasks: &[Task]) -> anyhow::Result<()> {
         Change::Kill { away } => {
             // Of the node that wrk asks with new connections, and that has a task.
             let node = "node2";
-            signal(lab.cluster.pid(2)?, "KILL")?;
+            lab.cluster.skep(&["stop", "--kill", node])?;
             thread::sleep(away);
             lab.cluster.skep(&["start", node])?;
             lab.cluster.wait_whole()?;

@@ -12,6 +12,9 @@ use crate::local_cluster::signal;
 /// Connections at once. With two processors more only wait for each other.
 const CONNECTION_COUNT: &str = "4";
 
+/// Longest time at work; also when nobody is left to stop it.
+const TIME_MAX: &str = "10m";
+
 /// wrk at work.
 #[derive(Debug)]
 pub(super) struct Wrk {
@@ -24,7 +27,7 @@ impl Wrk {
     /// Starts asking.
     pub(super) fn start(target: SocketAddr, is_kept_alive: bool) -> anyhow::Result<Self> {
         let mut command = Command::new("wrk");
-        command.args(["-t", "1", "-c", CONNECTION_COUNT, "-d", "1h"]);
+        command.args(["-t", "1", "-c", CONNECTION_COUNT, "-d", TIME_MAX]);
         command.args(["--timeout", "5s"]);
         if !is_kept_alive {
             command.args(["-H", "Connection: close"]);
