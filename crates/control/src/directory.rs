@@ -204,13 +204,8 @@ fn entry_of(object: &Object) -> Option<Entry> {
 fn service_entry(service: &Service) -> Entry {
     let spec = &service.spec;
     let endpoint = service.endpoint.as_ref();
-    let wanted = if spec.task.networks.is_empty() {
-        &spec.networks
-    } else {
-        &spec.task.networks
-    };
     let mut places: BTreeMap<NetworkId, ServicePlace> = BTreeMap::new();
-    for wanted in wanted {
+    for wanted in spec.networks_of(&spec.task) {
         // Networks are stored by id; what is none was never given a place.
         let Ok(network) = wanted.target.parse() else {
             continue;

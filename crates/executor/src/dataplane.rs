@@ -40,9 +40,6 @@ pub use self::{
 /// Commands that may wait. Each is a container that starts or ends; their callers wait anyway.
 const COMMAND_COUNT_MAX: usize = 256;
 
-/// VXLAN port of clusters that chose none; Docker's.
-pub const DATA_PATH_PORT: u16 = 4789;
-
 /// Settings of the data plane.
 #[derive(Debug, Clone)]
 pub struct Config {

@@ -21,10 +21,11 @@ pub mod validate;
 pub use crate::{
     id::{ClusterId, Id, NetworkId, NodeId, ServiceId, SessionId, SpecVersion, TaskId, Version},
     object::{
-        Certificate, CertificateState, Cluster, ContainerStatus, EncryptionKey, Endpoint,
-        EngineDescription, JobStatus, JoinTokens, ManagerStatus, Meta, Network, NetworkAttachment,
-        Node, NodeDescription, NodeState, NodeStatus, NodeTlsInfo, Plugin, Reachability, RootCa,
-        Service, Slot, Task, TaskStatus, UpdateState, UpdateStatus, VirtualIp,
+        Certificate, CertificateState, Cluster, ContainerStatus, DEFAULT_DATA_PATH_PORT,
+        EncryptionKey, Endpoint, EngineDescription, JobStatus, JoinTokens, ManagerStatus, Meta,
+        Network, NetworkAttachment, Node, NodeDescription, NodeState, NodeStatus, NodeTlsInfo,
+        Plugin, Reachability, RootCa, Service, Slot, Task, TaskStatus, UpdateState, UpdateStatus,
+        VirtualIp,
     },
     redact::Redacted,
     rng::Rng,

@@ -7,7 +7,10 @@ mod service;
 mod task;
 
 pub use self::{
-    cluster::{BLACKLIST_MARGIN, Cluster, EncryptionKey, JoinTokens, RootCa, RootRotation},
+    cluster::{
+        BLACKLIST_MARGIN, Cluster, DEFAULT_DATA_PATH_PORT, EncryptionKey, JoinTokens, RootCa,
+        RootRotation,
+    },
     network::{Network, NetworkAttachment},
     node::{
         Certificate, CertificateState, EngineDescription, ManagerStatus, Node, NodeDescription,

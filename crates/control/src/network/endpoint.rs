@@ -43,12 +43,7 @@ pub(super) fn networks<'a>(
     if port::is_ingress(endpoint) {
         add(view.networks().ingress(), "ingress", &mut networks, waits);
     }
-    let wanted = if task.networks.is_empty() {
-        &service.networks
-    } else {
-        &task.networks
-    };
-    for wanted in wanted {
+    for wanted in service.networks_of(task) {
         let id = wanted.target.parse::<NetworkId>();
         let network = id.ok().and_then(|id| view.networks().get(id));
         add(network, &wanted.target, &mut networks, waits);

@@ -17,8 +17,6 @@ const CFSSL: &str = "cfssl";
 const TWO_MANAGERS: &str = "WARNING: Running Swarm in a two-manager configuration. This configuration provides\n         no fault tolerance, and poses a high risk to lose control over the cluster.\n         Refer to https://docs.docker.com/engine/swarm/admin_guide/ to configure the\n         Swarm for fault-tolerance.";
 /// Longest prefix of subnets cut from the pools: eight addresses, as Docker has it.
 const SUBNET_SIZE_MAX: u32 = 29;
-/// UDP port of the data path when none is set.
-const DEFAULT_DATA_PATH_PORT: u16 = 4789;
 
 /// The cluster with its join tokens. Keys are never shown.
 pub(crate) fn swarm(cluster: &Cluster, tls_info: &NodeTlsInfo) -> dto::Swarm {
@@ -46,7 +44,7 @@ fn cluster_info(cluster: &Cluster, tls_info: &NodeTlsInfo) -> dto::ClusterInfo {
             .collect(),
         subnet_size: cluster.subnet_size,
         data_path_port: u32::from(if port == 0 {
-            DEFAULT_DATA_PATH_PORT
+            skep_model::DEFAULT_DATA_PATH_PORT
         } else {
             port
         }),

@@ -11,7 +11,7 @@ use std::{
 };
 
 use skep_model::{
-    NodeId,
+    DEFAULT_DATA_PATH_PORT, NodeId,
     directory::{Message, Slice},
 };
 use skep_network::plane::{DataPath, Desired, Failure, Plane, Report};
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    AttachError, Book, Config, DATA_PATH_PORT, LocalContainer, Membership, NetworkSummary, Status,
+    AttachError, Book, Config, LocalContainer, Membership, NetworkSummary, Status,
     keeper::{Keeper, Kept},
     own_keys::OwnKeys,
     waiting::Waiting,
@@ -234,7 +234,7 @@ impl Actor {
         let mut kept = Kept {
             node_id,
             data_path,
-            port: DATA_PATH_PORT,
+            port: DEFAULT_DATA_PATH_PORT,
             slice: None,
         };
         let found = self.keeper.read(node_id);
@@ -272,7 +272,11 @@ impl Actor {
         let Some(member) = &mut self.member else {
             return;
         };
-        let port = if port == 0 { DATA_PATH_PORT } else { port };
+        let port = if port == 0 {
+            DEFAULT_DATA_PATH_PORT
+        } else {
+            port
+        };
         if (member.kept.port, member.kept.slice) == (port, slice) {
             return;
         }

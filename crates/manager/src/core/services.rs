@@ -1,8 +1,8 @@
 //! Commands on services: create, update, roll back, remove.
 
 use skep_model::{
-    JobStatus, NetworkId, PortConfig, Protocol, Rng, Service, ServiceId, ServiceMode, ServiceSpec,
-    UpdateState, UpdateStatus, Version, validate,
+    DEFAULT_DATA_PATH_PORT, JobStatus, NetworkId, PortConfig, Protocol, Rng, Service, ServiceId,
+    ServiceMode, ServiceSpec, UpdateState, UpdateStatus, Version, validate,
 };
 use skep_store::Transaction;
 
@@ -11,8 +11,6 @@ use crate::command::{Answer, Code, CommandError, ServiceChange};
 
 /// Where managers listen.
 const CONTROL_PORT: u16 = 2377;
-/// Where tunnels end in a cluster that does not say otherwise.
-const DATA_PATH_PORT: u16 = 4789;
 /// Where the tunnels of encrypted networks end (`skep_network::tunnel::PORT`).
 const TUNNEL_PORTS: [u16; 2] = [4796, 4797];
 
@@ -160,7 +158,7 @@ fn check_own_ports(tx: &Transaction, spec: &ServiceSpec) -> Result<(), CommandEr
         .cluster()
         .map_or(0, |cluster| cluster.vxlan_udp_port);
     let data_path = if data_path == 0 {
-        DATA_PATH_PORT
+        DEFAULT_DATA_PATH_PORT
     } else {
         data_path
     };

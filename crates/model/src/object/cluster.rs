@@ -16,6 +16,9 @@ use crate::{
 /// differ.
 pub const BLACKLIST_MARGIN: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// UDP port of the data path where none was chosen; VXLAN's own (RFC 7348).
+pub const DEFAULT_DATA_PATH_PORT: u16 = 4789;
+
 /// The cluster as stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cluster {
@@ -41,7 +44,7 @@ pub struct Cluster {
     pub default_address_pool: Vec<IpNet>,
     /// Prefix length of those subnets.
     pub subnet_size: u32,
-    /// UDP port of the data path; 0 means 4789.
+    /// UDP port of the data path; 0 means [`DEFAULT_DATA_PATH_PORT`].
     pub vxlan_udp_port: u16,
 }
 

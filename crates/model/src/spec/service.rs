@@ -126,6 +126,18 @@ pub enum ResolutionMode {
     DnsRr,
 }
 
+impl ServiceSpec {
+    /// Networks wanted by tasks made from `task`, a template of this service: the template's, or those
+    /// in the deprecated place.
+    pub fn networks_of<'a>(&'a self, task: &'a TaskSpec) -> &'a [NetworkAttachmentConfig] {
+        if task.networks.is_empty() {
+            &self.networks
+        } else {
+            &task.networks
+        }
+    }
+}
+
 /// One port of a service or task.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PortConfig {

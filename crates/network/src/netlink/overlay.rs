@@ -234,20 +234,9 @@ impl RouteSocket {
         index: u32,
         subnet: IpNet,
     ) -> Result<(), NetlinkError> {
-        let mut message = RouteMessage::default();
-        message.header = RouteHeader {
-            address_family: family(subnet.addr()),
-            destination_prefix_length: subnet.prefix_len(),
-            table: RouteHeader::RT_TABLE_MAIN,
-            protocol: RouteProtocol::Boot,
-            scope: RouteScope::Link,
-            kind: RouteType::Unicast,
-            ..RouteHeader::default()
-        };
-        message.attributes = vec![
-            RouteAttribute::Destination(subnet.network().into()),
-            RouteAttribute::Oif(index),
-        ];
+        let mut message = to_link(index, subnet);
+        message.header.protocol = RouteProtocol::Boot;
+        message.header.kind = RouteType::Unicast;
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
         self.request("add a route", RouteNetlinkMessage::NewRoute(message), flags)
             .map(drop)
@@ -308,6 +297,23 @@ fn neighbour(index: u32, address: IpAddr) -> NeighbourMessage {
     message.header.ifindex = index;
     message.header.state = NeighbourState::Permanent;
     message.attributes = vec![NeighbourAttribute::Destination(address.into())];
+    message
+}
+
+/// What names a route of a subnet straight to a link.
+pub(super) fn to_link(index: u32, subnet: IpNet) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header = RouteHeader {
+        address_family: family(subnet.addr()),
+        destination_prefix_length: subnet.prefix_len(),
+        table: RouteHeader::RT_TABLE_MAIN,
+        scope: RouteScope::Link,
+        ..RouteHeader::default()
+    };
+    message.attributes = vec![
+        RouteAttribute::Destination(subnet.network().into()),
+        RouteAttribute::Oif(index),
+    ];
     message
 }
 

@@ -6,9 +6,9 @@ use ipnet::IpNet;
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteScope};
 
-use super::{NetlinkError, RouteSocket, family};
+use super::overlay::to_link;
+use super::{NetlinkError, RouteSocket};
 
 // === impl RouteSocket ===
 
@@ -41,18 +41,7 @@ impl RouteSocket {
         index: u32,
         subnet: IpNet,
     ) -> Result<(), NetlinkError> {
-        let mut message = RouteMessage::default();
-        message.header = RouteHeader {
-            address_family: family(subnet.addr()),
-            destination_prefix_length: subnet.prefix_len(),
-            table: RouteHeader::RT_TABLE_MAIN,
-            scope: RouteScope::Link,
-            ..RouteHeader::default()
-        };
-        message.attributes = vec![
-            RouteAttribute::Destination(subnet.network().into()),
-            RouteAttribute::Oif(index),
-        ];
+        let message = to_link(index, subnet);
         self.request(
             "remove a route",
             RouteNetlinkMessage::DelRoute(message),
