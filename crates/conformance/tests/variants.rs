@@ -146,7 +146,7 @@ fn limits_hold_on_cgroup_v2() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), variables + &script).unwrap();
     let mut run = Command::new(root().join("fixtures/vm/run"));
-    run.arg(file.path()).env("SKEP_VM_TIMEOUT", "300");
+    run.arg(file.path()).env("SKEP_VM_TIMEOUT", "600");
     let output = run.output().unwrap();
     let said =
         [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
