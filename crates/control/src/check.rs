@@ -5,8 +5,9 @@
 
 mod network;
 mod slices;
+mod updates;
 
-pub use self::network::NetworkViolation;
+pub use self::{network::NetworkViolation, updates::check_step};
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -100,6 +101,13 @@ pub enum Violation {
     },
     /// What networks hand out is not in order.
     Network(NetworkViolation),
+    /// An update stopped a task that served, and works on more slots than it may.
+    OverParallel {
+        /// The service.
+        service: ServiceId,
+        /// Slots it works on.
+        count: usize,
+    },
     /// An ended task that the orchestrator has not looked at.
     Unattended {
         /// The task.
@@ -400,6 +408,9 @@ impl fmt::Display for Violation {
             ),
             Self::Stranded { task, node } => {
                 write!(f, "task {task} stays on node {node}, which is drained")
+            }
+            Self::OverParallel { service, count } => {
+                write!(f, "{count} slots of service {service} are updated at once")
             }
             Self::Network(violation) => violation.fmt(f),
             Self::Unattended { task } => write!(f, "task {task} has ended and nobody noticed"),

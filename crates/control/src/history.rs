@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use skep_model::{
-    DEFAULT_TASK_HISTORY_LIMIT, Service, ServiceId, ServiceMode, Slot, Task, TaskState,
+    DEFAULT_TASK_HISTORY_LIMIT, Service, ServiceId, ServiceMode, Slot, Task, TaskId, TaskState,
 };
 use skep_store::Store;
 
@@ -71,16 +71,30 @@ fn reap(place: &Place<'_>, limit: usize, plan: &mut Plan) {
     if excess == 0 {
         return;
     }
+    let predecessor = predecessor(place);
     let mut ended: Vec<&Arc<Task>> = place
         .tasks
         .iter()
         .copied()
         .filter(|task| has_ended(task) && !update::is_evidence(place.service, place, task))
+        .filter(|task| predecessor != Some(task.id))
         .collect();
     ended.sort_by_key(|task| (status_time(task), restart::order(task)));
     let removed = ended.into_iter().take(excess);
     plan.changes
         .extend(removed.map(|task| Change::RemoveTask(task.id, task.meta.version)));
+}
+
+/// The task before one that waits to be started: how long it waits is read from both.
+fn predecessor(place: &Place<'_>) -> Option<TaskId> {
+    let mut waiting = place.tasks.iter();
+    let waiting = waiting.find(|task| task.desired_state == TaskState::Ready)?;
+    let before = place
+        .tasks
+        .iter()
+        .filter(|task| restart::order(task) < restart::order(waiting));
+    let newest = before.max_by_key(|task| restart::order(task));
+    newest.map(|task| task.id)
 }
 
 /// Whether the task will never run again. An ended task that is still desired has yet to be looked

@@ -32,7 +32,7 @@ mod update;
 mod wakes;
 
 pub use crate::{
-    check::{NetworkViolation, Violation, check},
+    check::{NetworkViolation, Violation, check, check_step},
     dirty::Dirty,
     drive::{
         ACTIVATIONS_MAX, Driven, ENTRY_BYTES_MAX, WRITES_PER_ENTRY_MAX, apply, drive, reconcile,

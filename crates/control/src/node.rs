@@ -20,6 +20,9 @@ use crate::{
 /// How long tasks of a silent node may still be running, as far as anybody knows. As in Swarm.
 pub(crate) const ORPHAN_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
+/// Message of a task that no longer fits its node; Swarm's text.
+pub(crate) const EVICTED_MESSAGE: &str = "task rejected by constraint enforcer";
+
 pub(crate) fn reconcile(view: &Store, id: NodeId, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let node = view.node(id);
@@ -136,7 +139,7 @@ fn plan_evictions(view: &Store, node: &Node, now: Timestamp, plan: &mut Plan) {
             timestamp: now,
             applied_at: None,
             state: TaskState::Rejected,
-            message: "task rejected by constraint enforcer".to_owned(),
+            message: EVICTED_MESSAGE.to_owned(),
             err: "assigned node no longer meets constraints".to_owned(),
             ..task.status.clone()
         };

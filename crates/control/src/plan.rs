@@ -63,6 +63,15 @@ pub enum Wait {
         /// When.
         until: Timestamp,
     },
+    /// A replacement starts when the delay of a crash loop is over.
+    CrashLoop {
+        /// The replacement.
+        task: TaskId,
+        /// Tasks before it that failed quickly.
+        failures: u32,
+        /// When.
+        until: Timestamp,
+    },
     /// A replacement starts when the task before it has stopped.
     OldTask {
         /// The replacement.
@@ -93,6 +102,8 @@ pub enum Wait {
     UpdatedTask {
         /// The task.
         task: TaskId,
+        /// When it will have failed.
+        until: Option<Timestamp>,
     },
     /// The configured pause between two updated tasks.
     UpdateDelay {
@@ -232,6 +243,14 @@ impl fmt::Display for Wait {
             Self::RestartDelay { task, until } => {
                 write!(f, "task {task} starts after the restart delay at {until:?}")
             }
+            Self::CrashLoop {
+                task,
+                failures,
+                until,
+            } => write!(
+                f,
+                "task {task} is crash-looping ({failures} failures), next try at {until:?}"
+            ),
             Self::OldTask { task, old, until } => write!(
                 f,
                 "task {task} starts when task {old} has stopped, at the latest at {until:?}"
@@ -251,7 +270,16 @@ impl fmt::Display for Wait {
                     "task {task} leaves its node when task {replacement} can take over"
                 )
             }
-            Self::UpdatedTask { task } => write!(f, "updated task {task} is not running yet"),
+            Self::UpdatedTask { task, until: None } => {
+                write!(f, "updated task {task} is not running yet")
+            }
+            Self::UpdatedTask {
+                task,
+                until: Some(until),
+            } => write!(
+                f,
+                "updated task {task} is not running yet, and fails the update at {until:?}"
+            ),
             Self::UpdateDelay { until } => write!(f, "update delay lasts until {until:?}"),
             Self::UpdateMonitor { until } => write!(f, "updated tasks are watched until {until:?}"),
             Self::UpdatePaused => f.write_str("update is paused"),

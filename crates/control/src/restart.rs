@@ -2,14 +2,21 @@
 //!
 //! Everything is read from the tasks of the slot. A replacement is created at once with desired
 //! state READY, so that the node can prepare it, and told to run when its delay is over and the
-//! task before it has stopped. See `docs/design/orchestration.md`, "Restarts".
+//! task before it has stopped. How often a slot failed quickly is noted on each replacement. See
+//! `docs/design/orchestration.md`, "Restarts".
 
 use std::{sync::Arc, time::Duration};
 
-use skep_model::{Availability, NodeState, RestartCondition, Task, TaskId, TaskState, Timestamp};
+use skep_model::{
+    Availability, NodeState, RestartCondition, Task, TaskId, TaskState, Timestamp,
+    reserved::service::rollout,
+};
 use skep_store::Store;
 
-use crate::revision::{has_ended_by_itself, is_gone, node_of, status_time};
+use crate::{
+    node::EVICTED_MESSAGE,
+    revision::{has_ended_by_itself, is_gone, node_of, status_time},
+};
 
 /// How long a replacement waits for the task before it to stop. As in Swarm: a task that does not
 /// stop (node gone silent) must not keep the slot down for ever; the cost is two tasks at once.
@@ -39,6 +46,51 @@ pub(crate) fn should_restart(task: &Task, slot: &[&Arc<Task>]) -> bool {
     policy.max_attempts == 0
         || !has_ended_by_itself(task)
         || restart_count(task, slot) < policy.max_attempts
+}
+
+/// Whether all attempts the policy allows are used up; other policies may leave it ended, too.
+pub(crate) fn is_exhausted(task: &Task, slot: &[&Arc<Task>]) -> bool {
+    let policy = &task.spec.restart;
+    let wants_more = match policy.condition {
+        RestartCondition::None => false,
+        RestartCondition::OnFailure => task.status.state != TaskState::Complete,
+        RestartCondition::Any => true,
+    };
+    wants_more && !should_restart(task, slot)
+}
+
+/// How many tasks in a row have failed quickly when `old` has ended and is followed by one of the
+/// same spec. What ends well, was evicted or is lost with its node has not failed.
+pub(crate) fn failures_after(old: &Task) -> u32 {
+    let has_failed = match old.status.state {
+        TaskState::Failed => true,
+        TaskState::Rejected => old.status.message != EVICTED_MESSAGE,
+        TaskState::New
+        | TaskState::Pending
+        | TaskState::Assigned
+        | TaskState::Accepted
+        | TaskState::Preparing
+        | TaskState::Ready
+        | TaskState::Starting
+        | TaskState::Running
+        | TaskState::Complete
+        | TaskState::Shutdown
+        | TaskState::Remove
+        | TaskState::Orphaned => false,
+    };
+    let failures = rollout::failures_before(old);
+    // The first task of a revision waits for nothing, so this is at most too late.
+    let delay = if failures == 0 {
+        Duration::ZERO
+    } else {
+        rollout::restart_delay(old)
+    };
+    let lived = status_time(old).since(old.meta.created_at + delay);
+    if has_failed && lived < delay.max(rollout::QUICK_FAILURE) {
+        failures.saturating_add(1)
+    } else {
+        0
+    }
 }
 
 /// Restarts that led to `task`: tasks of its revision that followed one which ended by itself.
@@ -97,7 +149,7 @@ pub(crate) fn start_of(view: &Store, task: &Task, slot: &[&Arc<Task>], now: Time
     }
 }
 
-/// The restart delay between `old` and the task that followed it. None when `old` lost its node,
+/// The restart delay between `old` and the task that followed it, longer in a crash loop. None when `old` lost its node,
 /// and none between revisions: the delay is there to slow a failing revision down, not to slow an
 /// update, and not to make a machine's failure last longer.
 fn delay_after(view: &Store, old: &Task, new: &Task) -> Duration {
@@ -108,7 +160,7 @@ fn delay_after(view: &Store, old: &Task, new: &Task) -> Duration {
     if is_drained || is_lost || old.spec != new.spec {
         Duration::ZERO
     } else {
-        old.spec.restart.delay
+        rollout::restart_delay(new)
     }
 }
 

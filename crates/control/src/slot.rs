@@ -5,6 +5,7 @@ use std::sync::Arc;
 use skep_model::{
     Rng, Service, ServiceId, ServiceMode, Slot, Task, TaskId, TaskState, Timestamp, UpdateOrder,
     UpdateState,
+    reserved::service::rollout::{self, EXHAUSTED_LABEL, FAILURES_LABEL},
 };
 use skep_store::Store;
 
@@ -171,8 +172,17 @@ impl<'a> Place<'a> {
                 // Even a replacement that failed at once waits out its delay, so that an image
                 // that does not exist leads to no tight loop.
                 (_, Start::AfterDelay(until)) => {
+                    let failures = rollout::failures_before(task);
+                    let is_looping = rollout::is_crash_looping(task);
                     let task = task.id;
-                    plan.report.push(Wait::RestartDelay { task, until });
+                    plan.report.push(match is_looping {
+                        true => Wait::CrashLoop {
+                            task,
+                            failures,
+                            until,
+                        },
+                        false => Wait::RestartDelay { task, until },
+                    });
                     plan.wake_by(until);
                 }
                 (false, Start::AfterStop(old, until)) => {
@@ -246,10 +256,28 @@ impl<'a> Place<'a> {
         }
         if !restart::should_restart(task, &self.tasks) {
             plan.report.push(Wait::RestartPolicy { task: task.id });
-            return stop;
+            return self.exhausted(task).unwrap_or(stop);
         }
-        let replacement = template.task(self.slot, TaskState::Ready, now, rng);
+        let mut replacement = template.task(self.slot, TaskState::Ready, now, rng);
+        let failures = restart::failures_after(task);
+        if failures > 0 && task.spec == replacement.spec {
+            note(&mut replacement, FAILURES_LABEL, failures.into());
+        }
         Change::Together(vec![stop, Change::CreateTask(Arc::new(replacement))])
+    }
+
+    /// Stops `task` for good and notes that its policy has no attempt left; `None` if it has.
+    fn exhausted(&self, task: &Task) -> Option<Change> {
+        if !restart::is_exhausted(task, &self.tasks) {
+            return None;
+        }
+        let mut task = Task {
+            desired_state: TaskState::Shutdown,
+            ..task.clone()
+        };
+        let attempts = task.spec.restart.max_attempts;
+        note(&mut task, EXHAUSTED_LABEL, attempts);
+        Some(Change::UpdateTask(Arc::new(task)))
     }
 
     /// After a start-first update that ended early, an old task may still run beside the new one.
@@ -271,6 +299,14 @@ impl<'a> Place<'a> {
                 .extend(others.map(|task| desire(task, TaskState::Shutdown)));
         }
     }
+}
+
+/// Keeps a number with the task.
+fn note(task: &mut Task, label: &str, number: u64) {
+    let annotations = Arc::make_mut(&mut task.annotations);
+    annotations
+        .labels
+        .insert(label.to_owned(), number.to_string());
 }
 
 /// The task with another desired state.

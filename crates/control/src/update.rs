@@ -5,8 +5,10 @@
 //! A slot is *touched* when the update has made a task in it, *waiting* when its task is dirty and
 //! untouched. A touched slot occupies one of the `parallelism` workers until its first new task
 //! has run or ended, and `delay` longer. The update fails when too many first new tasks end
-//! early, and is complete when the last one was watched for `monitor`. See
-//! `docs/design/orchestration.md`, "Updates", also for where this differs from Swarm.
+//! early or have not run by the deadline (`deadline.rs`), and is complete when the last one was
+//! watched for `monitor`. See `docs/design/orchestration.md`, "Updates", also for where this differs from Swarm.
+
+mod deadline;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -80,10 +82,12 @@ pub(crate) fn is_evidence(service: &Service, place: &Place<'_>, task: &Task) -> 
         .iter()
         .filter(|task| task.spec_version != Some(service.spec_version))
         .max_by_key(|task| restart::order(task));
-    newest_old.is_some_and(|old| old.id == task.id)
-        || new_tasks(service, place)
-            .first()
-            .is_some_and(|new| new.id == task.id)
+    let new = new_tasks(service, place);
+    // The first tells whether the revision works, the first that ran or ended when its worker is
+    // free.
+    let has_reached = |task: &&&Arc<Task>| task.status.state >= TaskState::Running;
+    let kept = [newest_old, new.first(), new.iter().find(has_reached)];
+    kept.into_iter().flatten().any(|kept| kept.id == task.id)
 }
 
 fn started_at(service: &Service) -> Timestamp {
@@ -117,6 +121,7 @@ pub(crate) fn plan(
     }
     let update = Update::read(view, service, places);
     update.record_running(&mut plan);
+    update.fail_overdue(now, &mut plan);
     update.finish_touched(&mut plan);
     let is_idle = update.start_waiting(template, (now, rng), &mut plan);
     if !plan.changes.is_empty() {
@@ -274,19 +279,17 @@ impl<'a> Update<'a> {
         let failed: Vec<&Arc<Task>> = self
             .touched
             .iter()
-            .map(|touched| touched.first)
-            .filter(|task| ended_early(task, self.monitor))
+            .filter_map(|touched| touched.failed(self.monitor))
             .collect();
         let culprit = failed
             .iter()
-            .max_by_key(|task| (status_time(task), task.id))?
-            .id;
+            .max_by_key(|task| (status_time(task), task.id))?;
         let ratio = share(failed.len(), self.touched.len() + self.waiting.len());
         if ratio <= self.config.max_failure_ratio {
             return None;
         }
         let is_rollback = state(self.service) == Some(UpdateState::RollbackStarted);
-        let because = format!("due to failure or early termination of task {culprit}");
+        let because = deadline::because(culprit);
         match self.config.failure_action {
             FailureAction::Continue => None,
             FailureAction::Pause => Some(self.pause(format!("update paused {because}"))),
@@ -365,6 +368,7 @@ impl<'a> Update<'a> {
                 None => {
                     plan.report.push(Wait::UpdatedTask {
                         task: touched.first.id,
+                        until: self.due(touched),
                     });
                 }
                 Some(until) if now < until => {
@@ -470,6 +474,15 @@ impl<'a> Update<'a> {
         };
         status.completed_at = Some(now);
         plan.changes.push(with_status(self.service, status));
+    }
+}
+
+impl<'a> Touched<'a> {
+    /// The new task that says the revision does not work: the first, or one that came too late.
+    fn failed(&self, monitor: Duration) -> Option<&'a Arc<Task>> {
+        let mut overdue = self.new.iter().filter(|task| deadline::is_overdue(task));
+        let first = Some(self.first).filter(|task| ended_early(task, monitor));
+        first.or_else(|| overdue.next().copied())
     }
 }
 

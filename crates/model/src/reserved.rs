@@ -11,7 +11,7 @@ mod text;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-pub use self::text::duration as go_duration;
+pub use self::text::{duration as go_duration, shown as go_duration_text};
 use crate::{spec::Role, time::Timestamp};
 
 /// How long a worker may be down before it is removed, as a Go duration (`24h`).

@@ -57,6 +57,9 @@ scripts! {
     updates_roll => "update";
     failed_updates_pause_continue_or_roll_back => "update-failure";
     rollbacks_restore_the_previous_spec => "rollback";
+    every_update_setting_counts => "update-settings";
+    updates_have_a_deadline => "update-deadline";
+    crash_loops_slow_down => "crash-loop";
     nodes_come_and_go => "nodes";
     drained_nodes_empty_task_by_task => "drain";
     dead_workers_are_forgotten => "node-ttl";

@@ -2,12 +2,14 @@
 
 use std::{collections::BTreeMap, fmt::Write, sync::Arc, time::Duration};
 
-use skep_control::{Dirty, Key, WRITES_PER_ENTRY_MAX, Wakes, check, drive, reconcile};
+use skep_control::{
+    Dirty, Key, Violation, WRITES_PER_ENTRY_MAX, Wakes, check, check_step, drive, reconcile,
+};
 use skep_model::{
     Availability, Certificate, Cluster, ClusterId, ClusterSpec, GenericResource, Meta, Node,
     NodeDescription, NodeId, NodeSpec, NodeState, NodeStatus, Platform, Plugin, Rng, Role, RootCa,
     Service, ServiceId, Slot, Task, TaskId, TaskState, TaskStatus, Timestamp, UpdateState,
-    UpdateStatus, Version,
+    UpdateStatus, Version, reserved::service::rollout,
 };
 use skep_store::{Object, Store, Transaction};
 
@@ -28,6 +30,8 @@ pub(crate) struct World {
     wakes: Wakes,
     nodes: BTreeMap<String, NodeId>,
     node_count: usize,
+    /// What was wrong with steps taken since the last command.
+    missteps: Vec<Violation>,
     /// Short names of tasks: `web.1#2` is the second task of slot 1.
     names: BTreeMap<TaskId, String>,
     made: BTreeMap<String, u32>,
@@ -46,6 +50,7 @@ impl World {
             wakes: Wakes::default(),
             nodes: BTreeMap::new(),
             node_count: 0,
+            missteps: Vec::new(),
             names: BTreeMap::new(),
             made: BTreeMap::new(),
             agents_act: true,
@@ -108,7 +113,9 @@ impl World {
             _ => panic!("unknown command `{command}`"),
         };
         self.settle();
-        output + &self.violations()
+        let output = output + &self.violations();
+        self.missteps.clear();
+        output
     }
 
     pub(crate) fn has_task(&self, name: &str) -> bool {
@@ -152,6 +159,7 @@ impl World {
                 self.name_task(task);
             }
         }
+        self.missteps.extend(check_step(&self.store, &head));
         self.store = head;
     }
 
@@ -453,6 +461,7 @@ impl World {
         let violations = check(&self.store);
         violations
             .iter()
+            .chain(&self.missteps)
             .fold(String::new(), |mut text, violation| {
                 let _ = writeln!(text, "violation: {}", self.redact(&violation.to_string()));
                 text
@@ -476,7 +485,7 @@ impl World {
         let mut text = String::new();
         for task in tasks {
             let node = task.node_id.map_or("-".to_owned(), |id| self.node_name(id));
-            let err = match task.status.err.as_str() {
+            let err = match rollout::shown_error(task).as_str() {
                 "" => String::new(),
                 err => format!(" ({err})"),
             };

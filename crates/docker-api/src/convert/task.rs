@@ -1,6 +1,8 @@
 //! Tasks, for showing only.
 
-use skep_model::{NetworkAttachment, NodeId, ServiceId, Task, TaskStatus};
+use skep_model::{
+    NetworkAttachment, NodeId, ServiceId, Task, TaskStatus, reserved::service::rollout,
+};
 
 use crate::{
     convert::task_spec::{generic, template},
@@ -29,7 +31,10 @@ impl From<&Task> for dto::Task {
                 .as_ref()
                 .map(NodeId::to_string)
                 .unwrap_or_default(),
-            status: (&task.status).into(),
+            status: dto::TaskStatus {
+                err: rollout::shown_error(task),
+                ..(&task.status).into()
+            },
             desired_state: task.desired_state.name().to_owned(),
             networks_attachments: shown_places(task).map(Into::into).collect(),
             generic_resources: generic(&task.assigned_generic_resources),

@@ -1,5 +1,7 @@
 //! Settings of services that only Skep has, kept as labels of the service.
 
+pub mod rollout;
+
 use std::{net::IpAddr, time::Duration};
 
 use super::{Labels, text};
@@ -20,11 +22,16 @@ pub const DRAIN_MAX: Duration = Duration::from_secs(3600);
 const KNOWN: [&str; 3] = [PUBLISH_LOCAL_FIRST, PUBLISH_ADDRESS, DRAIN];
 const FAMILY: &str = "skep.";
 
+/// All labels of services that mean something; a topic with a file of its own adds its own.
+fn known() -> Vec<&'static str> {
+    [&KNOWN[..], &rollout::KNOWN].concat()
+}
+
 /// A reserved label that cannot be honoured.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPolicy {
     /// No such label.
-    #[error("unknown label `{0}`: known are {known}", known = KNOWN.join(", "))]
+    #[error("unknown label `{0}`: known are {known}", known = known().join(", "))]
     Unknown(String),
     /// Neither `true` nor `false`.
     #[error("label `{PUBLISH_LOCAL_FIRST}`: `{0}` is neither `true` nor `false`")]
@@ -35,6 +42,9 @@ pub enum InvalidPolicy {
     /// Not a duration up to [`DRAIN_MAX`].
     #[error("label `{DRAIN}`: `{0}` is not a duration like `30s` of at most 1h")]
     Duration(String),
+    /// About updates and restarts.
+    #[error(transparent)]
+    Rollout(#[from] rollout::InvalidRollout),
 }
 
 /// What the reserved labels of a service say.
@@ -77,11 +87,18 @@ impl ServicePolicy {
 
     /// Everything wrong with the reserved labels among `labels`.
     pub fn problems(labels: &Labels) -> Vec<InvalidPolicy> {
+        let known = known();
         let unknown = labels
             .keys()
-            .filter(|key| key.starts_with(FAMILY) && !KNOWN.contains(&key.as_str()))
+            .filter(|key| key.starts_with(FAMILY) && !known.contains(&key.as_str()))
             .map(|key| InvalidPolicy::Unknown(key.clone()));
-        unknown.chain(Self::read(labels).1).collect()
+        let mut found: Vec<_> = unknown.chain(Self::read(labels).1).collect();
+        found.extend(
+            rollout::RolloutPolicy::problems(labels)
+                .into_iter()
+                .map(Into::into),
+        );
+        found
     }
 
     fn read(labels: &Labels) -> (Self, Vec<InvalidPolicy>) {
@@ -168,10 +185,10 @@ mod tests {
         );
         check(
             &[("skep.drian", "1s")],
-            Err(
-                "unknown label `skep.drian`: known are skep.publish.local-first, \
-                 skep.publish.address, skep.drain",
-            ),
+            Err(&format!(
+                "unknown label `skep.drian`: known are {}",
+                known().join(", ")
+            )),
         );
     }
 }
