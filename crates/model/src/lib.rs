@@ -6,6 +6,7 @@
 //! part of Skep acts on yet (secrets, configs, cluster volumes).
 
 pub mod constraint;
+pub mod cron;
 pub mod directory;
 pub mod dispatch;
 pub mod id;

@@ -14,7 +14,10 @@ use crate::{
     constraint,
     id::ServiceId,
     object::Service,
-    reserved::{self, service::ServicePolicy},
+    reserved::{
+        self,
+        service::{ServicePolicy, schedule::JobPolicy},
+    },
     spec::{
         Annotations, ClusterSpec, ConfigTarget, ContainerSpec, CredentialSpec, EndpointSpec,
         HealthConfig, Mount, NodeSpec, PortConfig, Protocol, PublishMode, ResolutionMode,
@@ -67,6 +70,9 @@ pub fn service_spec(spec: &ServiceSpec) -> Vec<Problem> {
         check_ports_are_unique(endpoint, &mut found);
     }
     for problem in ServicePolicy::problems(&spec.annotations.labels) {
+        found.push(problem.to_string());
+    }
+    for problem in JobPolicy::problems(&spec.annotations.labels, spec.mode) {
         found.push(problem.to_string());
     }
     found.0
@@ -367,6 +373,14 @@ fn check_mode(mode: ServiceMode, found: &mut Problems) {
             }
             if is_negative(total_completions) {
                 found.push("Total completed jobs must not be negative");
+            }
+            if [max_concurrent, total_completions]
+                .iter()
+                .any(|n| (REPLICAS_MAX + 1..=i64::MAX.unsigned_abs()).contains(n))
+            {
+                found.push(format!(
+                    "Total and concurrent jobs must be at most {REPLICAS_MAX}"
+                ));
             }
         }
         ServiceMode::Global | ServiceMode::GlobalJob => {}

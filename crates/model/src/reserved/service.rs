@@ -1,6 +1,7 @@
 //! Settings of services that only Skep has, kept as labels of the service.
 
 pub mod rollout;
+pub mod schedule;
 
 use std::{net::IpAddr, time::Duration};
 
@@ -24,7 +25,7 @@ const FAMILY: &str = "skep.";
 
 /// All labels of services that mean something; a topic with a file of its own adds its own.
 fn known() -> Vec<&'static str> {
-    [&KNOWN[..], &rollout::KNOWN].concat()
+    [&KNOWN[..], &rollout::KNOWN, &schedule::KNOWN].concat()
 }
 
 /// A reserved label that cannot be honoured.
@@ -183,6 +184,7 @@ mod tests {
             &[(PUBLISH_LOCAL_FIRST, "yes")],
             Err("label `skep.publish.local-first`: `yes` is neither `true` nor `false`"),
         );
+        let known = KNOWN.concat().join(", ");
         check(
             &[("skep.drian", "1s")],
             Err(&format!(
