@@ -3,11 +3,12 @@
 //! Stated without the reconcilers' own functions where possible, so that a mistake there shows
 //! here. Each invariant is one function.
 
+mod jobs;
 mod network;
 mod slices;
 mod updates;
 
-pub use self::{network::NetworkViolation, updates::check_step};
+pub use self::{jobs::JobViolation, network::NetworkViolation, updates::check_step};
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -75,7 +76,7 @@ pub enum Violation {
         /// The task.
         task: TaskId,
     },
-    /// A slot of a replicated service without a number, or one of a global service with one.
+    /// A slot of a replicated service without a number, or one of a global service or job with one.
     WrongSlot {
         /// The task.
         task: TaskId,
@@ -99,6 +100,8 @@ pub enum Violation {
         /// The node.
         node: NodeId,
     },
+    /// The tasks of a job are not in order.
+    Job(JobViolation),
     /// What networks hand out is not in order.
     Network(NetworkViolation),
     /// An update stopped a task that served, and works on more slots than it may.
@@ -129,6 +132,9 @@ pub fn check(view: &Store) -> Vec<Violation> {
     check_slots(view, &mut found);
     check_drained(view, &mut found);
     check_nodes(view, &mut found);
+    let mut of_jobs = Vec::new();
+    jobs::check(view, &mut of_jobs);
+    found.extend(of_jobs.into_iter().map(Violation::Job));
     let mut of_networks = Vec::new();
     network::check(view, &mut of_networks);
     found.extend(of_networks.into_iter().map(Violation::Network));
@@ -182,7 +188,9 @@ fn check_slot_kind(view: &Store, task: &Task, found: &mut Vec<Violation>) {
         return;
     };
     let is_right = match service.spec.mode {
-        ServiceMode::Replicated { .. } | ServiceMode::ReplicatedJob { .. } => task.slot > 0,
+        ServiceMode::Replicated { .. } => task.slot > 0,
+        // Counted from 0.
+        ServiceMode::ReplicatedJob { .. } => true,
         ServiceMode::Global | ServiceMode::GlobalJob => task.slot == 0 && task.node_id.is_some(),
     };
     if !is_right {
@@ -294,9 +302,9 @@ fn check_drained(view: &Store, found: &mut Vec<Violation>) {
             ServiceMode::Replicated { .. } => {
                 moving.contains(&service.id) || crate::update::is_active(service)
             }
-            ServiceMode::Global => false,
-            // Jobs are not reconciled yet.
-            ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob => true,
+            ServiceMode::Global | ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob => {
+                false
+            }
         };
         for task in tasks.iter().filter(|task| is_drained(view, task)) {
             if let (false, Some(node)) = (is_excused, task.node_id) {
@@ -412,6 +420,7 @@ impl fmt::Display for Violation {
             Self::OverParallel { service, count } => {
                 write!(f, "{count} slots of service {service} are updated at once")
             }
+            Self::Job(violation) => violation.fmt(f),
             Self::Network(violation) => violation.fmt(f),
             Self::Unattended { task } => write!(f, "task {task} has ended and nobody noticed"),
         }

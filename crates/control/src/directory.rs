@@ -252,7 +252,7 @@ fn task_entry(task: &Task) -> Option<Entry> {
         network: place.network.id,
         addresses: place.addresses.iter().map(IpNet::addr).collect(),
     });
-    let standing = if task.desired_state > TaskState::Running {
+    let standing = if task.desired_state > TaskState::Complete {
         Standing::Leaving
     } else if task.status.state == TaskState::Running {
         Standing::Ready

@@ -151,7 +151,7 @@ impl Dirty {
                 self.insert(Key::Waiting);
             }
             let state = |service: &Service| service.update_status.as_ref().map(|s| s.state);
-            if state(old) != state(new) {
+            if state(old) != state(new) || old.job_status != new.job_status {
                 self.insert(Key::History(new.id, None));
             }
         }

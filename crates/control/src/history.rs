@@ -3,11 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use skep_model::{
-    DEFAULT_TASK_HISTORY_LIMIT, Service, ServiceId, ServiceMode, Slot, Task, TaskId, TaskState,
+    DEFAULT_TASK_HISTORY_LIMIT, Service, ServiceId, Slot, Task, TaskId, TaskState,
 };
 use skep_store::Store;
 
 use crate::{
+    job,
     plan::{Change, Plan},
     restart,
     revision::status_time,
@@ -20,7 +21,12 @@ pub(crate) fn reconcile(view: &Store, id: ServiceId, slot: Option<Slot>) -> Plan
     let Some(service) = view.service(id) else {
         return plan;
     };
-    let Some(limit) = limit(view, service) else {
+    let limit = limit(view, service);
+    if job::is_job(service.spec.mode) {
+        let runs = configured(view).unwrap_or(usize::MAX);
+        return job::history::reconcile(view, service, runs, limit.unwrap_or(usize::MAX));
+    }
+    let Some(limit) = limit else {
         return plan;
     };
     if let Some(slot) = slot {
@@ -45,18 +51,18 @@ pub(crate) fn reconcile(view: &Store, id: ServiceId, slot: Option<Slot>) -> Plan
     plan
 }
 
-/// Tasks kept per slot, the running one included; `None` keeps all. Restarts are counted from
-/// stored tasks, so as many as the policy allows must stay.
-pub(crate) fn limit(view: &Store, service: &Service) -> Option<usize> {
-    match service.spec.mode {
-        ServiceMode::Replicated { .. } | ServiceMode::Global => {}
-        // What a job has completed is counted from its tasks.
-        ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob => return None,
-    }
+/// The cluster's limit; `None` keeps all.
+fn configured(view: &Store) -> Option<usize> {
     let configured = view
         .cluster()
         .map_or(DEFAULT_TASK_HISTORY_LIMIT, |c| c.spec.task_history_limit);
-    let configured = usize::try_from(configured).ok()?;
+    usize::try_from(configured).ok()
+}
+
+/// Tasks kept per slot, the running one included; `None` keeps all. Restarts are counted from
+/// stored tasks, so as many as the policy allows must stay.
+pub(crate) fn limit(view: &Store, service: &Service) -> Option<usize> {
+    let configured = configured(view)?;
     let attempts = service.spec.task.restart.max_attempts;
     let needed = match attempts {
         0 => 0,

@@ -5,8 +5,8 @@
 //! it runs [`reconcile`] on every dirty key and applies the plans until nothing is left to do.
 //! [`check()`] states what must always hold of stored state. No IO, no clock, no memory between
 //! activations: a new leader decides as the old one would have. See
-//! `docs/design/orchestration.md` and `docs/design/scheduler.md`. [`network`] hands out addresses,
-//! ports and numbers. Deliberately absent: jobs, which are not built yet.
+//! `docs/design/orchestration.md`, `docs/design/jobs.md` and `docs/design/scheduler.md`. [`network`]
+//! hands out addresses, ports and numbers; [`job`] says what commands make of a job.
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod check;
@@ -16,6 +16,7 @@ mod drain;
 mod drive;
 mod global;
 mod history;
+pub mod job;
 mod key;
 pub mod network;
 mod node;
@@ -32,7 +33,7 @@ mod update;
 mod wakes;
 
 pub use crate::{
-    check::{NetworkViolation, Violation, check, check_step},
+    check::{JobViolation, NetworkViolation, Violation, check, check_step},
     dirty::Dirty,
     drive::{
         ACTIVATIONS_MAX, Driven, ENTRY_BYTES_MAX, WRITES_PER_ENTRY_MAX, apply, drive, reconcile,

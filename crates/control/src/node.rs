@@ -50,7 +50,21 @@ pub(crate) fn reconcile(view: &Store, id: NodeId, now: Timestamp) -> Plan {
         .filter(|service| service.spec.mode == ServiceMode::Global);
     plan.follow_up
         .extend(globals.map(|service| Key::Slot(service.id, Slot::Node(id))));
+    plan.follow_up.extend(concerned_jobs(view, id));
     plan
+}
+
+/// Global jobs, and others with tasks on the node that have not ended: they may wait for that.
+fn concerned_jobs(view: &Store, id: NodeId) -> impl Iterator<Item = Key> {
+    let globals = view
+        .services()
+        .filter(|service| service.spec.mode == ServiceMode::GlobalJob);
+    let tasks = running_on(view, id).filter(|task| task.job_iteration.is_some());
+    let others = tasks.filter_map(|task| task.service_id);
+    globals
+        .map(|service| service.id)
+        .chain(others)
+        .map(Key::Service)
 }
 
 /// Whether a slot has more than one task that shall run.

@@ -152,7 +152,7 @@ pub(crate) fn start_of(view: &Store, task: &Task, slot: &[&Arc<Task>], now: Time
 /// The restart delay between `old` and the task that followed it, longer in a crash loop. None when `old` lost its node,
 /// and none between revisions: the delay is there to slow a failing revision down, not to slow an
 /// update, and not to make a machine's failure last longer.
-fn delay_after(view: &Store, old: &Task, new: &Task) -> Duration {
+pub(crate) fn delay_after(view: &Store, old: &Task, new: &Task) -> Duration {
     let node = node_of(view, old);
     let is_drained = node.is_some_and(|node| node.spec.availability == Availability::Drain);
     let is_lost = old.node_id.is_some() && is_gone(node) && !has_ended_by_itself(old);

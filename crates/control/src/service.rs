@@ -9,8 +9,8 @@ use skep_model::{
 use skep_store::Store;
 
 use crate::{
-    global, network,
-    plan::{Change, Plan, Wait},
+    global, job, network,
+    plan::{Change, Plan},
     replicated,
 };
 
@@ -44,9 +44,7 @@ fn reconcile_tasks(view: &Store, service: &Arc<Service>, now: Timestamp, rng: &m
         }
         ServiceMode::Global => global::reconcile(view, service, now, rng),
         ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob => {
-            let mut plan = Plan::default();
-            plan.report.push(Wait::Mode);
-            plan
+            job::reconcile(view, service, now, rng)
         }
     }
 }

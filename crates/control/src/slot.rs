@@ -60,12 +60,8 @@ pub(crate) fn reconcile(
             global::reconcile_node(view, service, node, now, rng)
         }
         (ServiceMode::Replicated { .. }, Slot::Node(_))
-        | (ServiceMode::Global, Slot::Number(_)) => to_service,
-        (ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob, _) => {
-            let mut plan = Plan::default();
-            plan.report.push(Wait::Mode);
-            plan
-        }
+        | (ServiceMode::Global, Slot::Number(_))
+        | (ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob, _) => to_service,
     }
 }
 
@@ -172,17 +168,7 @@ impl<'a> Place<'a> {
                 // Even a replacement that failed at once waits out its delay, so that an image
                 // that does not exist leads to no tight loop.
                 (_, Start::AfterDelay(until)) => {
-                    let failures = rollout::failures_before(task);
-                    let is_looping = rollout::is_crash_looping(task);
-                    let task = task.id;
-                    plan.report.push(match is_looping {
-                        true => Wait::CrashLoop {
-                            task,
-                            failures,
-                            until,
-                        },
-                        false => Wait::RestartDelay { task, until },
-                    });
+                    plan.report.push(restart_wait(task, until));
                     plan.wake_by(until);
                 }
                 (false, Start::AfterStop(old, until)) => {
@@ -256,28 +242,11 @@ impl<'a> Place<'a> {
         }
         if !restart::should_restart(task, &self.tasks) {
             plan.report.push(Wait::RestartPolicy { task: task.id });
-            return self.exhausted(task).unwrap_or(stop);
+            return exhausted(task, &self.tasks).unwrap_or(stop);
         }
         let mut replacement = template.task(self.slot, TaskState::Ready, now, rng);
-        let failures = restart::failures_after(task);
-        if failures > 0 && task.spec == replacement.spec {
-            note(&mut replacement, FAILURES_LABEL, failures.into());
-        }
+        count_failures(task, &mut replacement);
         Change::Together(vec![stop, Change::CreateTask(Arc::new(replacement))])
-    }
-
-    /// Stops `task` for good and notes that its policy has no attempt left; `None` if it has.
-    fn exhausted(&self, task: &Task) -> Option<Change> {
-        if !restart::is_exhausted(task, &self.tasks) {
-            return None;
-        }
-        let mut task = Task {
-            desired_state: TaskState::Shutdown,
-            ..task.clone()
-        };
-        let attempts = task.spec.restart.max_attempts;
-        note(&mut task, EXHAUSTED_LABEL, attempts);
-        Some(Change::UpdateTask(Arc::new(task)))
     }
 
     /// After a start-first update that ended early, an old task may still run beside the new one.
@@ -298,6 +267,44 @@ impl<'a> Place<'a> {
             plan.changes
                 .extend(others.map(|task| desire(task, TaskState::Shutdown)));
         }
+    }
+}
+
+/// Why a task that shall run waits until then.
+pub(crate) fn restart_wait(task: &Task, until: Timestamp) -> Wait {
+    let failures = rollout::failures_before(task);
+    let is_looping = rollout::is_crash_looping(task);
+    let task = task.id;
+    match is_looping {
+        true => Wait::CrashLoop {
+            task,
+            failures,
+            until,
+        },
+        false => Wait::RestartDelay { task, until },
+    }
+}
+
+/// Stops `task`, one of `slot`, for good and notes that its policy has no attempt left; `None` if
+/// it has.
+pub(crate) fn exhausted(task: &Task, slot: &[&Arc<Task>]) -> Option<Change> {
+    if !restart::is_exhausted(task, slot) {
+        return None;
+    }
+    let mut task = Task {
+        desired_state: TaskState::Shutdown,
+        ..task.clone()
+    };
+    let attempts = task.spec.restart.max_attempts;
+    note(&mut task, EXHAUSTED_LABEL, attempts);
+    Some(Change::UpdateTask(Arc::new(task)))
+}
+
+/// Notes on the task that follows `old` how many in a row have failed quickly.
+pub(crate) fn count_failures(old: &Task, replacement: &mut Task) {
+    let failures = restart::failures_after(old);
+    if failures > 0 && old.spec == replacement.spec {
+        note(replacement, FAILURES_LABEL, failures.into());
     }
 }
 

@@ -9,7 +9,7 @@ use skep_model::{ServiceMode, TaskState, UpdateState};
 use crate::world::World;
 
 const NODES: [&str; 4] = ["n1", "n2", "n3", "n4"];
-const SERVICES: [&str; 3] = ["web", "db", "all"];
+const SERVICES: [&str; 5] = ["web", "db", "all", "job", "gob"];
 
 /// What a generated number stands for depends on what exists, so that any list of numbers is a
 /// valid history.
@@ -99,7 +99,8 @@ impl Chaos {
             }
             10 | 11 => {
                 let place = match service {
-                    "all" => node.to_owned(),
+                    "all" | "gob" => node.to_owned(),
+                    "job" => (step.how % 4).to_string(),
                     _ => (1 + step.how % 4).to_string(),
                 };
                 let name = format!("{service}.{place}");
@@ -141,17 +142,52 @@ impl Chaos {
         }
         self.run("agents act");
         for service in self.services.clone() {
+            // Nobody completes the tasks of jobs before the end.
+            let more = match service {
+                "job" | "gob" => "label=skep.job.deadline:1h",
+                _ => "",
+            };
             self.run(&format!(
-                "service update {service} image=app:healed networks=back"
+                "service update {service} image=app:healed networks=back {more}"
             ));
         }
         self.run("tick 10m");
+        self.world.complete_jobs();
+    }
+
+    /// The present run is complete, wherever it shall be, and nothing is left of any other.
+    fn check_job(&self, service: &skep_model::Service) {
+        let name = service.name();
+        let status = service.job_status.as_ref().unwrap();
+        let tasks = || self.world.store().tasks_of_service(service.id);
+        let wanted = match service.spec.mode {
+            ServiceMode::ReplicatedJob {
+                total_completions, ..
+            } => usize::try_from(total_completions).unwrap(),
+            _ => self.nodes.len(),
+        };
+        let complete: BTreeSet<_> = tasks()
+            .filter(|task| task.job_iteration == Some(status.job_iteration))
+            .filter(|task| task.status.state == TaskState::Complete)
+            .filter(|task| task.spec.container.image == "app:healed")
+            .map(|task| (task.slot, task.node_id.filter(|_| name == "gob")))
+            .collect();
+        assert_eq!(complete.len(), wanted, "{name} after {:#?}", self.log);
+        assert!(
+            tasks().all(|task| task.status.state.is_terminal()),
+            "{name} still runs after {:#?}",
+            self.log
+        );
     }
 
     /// Every slot runs the wanted image, and nothing else runs.
     fn check_converged(&self) {
         let store = self.world.store();
         for service in store.services() {
+            if service.job_status.is_some() {
+                self.check_job(service);
+                continue;
+            }
             let running: Vec<_> = store
                 .tasks_of_service(service.id)
                 .filter(|task| task.status.state == TaskState::Running)
@@ -193,6 +229,9 @@ fn create(service: &str, how: usize) -> String {
         "update-order=start-first update-failure=rollback rollback-order=start-first",
         "restart=on-failure attempts=2",
     ][how];
+    if let "job" | "gob" = service {
+        return create_job(service, how);
+    }
     // Services must not take each other's ports, or not all of them can run.
     let port = SERVICES.iter().position(|name| *name == service).unwrap() + 80;
     let extra = extra.replace("80:80", &format!("{port}:80"));
@@ -200,6 +239,28 @@ fn create(service: &str, how: usize) -> String {
         "all" => format!("service create all mode=global {extra}"),
         name => format!("service create {name} replicas=3 {extra}"),
     }
+}
+
+fn create_job(service: &str, how: usize) -> String {
+    let mode = match service {
+        "gob" => "mode=global-job",
+        _ => "job=2/3",
+    };
+    let extra = [
+        "",
+        "delay=1s",
+        "schedule=*_*_*_*_*",
+        "schedule=*_*_*_*_* label=skep.job.concurrency:allow",
+        "schedule=*_*_*_*_* label=skep.job.concurrency:replace delay=1s",
+        "schedule=*/2_*_*_*_* label=skep.job.deadline:61s label=skep.job.history:1",
+        "label=skep.job.deadline:30s",
+        "restart=none",
+        "attempts=2 delay=1s",
+        "cpu=2",
+        "restart=on-failure label=skep.job.history:2",
+        "max-per-node=1",
+    ][how];
+    format!("service create {service} {mode} {extra}")
 }
 
 fn update(service: &str, how: usize) -> String {
@@ -210,7 +271,11 @@ fn update(service: &str, how: usize) -> String {
         5 => "force".to_owned(),
         6 => "cpu=1".to_owned(),
         7 => "delay=2s".to_owned(),
-        count if service != "all" => format!("replicas={}", (count - 8) % 4 + 1),
+        8 if service == "job" => "job=1/2".to_owned(),
+        9 if service == "job" => "job=3/4".to_owned(),
+        count if !["all", "job", "gob"].contains(&service) => {
+            format!("replicas={}", (count - 8) % 4 + 1)
+        }
         _ => "force".to_owned(),
     };
     format!("service update {service} {change}")

@@ -53,6 +53,9 @@ macro_rules! scripts {
 
 scripts! {
     services_fill_slots_and_scale => "scale";
+    jobs_complete => "job";
+    jobs_cover_nodes => "job-global";
+    jobs_run_on_schedule => "job-schedule";
     ended_tasks_are_replaced_by_policy => "restart";
     updates_roll => "update";
     failed_updates_pause_continue_or_roll_back => "update-failure";

@@ -47,6 +47,19 @@ fn set_service(spec: &mut ServiceSpec, key: &str, value: &str) -> bool {
             }
         }
         "mode" if value == "global" => spec.mode = ServiceMode::Global,
+        "mode" if value == "global-job" => spec.mode = ServiceMode::GlobalJob,
+        // `2/5`: five completions, two at once.
+        "job" => {
+            let (concurrent, total) = value.split_once('/').unwrap();
+            spec.mode = ServiceMode::ReplicatedJob {
+                max_concurrent: concurrent.parse().unwrap(),
+                total_completions: total.parse().unwrap(),
+            }
+        }
+        "schedule" => {
+            let labels = &mut Arc::make_mut(&mut spec.annotations).labels;
+            labels.insert("skep.job.schedule".to_owned(), value.replace('_', " "));
+        }
         "label" => {
             let (key, value) = value.split_once(':').unwrap();
             let labels = &mut Arc::make_mut(&mut spec.annotations).labels;

@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, fmt::Write, sync::Arc, time::Duration};
 
 use skep_control::{
-    Dirty, Key, Violation, WRITES_PER_ENTRY_MAX, Wakes, check, check_step, drive, reconcile,
+    Dirty, Key, Violation, WRITES_PER_ENTRY_MAX, Wakes, check, check_step, drive, job, reconcile,
 };
 use skep_model::{
     Availability, Certificate, Cluster, ClusterId, ClusterSpec, GenericResource, Meta, Node,
     NodeDescription, NodeId, NodeSpec, NodeState, NodeStatus, Platform, Plugin, Rng, Role, RootCa,
-    Service, ServiceId, Slot, Task, TaskId, TaskState, TaskStatus, Timestamp, UpdateState,
-    UpdateStatus, Version, reserved::service::rollout,
+    Service, ServiceId, ServiceMode, Slot, Task, TaskId, TaskState, TaskStatus, Timestamp,
+    UpdateState, UpdateStatus, Version, reserved::service::rollout,
 };
 use skep_store::{Object, Store, Transaction};
 
@@ -95,6 +95,17 @@ impl World {
             ["task", state, name] => self.report(name, state),
             ["show", "tasks", rest @ ..] => return self.show_tasks(rest.first().copied()),
             ["show", "services"] => return self.show_services(),
+            ["show", "job", name] => return self.show_job(name),
+            // Nobody leads for so long.
+            ["outage", duration] => {
+                self.now = self.now + spec::duration(duration);
+                self.change_leader()
+            }
+            ["clock", "back", duration] => {
+                // No transaction is earlier than one before it: the manager's shell sees to that.
+                self.now = Timestamp(self.now.0 - nanos(spec::duration(duration)));
+                self.change_leader()
+            }
             ["show", "nodes"] => return self.show_nodes(),
             ["show", "blacklist"] => return self.show_blacklist(),
             ["show", "wait", name] => return self.show_wait(name),
@@ -124,7 +135,7 @@ impl World {
             is_named(&self.names[&task.id])
                 && task.status.state >= TaskState::Assigned
                 && task.status.state <= TaskState::Running
-                && task.desired_state <= TaskState::Running
+                && task.desired_state <= TaskState::Complete
         })
     }
 
@@ -164,7 +175,14 @@ impl World {
     }
 
     fn name_task(&mut self, task: &Task) {
+        let service = task.service_id.and_then(|id| self.store.service(id));
         let place = match task.slot() {
+            // Slots of jobs count from 0.
+            _ if service
+                .is_some_and(|s| matches!(s.spec.mode, ServiceMode::ReplicatedJob { .. })) =>
+            {
+                task.slot.to_string()
+            }
             Some(Slot::Number(number)) => number.to_string(),
             Some(Slot::Node(node)) => self.node_name(node),
             None => "?".to_owned(),
@@ -218,7 +236,7 @@ impl World {
             }
             let goal = match task.desired_state {
                 TaskState::Ready => TaskState::Ready,
-                TaskState::Running => TaskState::Running,
+                TaskState::Running | TaskState::Complete => TaskState::Running,
                 _ => TaskState::Shutdown,
             };
             if state < goal {
@@ -273,6 +291,22 @@ impl World {
         }
         self.now = end.max(self.now);
         String::new()
+    }
+
+    /// Every running task of a job comes to a good end, until none is left.
+    pub(crate) fn complete_jobs(&mut self) {
+        for _ in 0..1000 {
+            let is_running = |task: &&Arc<Task>| {
+                task.desired_state == TaskState::Complete && task.status.state == TaskState::Running
+            };
+            let running = self.store.tasks().find(is_running).cloned();
+            let Some(task) = running else {
+                return;
+            };
+            self.set_task_state(&task, TaskState::Complete);
+            self.settle();
+        }
+        panic!("jobs do not end");
     }
 
     /// A new leader knows nothing but the store.
@@ -365,16 +399,18 @@ impl World {
     }
 
     fn create_service(&mut self, name: &str, args: &[&str]) -> String {
+        let spec = self.with_networks(spec::service(name, None, args));
+        let (job_status, update_status) = job::begin(&spec, self.now);
         let service = Service {
             id: ServiceId::random(&mut self.rng),
             meta: Meta::default(),
-            spec: Arc::new(self.with_networks(spec::service(name, None, args))),
+            spec: Arc::new(spec),
             spec_version: Version(0),
             previous_spec: None,
             previous_spec_version: None,
             endpoint: None,
-            update_status: None,
-            job_status: None,
+            update_status,
+            job_status,
             is_pending_delete: false,
         };
         let problems = skep_model::validate::service_spec(&service.spec);
@@ -391,6 +427,8 @@ impl World {
         service.previous_spec_version = Some(service.spec_version);
         service.spec_version = service.meta.version;
         service.update_status = None;
+        let old = Arc::clone(self.store.service_by_name(name).unwrap());
+        job::revise(&mut service, &old, self.now);
         self.mark(|tx| tx.update_service(service).unwrap());
         String::new()
     }
@@ -446,7 +484,7 @@ impl World {
         tasks.sort_by_key(|task| {
             let ordinal = self.names[&task.id].split_once('#').map(|(_, n)| n.len());
             (
-                task.desired_state <= TaskState::Running && !task.status.state.is_terminal(),
+                task.desired_state <= TaskState::Complete && !task.status.state.is_terminal(),
                 ordinal,
                 &self.names[&task.id],
             )
@@ -528,6 +566,32 @@ impl World {
         text
     }
 
+    /// The present run: its number, when it began, its tasks by what they have come to.
+    fn show_job(&self, name: &str) -> String {
+        let service = self.store.service_by_name(name).unwrap();
+        let status = service.job_status.as_ref().unwrap();
+        let tasks = || {
+            let tasks = self.store.tasks_of_service(service.id);
+            tasks.filter(|task| task.job_iteration == Some(status.job_iteration))
+        };
+        let running = tasks().filter(|task| task.status.state == TaskState::Running);
+        let complete = tasks().filter(|task| task.status.state == TaskState::Complete);
+        let kept = self.store.tasks_of_service(service.id);
+        let kept: std::collections::BTreeSet<u64> = kept
+            .filter_map(|task| task.job_iteration)
+            .map(|v| v.0)
+            .collect();
+        let last = status
+            .last_execution
+            .map_or("never".to_owned(), |at| format!("{}", at.0 / 1_000_000_000));
+        format!(
+            "run {} at {last}: {} running, {} complete; runs kept {kept:?}\n",
+            status.job_iteration.0,
+            running.count(),
+            complete.count(),
+        )
+    }
+
     fn show_nodes(&self) -> String {
         let mut text = String::new();
         for (name, id) in &self.nodes {
@@ -606,6 +670,10 @@ impl World {
             None => word.to_owned(),
         }
     }
+}
+
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap()
 }
 
 fn change_node(node: &mut Node, args: &[&str]) {

@@ -144,7 +144,7 @@ fn user_of(tx: &Transaction, id: NetworkId) -> Option<String> {
             return None;
         };
         let task = tx.view().task(task)?;
-        let is_user = task.desired_state <= TaskState::Running;
+        let is_user = task.desired_state <= TaskState::Complete;
         is_user.then(|| format!("task {}", task.id))
     })
 }

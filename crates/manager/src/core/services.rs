@@ -1,8 +1,11 @@
 //! Commands on services: create, update, roll back, remove.
 
+use std::sync::Arc;
+
+use skep_control::job;
 use skep_model::{
-    DEFAULT_DATA_PATH_PORT, JobStatus, NetworkId, PortConfig, Protocol, Rng, Service, ServiceId,
-    ServiceMode, ServiceSpec, UpdateState, UpdateStatus, Version, validate,
+    DEFAULT_DATA_PATH_PORT, NetworkId, PortConfig, Protocol, Rng, Service, ServiceId, ServiceSpec,
+    UpdateState, UpdateStatus, Version, validate,
 };
 use skep_store::Transaction;
 
@@ -24,18 +27,18 @@ pub(super) fn create(
     check_networks(tx, &spec)?;
     check_ports(tx, None, &spec)?;
     check_name_is_free(tx, &spec.annotations.name)?;
-    let is_job = is_job(spec.mode);
     let id = ServiceId::random(rng);
+    let (job_status, update_status) = job::begin(&spec, tx.now());
     let service = Service {
         id,
         meta: skep_model::Meta::default(),
-        spec: std::sync::Arc::new(spec),
+        spec: Arc::new(spec),
         spec_version: Version(0),
         previous_spec: None,
         previous_spec_version: None,
         endpoint: None,
-        update_status: None,
-        job_status: is_job.then(JobStatus::default),
+        update_status,
+        job_status,
         is_pending_delete: false,
     };
     tx.create_service(service)
@@ -53,7 +56,8 @@ pub(super) fn update(
     let Some(stored) = tx.view().service(id) else {
         return Err(not_found(id));
     };
-    let mut service = Service::clone(stored);
+    let stored = Arc::clone(stored);
+    let mut service = Service::clone(&stored);
     service.meta.version = version;
     match change {
         ServiceChange::Spec(spec) => {
@@ -68,6 +72,7 @@ pub(super) fn update(
         }
         ServiceChange::Rollback => roll_back(&mut service, tx.now())?,
     }
+    job::revise(&mut service, &stored, tx.now());
     tx.update_service(service)
         .map_err(|error| refuse_store_error(&error))?;
     Ok(Answer::Done)
@@ -206,13 +211,6 @@ fn check_ports(
         own,
         services.map(|service| &**service),
     ))
-}
-
-fn is_job(mode: ServiceMode) -> bool {
-    match mode {
-        ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob => true,
-        ServiceMode::Replicated { .. } | ServiceMode::Global => false,
-    }
 }
 
 fn not_found(id: ServiceId) -> CommandError {

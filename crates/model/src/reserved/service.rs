@@ -184,7 +184,6 @@ mod tests {
             &[(PUBLISH_LOCAL_FIRST, "yes")],
             Err("label `skep.publish.local-first`: `yes` is neither `true` nor `false`"),
         );
-        let known = KNOWN.concat().join(", ");
         check(
             &[("skep.drian", "1s")],
             Err(&format!(
