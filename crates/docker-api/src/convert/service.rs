@@ -6,6 +6,7 @@ use skep_model::{
     DEFAULT_STOP_GRACE_PERIOD, DEFAULT_UPDATE_MONITOR, DnsConfig, Endpoint, EndpointSpec,
     FailureAction, PortConfig, Protocol, PublishMode, ResolutionMode, Service, ServiceMode,
     ServiceSpec, UpdateConfig, UpdateOrder, UpdateState, UpdateStatus,
+    reserved::service::schedule::{JobPolicy, NextRun},
 };
 
 use crate::{
@@ -28,7 +29,13 @@ impl From<&Service> for dto::Service {
                 .as_ref()
                 .map(Into::into)
                 .unwrap_or_default(),
-            update_status: service.update_status.as_ref().map(Into::into),
+            update_status: service
+                .update_status
+                .as_ref()
+                .map(|status| dto::UpdateStatus {
+                    message: next_run(service).unwrap_or_else(|| status.message.clone()),
+                    ..status.into()
+                }),
             service_status: None,
             job_status: service.job_status.as_ref().map(|status| dto::JobStatus {
                 job_iteration: meta::Version {
@@ -37,6 +44,17 @@ impl From<&Service> for dto::Service {
                 last_execution: rfc3339_nano(status.last_execution.unwrap_or_default()),
             }),
         }
+    }
+}
+
+/// When a scheduled job runs next: what the update status of a job, which knows no updates, says.
+fn next_run(service: &Service) -> Option<String> {
+    let policy = JobPolicy::of(&service.spec.annotations.labels);
+    match policy.next_run(service) {
+        NextRun::Unscheduled => None,
+        NextRun::Suspended => Some("schedule is suspended".to_owned()),
+        NextRun::Never => Some("no next run".to_owned()),
+        NextRun::At(at, schedule) => Some(format!("next run at {}", schedule.local(at))),
     }
 }
 

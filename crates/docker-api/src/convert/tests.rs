@@ -364,8 +364,7 @@ fn fields_newer_than_the_client_are_ignored() {
     assert_eq!(old.task.resources.pids_limit, 0);
     assert!(old.task.container.capability_add.is_empty() && old.task.container.sysctls.is_empty());
     assert_eq!(old.task.container.oom_score_adj, 0);
-    let message = read(51)
-        .expect_err("the job mode is known but not supported")
-        .message;
-    assert_eq!(message, "not supported yet: Mode.GlobalJob");
+    let new = read(51).expect("the job mode is known now");
+    assert_eq!(new.mode, ServiceMode::GlobalJob);
+    assert_eq!(new.task.resources.pids_limit, 5);
 }

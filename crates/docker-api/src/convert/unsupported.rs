@@ -16,8 +16,6 @@ use crate::{
 /// Refuses `spec` when it asks for something not supported, naming every such field by its path.
 pub(super) fn check(spec: &ServiceSpec) -> Result<()> {
     let mut found = Found::default();
-    found.when(spec.mode.replicated_job.is_some(), "Mode.ReplicatedJob");
-    found.when(spec.mode.global_job.is_some(), "Mode.GlobalJob");
     template(&spec.task_template, &mut found);
     found.refuse()
 }

@@ -17,7 +17,7 @@ use crate::{
         response::{self, JSON, Response},
         server::Context,
     },
-    routes::{lookup, names, registry},
+    routes::{jobs, lookup, names, registry},
 };
 
 const FILTERS: [&str; 5] = ["id", "label", "mode", "name", "runtime"];
@@ -67,7 +67,11 @@ fn matches(filters: &Filters, service: &Service) -> bool {
 
 /// Running, wanted and completed tasks, as Docker counts them for `service ls`.
 fn count_tasks(view: &dyn ClusterView, service: &Service) -> dto::ServiceStatus {
-    let tasks = view.tasks_of_service(service.id);
+    let mut tasks = view.tasks_of_service(service.id);
+    if let Some(status) = &service.job_status {
+        // Of a job only the present run counts.
+        tasks.retain(|task| task.job_iteration == Some(status.job_iteration));
+    }
     let is_on_live_node = |task: &skep_model::Task| {
         let node = task.node_id.and_then(|id| view.node(id));
         node.is_some_and(|node| node.status.state != NodeState::Down)
@@ -78,16 +82,18 @@ fn count_tasks(view: &dyn ClusterView, service: &Service) -> dto::ServiceStatus 
     let desired_tasks = match service.spec.mode {
         ServiceMode::Replicated { replicas } => replicas,
         ServiceMode::ReplicatedJob { max_concurrent, .. } => max_concurrent,
-        ServiceMode::Global | ServiceMode::GlobalJob => {
-            count(&|task| task.desired_state <= TaskState::Complete)
-        }
+        ServiceMode::Global => count(&|task| task.desired_state <= TaskState::Complete),
+        // As in Docker: what is complete is wanted no more.
+        ServiceMode::GlobalJob => count(&|task| {
+            task.desired_state <= TaskState::Complete && task.status.state != TaskState::Complete
+        }),
     };
     dto::ServiceStatus {
         running_tasks: count(&|task| {
             task.status.state == TaskState::Running && is_on_live_node(task)
         }),
         desired_tasks,
-        completed_tasks: count(&|task| task.status.state == TaskState::Complete),
+        completed_tasks: jobs::completed(service, &tasks),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
         response::{self, Response},
         server::Context,
     },
-    routes::{cluster::ALREADY_IN_SWARM, lookup, page_not_found},
+    routes::{cluster::ALREADY_IN_SWARM, jobs, lookup, page_not_found},
 };
 
 /// Media type of backups.
@@ -31,6 +31,8 @@ pub(crate) async fn dispatch(
         (Method::POST, ["restore"]) => restore(context, request).await,
         (Method::GET, ["doctor"]) => doctor(context).await,
         (Method::POST, ["doctor", "heal"]) => heal(context).await,
+        (Method::GET, ["jobs"]) => jobs::list(context).await,
+        (Method::POST, ["jobs", name, "run"]) => jobs::run(context, name).await,
         _ => Err(page_not_found()),
     }
 }

@@ -189,7 +189,7 @@ async fn every_unsupported_field_is_named() {
     check(
         &answer,
         501,
-        "not supported yet: Mode.GlobalJob, TaskTemplate.LogDriver.Name=gelf, \
+        "not supported yet: TaskTemplate.LogDriver.Name=gelf, \
          TaskTemplate.ContainerSpec.Secrets, \
          TaskTemplate.ContainerSpec.Configs",
     );

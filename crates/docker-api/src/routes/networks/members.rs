@@ -50,8 +50,8 @@ fn of_view(view: &dyn ClusterView, id: NetworkId) -> Vec<Member> {
     let mut members = Vec::new();
     for service in view.services() {
         for task in view.tasks_of_service(service.id) {
-            let is_live =
-                task.status.state <= TaskState::Running && task.desired_state <= TaskState::Running;
+            let is_live = task.status.state <= TaskState::Running
+                && task.desired_state <= TaskState::Complete;
             let node = task
                 .node_id
                 .filter(|_| is_live)
