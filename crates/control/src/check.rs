@@ -8,7 +8,7 @@ mod network;
 mod slices;
 mod updates;
 
-pub use self::{jobs::JobViolation, network::NetworkViolation, updates::check_step};
+pub use self::{jobs::JobViolation, network::NetworkViolation};
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -138,6 +138,16 @@ pub fn check(view: &Store) -> Vec<Violation> {
     let mut of_networks = Vec::new();
     network::check(view, &mut of_networks);
     found.extend(of_networks.into_iter().map(Violation::Network));
+    found
+}
+
+/// What is wrong with the step of one transaction from `before` to `after`.
+pub fn check_step(before: &Store, after: &Store) -> Vec<Violation> {
+    let mut found = Vec::new();
+    updates::check_step(before, after, &mut found);
+    let mut of_jobs = Vec::new();
+    jobs::check_step(before, after, &mut of_jobs);
+    found.extend(of_jobs.into_iter().map(Violation::Job));
     found
 }
 

@@ -2,9 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use skep_model::{
-    DEFAULT_TASK_HISTORY_LIMIT, Service, ServiceId, Slot, Task, TaskId, TaskState,
-};
+use skep_model::{DEFAULT_TASK_HISTORY_LIMIT, Service, ServiceId, Slot, Task, TaskId, TaskState};
 use skep_store::Store;
 
 use crate::{

@@ -9,8 +9,12 @@ pub(crate) mod history;
 mod run;
 mod schedule;
 mod status;
+mod wait;
 
-pub use self::status::{begin, is_job, revise};
+pub use self::{
+    status::{begin, is_job, revise},
+    wait::JobWait,
+};
 
 use skep_model::{
     JobStatus, Rng, Service, Timestamp, Version,
@@ -79,12 +83,12 @@ impl Job<'_> {
     fn plan_begin(&self, status: &JobStatus, runs: &Runs<'_>, plan: &mut Plan) -> bool {
         let at = match schedule::due(self.service, &self.policy, self.now) {
             Due::Suspended => {
-                plan.report.push(Wait::Suspended);
+                plan.report.push(Wait::Job(JobWait::Suspended));
                 return false;
             }
             Due::Never => return false,
             Due::Later(until) => {
-                plan.report.push(Wait::NextRun { until });
+                plan.report.push(Wait::Job(JobWait::NextRun { until }));
                 plan.wake_by(until);
                 return false;
             }
@@ -93,7 +97,7 @@ impl Job<'_> {
         let mut under_way = runs.values().filter(|run| self.is_under_way(run));
         if self.policy.concurrency == Concurrency::Forbid && under_way.next().is_some() {
             // Its end brings us back. Should the instant be too late then, the one after it counts.
-            plan.report.push(Wait::RunUnderWay);
+            plan.report.push(Wait::Job(JobWait::RunUnderWay));
             return false;
         }
         let service = Service {

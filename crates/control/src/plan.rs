@@ -7,7 +7,7 @@ use skep_model::{
     Timestamp, Version,
 };
 
-use crate::key::Key;
+use crate::{job::JobWait, key::Key};
 
 /// One step of a plan. Each carries the version of the object it was computed from and is refused
 /// when the object was written since.
@@ -165,32 +165,8 @@ pub enum Wait {
         /// Why.
         reason: String,
     },
-    /// A job's next run is not due yet.
-    NextRun {
-        /// When it is.
-        until: Timestamp,
-    },
-    /// A job's next run waits for the end of the one under way.
-    RunUnderWay,
-    /// A job's run may take so long.
-    RunDeadline {
-        /// When it is stopped.
-        until: Timestamp,
-    },
-    /// A job's run took too long.
-    RunExpired {
-        /// When its time was over.
-        at: Timestamp,
-    },
-    /// A replacement of a job starts when the task before it has stopped, however long that takes.
-    Predecessor {
-        /// The replacement.
-        task: TaskId,
-        /// The task before it.
-        old: TaskId,
-    },
-    /// A job's schedule is suspended.
-    Suspended,
+    /// A job has nothing to do right now.
+    Job(JobWait),
 }
 
 // === impl Plan ===
@@ -325,14 +301,7 @@ impl fmt::Display for Wait {
                 write!(f, "service {service} has not got its addresses yet")
             }
             Self::Network { network, reason } => write!(f, "network {network}: {reason}"),
-            Self::NextRun { until } => write!(f, "next run at {until:?}"),
-            Self::RunUnderWay => f.write_str("next run waits for the end of the present one"),
-            Self::RunDeadline { until } => write!(f, "run is stopped at {until:?}"),
-            Self::RunExpired { at } => write!(f, "run took longer than until {at:?}"),
-            Self::Predecessor { task, old } => {
-                write!(f, "task {task} starts when task {old} has stopped")
-            }
-            Self::Suspended => f.write_str("schedule is suspended"),
+            Self::Job(wait) => wait.fmt(f),
         }
     }
 }

@@ -46,6 +46,11 @@ pub enum JobViolation {
         /// The task.
         task: TaskId,
     },
+    /// A run began twice for one instant, or was taken back.
+    RunTwice {
+        /// The job.
+        service: ServiceId,
+    },
     /// A task of a slot beyond the completions wanted.
     Beyond {
         /// The task.
@@ -75,46 +80,67 @@ fn is_there(view: &Store, task: &Task) -> bool {
     is_wanted(task) || is_heard && !task.status.state.is_terminal()
 }
 
+/// What is wrong with the step from `before` to `after`: a run that begins twice, and a place that is
+/// taken while as many are occupied as may be. Counted here, as a node that comes back from the dead
+/// may bring more.
+pub(super) fn check_step(before: &Store, after: &Store, found: &mut Vec<JobViolation>) {
+    for service in after.services() {
+        let Some(old) = before.service(service.id) else {
+            continue;
+        };
+        if let (Some(old_status), Some(status)) = (&old.job_status, &service.job_status) {
+            let is_fired = status.job_iteration > old_status.job_iteration
+                && service.spec_version == old.spec_version;
+            let is_later = status.last_execution > old_status.last_execution;
+            if status.job_iteration < old_status.job_iteration || is_fired && !is_later {
+                let service = service.id;
+                found.push(JobViolation::RunTwice { service });
+            }
+        }
+        let occupied = |view: &Store| -> BTreeSet<Place> {
+            let tasks = view.tasks_of_service(service.id);
+            let there = tasks.filter(|task| is_there(view, task));
+            there.map(|task| place(service, task)).collect()
+        };
+        let (was, is) = (occupied(before), occupied(after));
+        if is.iter().any(|place| !was.contains(place)) && is_of_now(after, service) {
+            let tasks = after.tasks_of_service(service.id);
+            let taken =
+                tasks.filter(|task| is_wanted(task) && !was.contains(&place(service, task)));
+            if taken.count() > 0 {
+                check_counts(service, &is, found);
+            }
+        }
+    }
+}
+
 fn check_job(view: &Store, service: &Service, found: &mut Vec<JobViolation>) {
     let current = service.job_status.as_ref().map(|s| s.job_iteration);
-    let policy = JobPolicy::of(&service.spec.annotations.labels);
-    let is_allowed = policy.concurrency == Concurrency::Allow;
+    let is_allowed = allows_two_runs(service);
     let tasks: Vec<&Task> = view
         .tasks_of_service(service.id)
         .map(AsRef::as_ref)
         .collect();
-    let place = |task: &Task| -> Place {
-        let node = task.node_id.map(|id| id.to_string());
-        let place = match service.spec.mode {
-            ServiceMode::GlobalJob | ServiceMode::Global => node.unwrap_or_default(),
-            ServiceMode::ReplicatedJob { .. } | ServiceMode::Replicated { .. } => {
-                task.slot.to_string()
-            }
-        };
-        let run = task.job_iteration.unwrap_or_default();
-        (run, place)
-    };
     let complete = |task: &&&Task| task.status.state == TaskState::Complete;
-    let done: BTreeSet<Place> = tasks.iter().filter(complete).map(|t| place(t)).collect();
+    let complete = tasks.iter().filter(complete);
+    let done: BTreeSet<Place> = complete.map(|task| place(service, task)).collect();
     let mut wanted = BTreeSet::new();
-    let mut at_once: BTreeMap<Version, BTreeSet<Place>> = BTreeMap::new();
     for task in tasks {
         let id = task.id;
         let run = task.job_iteration;
         if run.is_none() || run > current {
             found.push(JobViolation::UnknownRun { task: id });
         }
-        if is_there(view, task) {
-            let run = run.filter(|_| is_allowed).unwrap_or_default();
-            at_once.entry(run).or_default().insert(place(task));
+        if is_beyond(service, task) {
+            found.push(JobViolation::Beyond { task: id });
         }
         if !is_wanted(task) {
             continue;
         }
-        if done.contains(&place(task)) {
+        if done.contains(&place(service, task)) {
             found.push(JobViolation::DoneAgain { task: id });
         }
-        if !wanted.insert(place(task)) {
+        if !wanted.insert(place(service, task)) {
             found.push(JobViolation::Twins { task: id });
         }
         if run < current && !is_allowed {
@@ -124,36 +150,53 @@ fn check_job(view: &Store, service: &Service, found: &mut Vec<JobViolation>) {
             found.push(JobViolation::Unattended { task: id });
         }
     }
-    check_counts(view, service, &at_once, found);
+    if is_of_now(view, service) {
+        check_counts(service, &wanted, found);
+    }
+}
+
+fn place(service: &Service, task: &Task) -> Place {
+    let node = task.node_id.map(|id| id.to_string());
+    let place = match service.spec.mode {
+        ServiceMode::GlobalJob | ServiceMode::Global => node.unwrap_or_default(),
+        ServiceMode::ReplicatedJob { .. } | ServiceMode::Replicated { .. } => task.slot.to_string(),
+    };
+    (task.job_iteration.unwrap_or_default(), place)
+}
+
+fn allows_two_runs(service: &Service) -> bool {
+    let policy = JobPolicy::of(&service.spec.annotations.labels);
+    policy.concurrency == Concurrency::Allow
 }
 
 /// Runs of an earlier spec had other counts.
-fn check_counts(
-    view: &Store,
-    service: &Service,
-    at_once: &BTreeMap<Version, BTreeSet<Place>>,
-    found: &mut Vec<JobViolation>,
-) {
-    let ServiceMode::ReplicatedJob {
-        max_concurrent,
-        total_completions,
-    } = service.spec.mode
-    else {
+fn is_of_now(view: &Store, service: &Service) -> bool {
+    let mut there = view
+        .tasks_of_service(service.id)
+        .filter(|task| is_there(view, task));
+    there.all(|task| task.spec_version == Some(service.spec_version))
+}
+
+fn is_beyond(service: &Service, task: &Task) -> bool {
+    match service.spec.mode {
+        ServiceMode::ReplicatedJob {
+            total_completions, ..
+        } => task.spec_version == Some(service.spec_version) && task.slot >= total_completions,
+        ServiceMode::Replicated { .. } | ServiceMode::Global | ServiceMode::GlobalJob => false,
+    }
+}
+
+/// Runs that may be beside each other are counted apart.
+fn check_counts(service: &Service, places: &BTreeSet<Place>, found: &mut Vec<JobViolation>) {
+    let ServiceMode::ReplicatedJob { max_concurrent, .. } = service.spec.mode else {
         return;
     };
-    let of_now = |task: &&Task| task.spec_version == Some(service.spec_version);
-    let tasks = || view.tasks_of_service(service.id).map(AsRef::as_ref);
-    for task in tasks()
-        .filter(of_now)
-        .filter(|t| t.slot >= total_completions)
-    {
-        found.push(JobViolation::Beyond { task: task.id });
+    let is_allowed = allows_two_runs(service);
+    let mut counts: BTreeMap<Option<Version>, usize> = BTreeMap::new();
+    for (run, _) in places {
+        *counts.entry(Some(*run).filter(|_| is_allowed)).or_default() += 1;
     }
-    if !tasks().all(|task| of_now(&task) || !is_there(view, task)) {
-        return;
-    }
-    for places in at_once.values() {
-        let count = places.len();
+    for count in counts.into_values() {
         if count as u64 > max_concurrent {
             let service = service.id;
             found.push(JobViolation::TooManyAtOnce { service, count });
@@ -171,6 +214,7 @@ impl fmt::Display for JobViolation {
             Self::TooManyAtOnce { service, count } => {
                 write!(f, "{count} tasks of job {service} may run at once")
             }
+            Self::RunTwice { service } => write!(f, "job {service} runs twice for one instant"),
             Self::Outlived { task } => write!(f, "task {task} is of an earlier run of its job"),
             Self::UnknownRun { task } => write!(f, "task {task} is of no run of its job"),
             Self::Unattended { task } => write!(f, "task {task} of a job has failed unnoticed"),

@@ -10,8 +10,7 @@ use super::{Violation, is_live};
 /// What is wrong with the step from `before` to `after`: an update that stops tasks which serve does
 /// so in as many slots at once as its parallelism. Slots whose tasks were lost or have failed get
 /// tasks of the new revision, too, and may be more; then nothing that serves is touched.
-pub fn check_step(before: &Store, after: &Store) -> Vec<Violation> {
-    let mut found = Vec::new();
+pub(super) fn check_step(before: &Store, after: &Store, found: &mut Vec<Violation>) {
     for service in after.services() {
         let Some(parallelism) = parallelism(service) else {
             continue;
@@ -34,7 +33,6 @@ pub fn check_step(before: &Store, after: &Store) -> Vec<Violation> {
             found.push(Violation::OverParallel { service, count });
         }
     }
-    found
 }
 
 /// Whether a task that ran on a node in good health was told to stop.

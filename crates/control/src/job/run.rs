@@ -12,7 +12,7 @@ use skep_model::{
 };
 use skep_store::Store;
 
-use super::{Job, Runs};
+use super::{Job, JobWait, Runs};
 use crate::{
     plan::{Change, Plan, Wait},
     replicated::CREATIONS_PER_PLAN_MAX,
@@ -191,11 +191,11 @@ impl Job<'_> {
     ) {
         if let Some(until) = self.expires_at(run).filter(|_| run.has_wanted()) {
             if until <= self.now {
-                plan.report.push(Wait::RunExpired { at: until });
+                plan.report.push(Wait::Job(JobWait::Expired { at: until }));
                 run.stop(plan);
                 return;
             }
-            plan.report.push(Wait::RunDeadline { until });
+            plan.report.push(Wait::Job(JobWait::Deadline { until }));
             plan.wake_by(until);
         }
         let is_open = self.is_open(run);
@@ -263,10 +263,10 @@ impl Job<'_> {
             plan.changes.push(change);
         } else if is_waiting {
             match tasks.iter().find(|old| is_stopping(self.view, old)) {
-                Some(old) => plan.report.push(Wait::Predecessor {
+                Some(old) => plan.report.push(Wait::Job(JobWait::Predecessor {
                     task: task.id,
                     old: old.id,
-                }),
+                })),
                 None => plan.changes.push(desire(task, TaskState::Complete)),
             }
         }
