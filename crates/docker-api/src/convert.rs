@@ -38,11 +38,11 @@ fn nanos(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// A duration of nanoseconds; `field` is named when it is negative.
+/// A duration of nanoseconds; `field` is named when it is negative, in Swarm's words.
 fn duration(nanos: i64, field: &str) -> Result<Duration> {
     u64::try_from(nanos)
         .map(Duration::from_nanos)
-        .map_err(|_| ApiError::invalid(format!("{field} must not be negative")))
+        .map_err(|_| ApiError::invalid(format!("{field} cannot be negative")))
 }
 
 impl From<Meta> for meta::Meta {

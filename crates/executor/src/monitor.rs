@@ -8,6 +8,7 @@ mod clients;
 pub mod config;
 mod create;
 pub mod exec;
+mod held;
 mod json_log;
 mod lines;
 mod oci;

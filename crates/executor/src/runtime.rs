@@ -14,6 +14,7 @@ pub mod exec;
 mod handle;
 pub mod logs;
 mod probe;
+mod propagation;
 mod pty;
 pub mod spec;
 pub mod stats;

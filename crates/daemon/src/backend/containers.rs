@@ -301,9 +301,13 @@ pub(crate) fn from_runtime(error: runtime::Error) -> ApiError {
     let kind = match &error {
         E::NotFound(_) => ErrorKind::NotFound,
         E::NotRunning(_) | E::Exists(_) => ErrorKind::Conflict,
-        E::NotRun { .. } | E::Top(_) | E::NoLog | E::MissingSource(_) | E::Spec(_) | E::User(_) => {
-            ErrorKind::InvalidArgument
-        }
+        E::NotRun { .. }
+        | E::Top(_)
+        | E::NoLog
+        | E::MissingSource(_)
+        | E::NotShared { .. }
+        | E::Spec(_)
+        | E::User(_) => ErrorKind::InvalidArgument,
         E::NoOciRuntime
         | E::BrokenOciRuntime { .. }
         | E::Refused { .. }

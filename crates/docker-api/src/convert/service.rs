@@ -257,7 +257,7 @@ impl TryFrom<dto::UpdateConfig> for UpdateConfig {
     fn try_from(config: dto::UpdateConfig) -> Result<Self> {
         Ok(Self {
             parallelism: config.parallelism,
-            delay: duration(config.delay, "UpdateConfig.Delay")?,
+            delay: duration(config.delay, "TaskSpec: update-delay")?,
             failure_action: match config.failure_action.as_str() {
                 "pause" | "" => FailureAction::Pause,
                 "continue" => FailureAction::Continue,
@@ -269,7 +269,7 @@ impl TryFrom<dto::UpdateConfig> for UpdateConfig {
             },
             monitor: match config.monitor {
                 0 => None,
-                nanos => Some(duration(nanos, "UpdateConfig.Monitor")?),
+                nanos => Some(duration(nanos, "TaskSpec: update-monitor")?),
             },
             max_failure_ratio: config.max_failure_ratio,
             order: match config.order.as_str() {

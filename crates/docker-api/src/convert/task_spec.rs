@@ -168,12 +168,12 @@ impl TryFrom<dto::RestartPolicy> for RestartPolicy {
                 }
             },
             delay: match policy.delay {
-                Some(nanos) => duration(nanos, "RestartPolicy.Delay")?,
+                Some(nanos) => duration(nanos, "TaskSpec: restart-delay")?,
                 None => default.delay,
             },
             max_attempts: policy.max_attempts.unwrap_or(default.max_attempts),
             window: match policy.window {
-                Some(nanos) => duration(nanos, "RestartPolicy.Window")?,
+                Some(nanos) => duration(nanos, "TaskSpec: restart-window")?,
                 None => default.window,
             },
         })

@@ -4,6 +4,7 @@ use skep_model::OVERLAY_DRIVER;
 
 use crate::{
     dto::{
+        Map,
         container_spec::{ContainerSpec, Privileges},
         mount::Mount,
         network::CreateNetwork,
@@ -82,9 +83,25 @@ fn template(spec: &TaskSpec, found: &mut Found) {
             !is_known,
             format!("TaskTemplate.LogDriver.Name={}", driver.name),
         );
+        if is_known && driver.name != "none" {
+            log_options(&driver.options, found);
+        }
     }
     if let Some(container) = &spec.container_spec {
         self::container(container, found);
+    }
+}
+
+/// Options of json-file logs that nodes do not know, although Docker does.
+fn log_options(options: &Map, found: &mut Found) {
+    for (name, value) in options {
+        let is_refused = match name.as_str() {
+            "compress" => value != "false",
+            "labels" | "labels-regex" | "env" | "env-regex" | "tag" => true,
+            _ => false,
+        };
+        let path = format!("TaskTemplate.LogDriver.Options.{name}");
+        found.when(is_refused, path);
     }
 }
 
@@ -96,7 +113,6 @@ fn container(spec: &ContainerSpec, found: &mut Found) {
         !["", "default"].contains(&spec.isolation.as_str()),
         path(&format!("Isolation={}", spec.isolation)),
     );
-    found.when(spec.open_stdin, path("OpenStdin"));
     found.when(is_template(&spec.hostname), path("Hostname (template)"));
     for (index, entry) in spec.env.iter().enumerate() {
         found.when(
@@ -121,11 +137,6 @@ fn privileges(privileges: &Privileges, found: &mut Found) {
     let path = |field: &str| format!("TaskTemplate.ContainerSpec.Privileges.{field}");
     found.when(privileges.credential_spec.is_some(), path("CredentialSpec"));
     found.when(privileges.selinux_context.is_some(), path("SELinuxContext"));
-    let is_custom = privileges
-        .seccomp
-        .as_ref()
-        .is_some_and(|seccomp| seccomp.mode == "custom");
-    found.when(is_custom, path("Seccomp.Mode=custom"));
 }
 
 fn mount(mount: &Mount, path: &str, found: &mut Found) {

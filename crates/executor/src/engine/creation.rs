@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use skep_model::Task;
+use skep_model::{AppArmorMode, Task};
 
 use super::{
     Container, Engine,
@@ -33,6 +33,8 @@ use crate::{
 
 /// Hex digits of the container id that make its default host name, as in Docker.
 const HOSTNAME_DIGITS: usize = 12;
+/// Says `Y` where the kernel has AppArmor and uses it.
+const APPARMOR_SWITCH: &str = "/sys/module/apparmor/parameters/enabled";
 
 /// Why a container could not be made. Texts reach `docker service ps`.
 #[derive(Debug, thiserror::Error)]
@@ -137,6 +139,7 @@ impl Engine {
         (mut plan, networks): (ContainerPlan, NetworkPlan),
     ) -> Result<(Record, Handle), CreateError> {
         check_sources(&plan)?;
+        check_apparmor(task)?;
         let dir = self.container_dir(id);
         for part in ["upper", "work"] {
             fs::create_dir_all(dir.join(part)).map_err(CreateError::Files)?;
@@ -213,14 +216,11 @@ impl Engine {
             let work = move || engine.ensure_volume(&volume, &volume_use, &image);
             let made = tokio::task::spawn_blocking(work).await;
             made.map_err(|error| CreateError::Files(io::Error::other(error)))??;
-            let source = self
-                .volumes()
-                .path(&name)
-                .join(used.subpath.trim_start_matches('/'));
+            let source = self.volumes().path(&name);
             plan.mounts.push(MountRecord {
                 kind: "volume".to_owned(),
                 name,
-                source: source.display().to_string(),
+                source: source.join(&used.subpath).display().to_string(),
                 destination: used.target.clone(),
                 driver: "local".to_owned(),
                 is_writable: !used.is_read_only,
@@ -230,6 +230,8 @@ impl Engine {
                 source,
                 propagation: Propagation::Rprivate,
                 is_recursive: true,
+                is_readonly_below: true,
+                subpath: used.subpath,
             };
             let mount = Mount {
                 destination: used.target,
@@ -320,6 +322,18 @@ fn create_container<'a>(
     config: ContainerConfig,
 ) -> BoxFuture<'a, Result<Handle, runtime::Error>> {
     Box::pin(runtime.create(id, config))
+}
+
+/// Docker puts containers under a profile of its own where the kernel has AppArmor; Skep has none.
+/// Who asks for it by name shall not go without.
+fn check_apparmor(task: &Task) -> Result<(), CreateError> {
+    let privileges = task.spec.container.privileges.as_ref();
+    let mode = privileges.and_then(|privileges| privileges.apparmor);
+    let is_wanted = mode == Some(AppArmorMode::Default);
+    if is_wanted && fs::read(APPARMOR_SWITCH).is_ok_and(|text| text.starts_with(b"Y")) {
+        return Err(plan::Error::Unsupported("Privileges.AppArmor.Mode=default").into());
+    }
+    Ok(())
 }
 
 /// Bind sources must exist, unless the user wants them made.

@@ -95,6 +95,8 @@ fn bind(source: PathBuf, destination: String) -> Mount {
         source,
         propagation: Propagation::Rprivate,
         is_recursive: true,
+        is_readonly_below: false,
+        subpath: String::new(),
     };
     Mount {
         destination,

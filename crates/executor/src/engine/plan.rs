@@ -3,25 +3,21 @@
 //! Everything Docker decides between a service's container spec and the OCI configuration is
 //! decided here; files are written and volumes made by the caller, from what is returned.
 
+mod mounts;
+mod security;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use skep_model::{self as model, Task, TaskId};
 use skep_network::{HostPort, Protocol};
 
+use self::mounts::Mounts;
 use super::{health, record::MountRecord};
 use crate::{
     image::{Healthcheck, Image},
-    runtime::config::{
-        ContainerConfig, LogConfig, LogConfigError, Mount, MountKind, Propagation, Resources,
-        Rlimit, Seccomp, Security,
-    },
+    runtime::config::{ContainerConfig, LogConfig, LogConfigError, Resources, Rlimit},
 };
 
 /// Container labels that tie a container to its task; Swarm's names.
@@ -34,8 +30,6 @@ const LABEL_SERVICE_NAME: &str = "com.docker.swarm.service.name";
 
 /// `PATH` of containers whose image sets none; Docker's.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Bits of Go's `os.FileMode` that differ from POSIX, and the POSIX bits they stand for.
-const GO_MODE_BITS: [(u32, u32); 3] = [(1 << 23, 0o4000), (1 << 22, 0o2000), (1 << 20, 0o1000)];
 
 /// Why a task cannot become a container on this node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +48,17 @@ pub enum Error {
         "invalid mount config for type \"bind\": invalid mount path: '{0}' mount path must be absolute"
     )]
     RelativePath(String),
+    /// Another mount that cannot be. Texts are Docker's.
+    #[error("invalid mount config for type \"{kind}\": {reason}")]
+    Mount {
+        /// Docker's name of the kind.
+        kind: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The seccomp profile is no JSON.
+    #[error("decoding seccomp profile failed: {0}")]
+    Seccomp(String),
     /// Log settings.
     #[error(transparent)]
     Log(#[from] LogConfigError),
@@ -140,7 +145,7 @@ pub(super) fn plan(task: &Task, image: &Image) -> Result<ContainerPlan, Error> {
         has_init: spec.init.unwrap_or(false),
         hostname: spec.hostname.clone(),
         mounts: mounts.runtime,
-        security: security(spec)?,
+        security: security::of(spec)?,
         resources: resources(&task.spec.resources),
         rlimits: spec.ulimits.iter().map(rlimit).collect(),
         sysctls: spec.sysctls.clone(),
@@ -282,29 +287,6 @@ fn generic_resource(resource: &model::GenericResource) -> String {
     }
 }
 
-fn security(spec: &model::ContainerSpec) -> Result<Security, Error> {
-    let mut security = Security {
-        capabilities_add: spec.capability_add.clone(),
-        capabilities_drop: spec.capability_drop.clone(),
-        oom_score_adj: i32::try_from(spec.oom_score_adj)
-            .ok()
-            .filter(|adj| *adj != 0),
-        ..Security::default()
-    };
-    if let Some(privileges) = &spec.privileges {
-        security.is_no_new_privileges = privileges.no_new_privileges;
-        let seccomp = privileges.seccomp.as_ref().map(|seccomp| seccomp.mode);
-        match seccomp {
-            Some(model::SeccompMode::Custom) => return Err(Error::Unsupported("Seccomp.Profile")),
-            Some(model::SeccompMode::Unconfined) => {
-                security.seccomp = Seccomp::Unconfined;
-            }
-            Some(model::SeccompMode::Default) | None => {}
-        }
-    }
-    Ok(security)
-}
-
 fn resources(requirements: &model::ResourceRequirements) -> Resources {
     let positive = |value: i64| u64::try_from(value).unwrap_or(0);
     let limits = &requirements.limits;
@@ -351,148 +333,6 @@ fn host_ports(task: &Task) -> Vec<HostPort> {
             target: port.target_port,
         })
         .collect()
-}
-
-/// Mounts sorted into what each part of the engine does with them.
-#[derive(Debug, Default)]
-struct Mounts {
-    runtime: Vec<Mount>,
-    records: Vec<MountRecord>,
-    volumes: Vec<VolumeUse>,
-    sources_to_create: Vec<PathBuf>,
-}
-
-impl Mounts {
-    fn add(&mut self, mount: &model::Mount) -> Result<(), Error> {
-        match mount.kind {
-            model::MountKind::Bind => self.add_bind(mount),
-            model::MountKind::Volume => self.add_volume(mount),
-            model::MountKind::Tmpfs => {
-                self.add_tmpfs(mount);
-                Ok(())
-            }
-            model::MountKind::NamedPipe => Err(Error::Unsupported("npipe mount")),
-            model::MountKind::Cluster => Err(Error::Unsupported("cluster volume")),
-        }
-    }
-
-    fn add_bind(&mut self, mount: &model::Mount) -> Result<(), Error> {
-        if !Path::new(&mount.source).is_absolute() {
-            return Err(Error::RelativePath(mount.source.clone()));
-        }
-        let options = mount.bind.clone().unwrap_or_default();
-        if options.create_mountpoint {
-            self.sources_to_create.push(PathBuf::from(&mount.source));
-        }
-        let propagation = propagation(options.propagation);
-        self.records.push(MountRecord {
-            kind: "bind".to_owned(),
-            source: mount.source.clone(),
-            destination: mount.target.clone(),
-            is_writable: !mount.is_read_only,
-            propagation: propagation_name(options.propagation).to_owned(),
-            ..MountRecord::default()
-        });
-        let source = PathBuf::from(&mount.source);
-        let is_recursive = !options.is_non_recursive;
-        let kind = MountKind::Bind {
-            source,
-            propagation,
-            is_recursive,
-        };
-        self.push(mount, kind);
-        Ok(())
-    }
-
-    fn add_volume(&mut self, mount: &model::Mount) -> Result<(), Error> {
-        let options = mount.volume.clone().unwrap_or_default();
-        let driver = options.driver.unwrap_or_default();
-        if !matches!(driver.name.as_str(), "" | "local") {
-            return Err(Error::Unsupported("VolumeOptions.DriverConfig.Name"));
-        }
-        if !driver.options.is_empty() {
-            return Err(Error::Unsupported("VolumeOptions.DriverConfig.Options"));
-        }
-        self.volumes.push(VolumeUse {
-            name: Some(mount.source.clone()).filter(|name| !name.is_empty()),
-            labels: options.labels,
-            target: mount.target.clone(),
-            is_read_only: mount.is_read_only,
-            is_no_copy: options.is_no_copy,
-            subpath: options.subpath,
-        });
-        Ok(())
-    }
-
-    fn add_tmpfs(&mut self, mount: &model::Mount) {
-        let options = mount.tmpfs.clone().unwrap_or_default();
-        self.records.push(MountRecord {
-            kind: "tmpfs".to_owned(),
-            destination: mount.target.clone(),
-            is_writable: !mount.is_read_only,
-            ..MountRecord::default()
-        });
-        let kind = MountKind::Tmpfs {
-            size_bytes: u64::try_from(options.size_bytes).unwrap_or(0),
-            mode: posix_mode(options.mode),
-            options: Vec::new(),
-        };
-        self.push(mount, kind);
-    }
-
-    /// Paths the image declares as volumes get anonymous ones, unless something is mounted there.
-    fn add_image_volumes<'a>(&mut self, targets: impl Iterator<Item = &'a str>) {
-        for target in targets {
-            let is_covered = self.runtime.iter().any(|mount| mount.destination == target)
-                || self.volumes.iter().any(|volume| volume.target == target);
-            if !is_covered {
-                self.volumes.push(VolumeUse {
-                    name: None,
-                    labels: BTreeMap::new(),
-                    target: target.to_owned(),
-                    is_read_only: false,
-                    is_no_copy: false,
-                    subpath: String::new(),
-                });
-            }
-        }
-    }
-
-    fn push(&mut self, mount: &model::Mount, kind: MountKind) {
-        let destination = mount.target.clone();
-        self.runtime.push(Mount {
-            destination,
-            is_readonly: mount.is_read_only,
-            kind,
-        });
-    }
-}
-
-fn propagation(propagation: model::Propagation) -> Propagation {
-    match propagation {
-        model::Propagation::RPrivate => Propagation::Rprivate,
-        model::Propagation::Private => Propagation::Private,
-        model::Propagation::RShared => Propagation::Rshared,
-        model::Propagation::Shared => Propagation::Shared,
-        model::Propagation::RSlave => Propagation::Rslave,
-        model::Propagation::Slave => Propagation::Slave,
-    }
-}
-
-fn propagation_name(propagation: model::Propagation) -> &'static str {
-    match propagation {
-        model::Propagation::RPrivate => "rprivate",
-        model::Propagation::Private => "private",
-        model::Propagation::RShared => "rshared",
-        model::Propagation::Shared => "shared",
-        model::Propagation::RSlave => "rslave",
-        model::Propagation::Slave => "slave",
-    }
-}
-
-fn posix_mode(go_mode: u32) -> u32 {
-    let special = GO_MODE_BITS.iter().filter(|(go, _)| go_mode & go != 0);
-    special.fold(go_mode & 0o777, |mode, (_, posix)| mode | posix)
 }
 
 fn first_of(first: &str, second: &str) -> String {

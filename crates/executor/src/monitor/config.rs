@@ -12,6 +12,9 @@ pub const MONITOR_FILE: &str = "monitor.json";
 /// File name inside an exec session's directory.
 pub const EXEC_FILE: &str = "exec.json";
 
+/// Directory of the [`HeldMount`]s inside the container's directory.
+pub const HELD_DIR: &str = "bundle/held";
+
 /// Hundreds of layers at 200 bytes a path are far below this.
 const CONFIG_BYTES_MAX: u64 = 4 << 20;
 
@@ -39,6 +42,20 @@ pub struct MonitorConfig {
     pub extra_cgroup: Option<PathBuf>,
     /// Where the monitor itself goes; failures are not fatal.
     pub monitor_cgroups: Vec<PathBuf>,
+    /// Mounts taken from the host's mount namespace.
+    #[serde(default)]
+    pub held_mounts: Vec<HeldMount>,
+}
+
+/// A mount that the monitor takes from the host and puts where the OCI runtime finds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldMount {
+    pub source: PathBuf,
+    /// What of `source`; never anything outside of it. Empty: all.
+    pub subpath: String,
+    pub is_recursive: bool,
+    /// Made by the monitor.
+    pub target: PathBuf,
 }
 
 /// The OCI runtime program.

@@ -12,7 +12,7 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 
-use super::config::MonitorConfig;
+use super::{config::MonitorConfig, held::Held};
 use crate::runtime::config::Rootfs;
 
 /// The kernel takes one page of mount options; room is left for what it adds.
@@ -49,6 +49,11 @@ pub(super) fn mounts(dir: &Path, config: &MonitorConfig) -> Result<Cgroups, Stri
         .iter()
         .filter_map(|dir| open_cgroup(dir))
         .collect();
+    let held: Vec<Held<'_>> = config
+        .held_mounts
+        .iter()
+        .map(Held::take)
+        .collect::<Result<_, _>>()?;
     unshare(CloneFlags::CLONE_NEWNS)
         .map_err(|error| format!("failed to unshare the mount namespace: {error}"))?;
     mount(
@@ -71,6 +76,9 @@ pub(super) fn mounts(dir: &Path, config: &MonitorConfig) -> Result<Cgroups, Stri
             Some("size=1m"),
         );
         cover.map_err(|error| format!("failed to cover `{}`: {error}", hidden.display()))?;
+    }
+    for held in &held {
+        held.place()?;
     }
     mount_rootfs(dir, &config.rootfs)?;
     Ok(Cgroups { extra, own })

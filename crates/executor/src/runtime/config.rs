@@ -140,6 +140,12 @@ pub enum MountKind {
         source: PathBuf,
         propagation: Propagation,
         is_recursive: bool,
+        /// Of a read-only mount: the mounts below it are read-only, too.
+        #[serde(default)]
+        is_readonly_below: bool,
+        /// What of `source` is mounted; never anything outside of it. Empty: all.
+        #[serde(default)]
+        subpath: String,
     },
     /// `size_bytes` 0: the kernel's default; `mode` 0: 1777; `options` are passed on (`exec`, `uid=…`).
     Tmpfs {
@@ -149,7 +155,7 @@ pub enum MountKind {
     },
 }
 
-/// Mount propagation. `shared` and `rshared` are refused: the monitor's namespace is a slave of the host's.
+/// Mount propagation. What is not private needs a source that is `shared` (or, for slaves, a slave) on the host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Propagation {
@@ -187,6 +193,8 @@ pub enum Seccomp {
     #[default]
     Default,
     Unconfined,
+    /// A profile in Docker's format.
+    Custom(serde_json::Value),
 }
 
 /// Limits; 0 or `None` means none.
@@ -325,6 +333,42 @@ impl From<ContainerId> for String {
 impl fmt::Display for ContainerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+// === impl Propagation ===
+
+impl Propagation {
+    /// The name mount options have.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Rprivate => "rprivate",
+            Self::Private => "private",
+            Self::Rslave => "rslave",
+            Self::Slave => "slave",
+            Self::Rshared => "rshared",
+            Self::Shared => "shared",
+        }
+    }
+}
+
+// === impl MountKind ===
+
+impl MountKind {
+    /// Whether the monitor takes it from the host before it leaves the host's mount namespace: only there can a mount
+    /// be shared with the host, and be held while its path is looked at.
+    pub(crate) fn is_held(&self) -> bool {
+        match self {
+            Self::Bind {
+                propagation,
+                subpath,
+                ..
+            } => {
+                let is_shared = matches!(propagation, Propagation::Shared | Propagation::Rshared);
+                is_shared || !subpath.is_empty()
+            }
+            Self::Tmpfs { .. } => false,
+        }
     }
 }
 

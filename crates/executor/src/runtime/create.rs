@@ -16,14 +16,14 @@ use tokio::{io::AsyncReadExt, time::timeout};
 use super::{
     CONFIG_FILE, Settings,
     cgroup::Mode,
-    config::{ContainerConfig, ContainerId, LogConfig, MountKind},
+    config::{ContainerConfig, ContainerId, LogConfig, Mount, MountKind},
     delete,
     error::Error,
     handle::Handle,
-    host_device, spec, user,
+    host_device, propagation, spec, user,
 };
 use crate::monitor::{
-    config::{LogFile, MONITOR_FILE, MonitorConfig, OciKind, OciRuntime},
+    config::{HELD_DIR, HeldMount, LogFile, MONITOR_FILE, MonitorConfig, OciKind, OciRuntime},
     state::{Phase, State},
 };
 
@@ -124,7 +124,7 @@ struct Plan {
 
 impl Plan {
     /// Writes everything the monitor reads. Blocking.
-    fn prepare(&self, config: ContainerConfig) -> Result<ContainerConfig, Error> {
+    fn prepare(&self, mut config: ContainerConfig) -> Result<ContainerConfig, Error> {
         let mut private = DirBuilder::new();
         private.mode(0o700);
         private
@@ -142,7 +142,7 @@ impl Plan {
             .recursive(true)
             .create(&rootfs)
             .map_err(Error::io("create", &rootfs))?;
-        check_sources(&config)?;
+        check_sources(&mut config)?;
         let host = self.settings.host(&self.id, &config, self.init.clone())?;
         let oci_spec = spec::oci_spec(&self.id, &config, &host)?;
         self.write(CONFIG_FILE, &config)?;
@@ -192,8 +192,28 @@ impl Plan {
                 .filter(|_| is_hidden)
                 .map(|point| point.join(relative)),
             monitor_cgroups: hierarchies.monitor_dirs(&self.settings.config.cgroup_parent),
+            held_mounts: held_mounts(&self.dir, config),
         }
     }
+}
+
+/// The mounts the monitor has to take from the host.
+fn held_mounts(dir: &Path, config: &ContainerConfig) -> Vec<HeldMount> {
+    let held = |(index, mount): (usize, &Mount)| match &mount.kind {
+        MountKind::Bind {
+            source,
+            subpath,
+            is_recursive,
+            ..
+        } if mount.kind.is_held() => Some(HeldMount {
+            source: source.clone(),
+            subpath: subpath.clone(),
+            is_recursive: *is_recursive,
+            target: dir.join(HELD_DIR).join(index.to_string()),
+        }),
+        MountKind::Bind { .. } | MountKind::Tmpfs { .. } => None,
+    };
+    config.mounts.iter().enumerate().filter_map(held).collect()
 }
 
 /// The container's log, if it has one.
@@ -216,12 +236,23 @@ pub(super) fn log_file(id: &ContainerId, dir: &Path, config: &LogConfig) -> Opti
     }
 }
 
-fn check_sources(config: &ContainerConfig) -> Result<(), Error> {
-    for mount in &config.mounts {
-        if let MountKind::Bind { source, .. } = &mount.kind
-            && !source.exists()
+/// Sources must exist and be what is asked of them.
+fn check_sources(config: &mut ContainerConfig) -> Result<(), Error> {
+    for mount in &mut config.mounts {
+        if let MountKind::Bind {
+            source,
+            propagation: wanted,
+            is_readonly_below,
+            subpath,
+            ..
+        } = &mut mount.kind
         {
-            return Err(Error::MissingSource(source.clone()));
+            // Nothing is below a file, and crun 1.8 takes it for a directory then.
+            *is_readonly_below &= source.join(subpath).is_dir();
+            if !source.exists() {
+                return Err(Error::MissingSource(source.clone()));
+            }
+            propagation::check(source, *wanted)?;
         }
     }
     Ok(())
@@ -257,8 +288,19 @@ impl Settings {
             } else {
                 Vec::new()
             },
+            held_dir: self.dir(id).join(HELD_DIR),
+            kernel: kernel_version(),
         })
     }
+}
+
+/// Major and minor number of the kernel's version; zeros when it has an odd one.
+fn kernel_version() -> (u32, u32) {
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut next = || numbers.next().and_then(|text| text.parse().ok());
+    (next().unwrap_or(0), next().unwrap_or(0))
 }
 
 /// Device nodes below `/dev`, without pseudo terminals and what the OCI runtime makes itself.

@@ -42,6 +42,13 @@ pub enum Error {
     Protocol(#[source] io::Error),
     #[error("invalid mount config for type \"bind\": bind source path does not exist: {}", .0.display())]
     MissingSource(PathBuf),
+    /// A mount is to be shared that the host does not share. The text is Docker's.
+    #[error("path {} is mounted on {} but it is not a {wanted} mount", .path.display(), .mount.display())]
+    NotShared {
+        path: PathBuf,
+        mount: PathBuf,
+        wanted: &'static str,
+    },
     #[error("{0}")]
     Top(String),
     #[error("log driver `none` does not support reading")]

@@ -4,20 +4,18 @@
 
 mod capabilities;
 mod defaults;
+mod mounts;
 mod resources;
 pub mod seccomp;
 
-use std::{collections::BTreeMap, path::Path, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use oci_spec::runtime::{Process, Spec};
 use serde_json::{Value, json};
 
 use super::{
     cgroup::Mode,
-    config::{
-        ContainerConfig, ContainerId, MountKind, NetworkNamespace, Propagation, Rlimit, Seccomp,
-        SharedNamespace,
-    },
+    config::{ContainerConfig, ContainerId, NetworkNamespace, Rlimit, Seccomp, SharedNamespace},
     exec::ExecConfig,
     user::User,
 };
@@ -49,6 +47,10 @@ pub struct Host {
     pub devices: Vec<HostDevice>,
     /// All devices of the host; used by privileged containers only.
     pub all_devices: Vec<HostDevice>,
+    /// Where the monitor puts the mounts it holds, each by its index.
+    pub held_dir: PathBuf,
+    /// Version of the kernel.
+    pub kernel: (u32, u32),
 }
 
 /// A device node of the host.
@@ -82,6 +84,8 @@ pub enum Error {
     NoInit,
     #[error("the configuration holds text that cannot be passed on: {0}")]
     Text(&'static str),
+    #[error("decoding seccomp profile failed: {0}")]
+    Seccomp(String),
     #[error("the specification is not valid")]
     Invalid(#[source] serde_json::Error),
 }
@@ -94,7 +98,7 @@ pub fn oci_spec(id: &ContainerId, config: &ContainerConfig, host: &Host) -> Resu
         "process": process_value(config, host)?,
         "root": { "path": "rootfs", "readonly": config.is_rootfs_readonly },
         "hostname": hostname(id, config),
-        "mounts": mounts(config, host)?,
+        "mounts": mounts::value(config, host)?,
         "annotations": config.annotations,
         "linux": {
             "namespaces": namespaces(config, host),
@@ -104,19 +108,32 @@ pub fn oci_spec(id: &ContainerId, config: &ContainerConfig, host: &Host) -> Resu
             "maskedPaths": masked(config),
             "readonlyPaths": readonly(config),
             "sysctl": sysctls(config)?,
-            "rootfsPropagation": rootfs_propagation(config),
+            "rootfsPropagation": mounts::rootfs_propagation(config),
         },
     });
     if config.namespaces.uts == SharedNamespace::Host {
         spec["hostname"] = Value::Null;
     }
-    let security = &config.security;
-    if security.seccomp == Seccomp::Default && !security.is_privileged {
-        let granted = capabilities::granted(security, host.capability_last)?;
-        spec["linux"]["seccomp"] = seccomp::profile(&granted);
+    if let Some(filter) = filter(config, host)? {
+        spec["linux"]["seccomp"] = filter;
     }
     drop_nulls(&mut spec);
     serde_json::from_value(spec).map_err(Error::Invalid)
+}
+
+/// The system call filter; a profile that was given applies to privileged containers, too, as in Docker.
+fn filter(config: &ContainerConfig, host: &Host) -> Result<Option<Value>, Error> {
+    let security = &config.security;
+    let granted = capabilities::granted(security, host.capability_last)?;
+    match &security.seccomp {
+        Seccomp::Unconfined => Ok(None),
+        Seccomp::Default if security.is_privileged => Ok(None),
+        Seccomp::Default => Ok(Some(seccomp::profile(&granted))),
+        Seccomp::Custom(profile) => {
+            let filter = seccomp::custom::filter(profile, &granted, host.kernel);
+            filter.map(Some).map_err(Error::Seccomp)
+        }
+    }
 }
 
 /// The OCI process of an exec session in a container of `config`.
@@ -280,82 +297,6 @@ fn namespaces(config: &ContainerConfig, host: &Host) -> Vec<Value> {
         list.push(json!({ "type": "cgroup" }));
     }
     list
-}
-
-fn mounts(config: &ContainerConfig, host: &Host) -> Result<Vec<Value>, Error> {
-    let mut list = defaults::mounts(config);
-    if config.has_init {
-        let init = host.init.as_ref().ok_or(Error::NoInit)?;
-        list.push(
-            json!({ "destination": INIT_PATH, "type": "bind", "source": init,
-            "options": ["bind", "ro"] }),
-        );
-    }
-    // A mount at a default's place replaces it, as with `--tmpfs /dev/shm`.
-    for mount in &config.mounts {
-        let destination = &mount.destination;
-        list.retain(|known| known["destination"] != destination.as_str());
-        let invalid = |reason| Error::Mount {
-            destination: destination.clone(),
-            reason,
-        };
-        if !destination.starts_with('/') || destination.contains('\0') || destination == "/" {
-            return Err(invalid(
-                "the destination must be an absolute path other than `/`",
-            ));
-        }
-        let access = if mount.is_readonly { "ro" } else { "rw" };
-        list.push(match &mount.kind {
-            MountKind::Bind { source, propagation, is_recursive } => {
-                let propagation = match propagation {
-                    Propagation::Rprivate => "rprivate",
-                    Propagation::Private => "private",
-                    Propagation::Rslave => "rslave",
-                    Propagation::Slave => "slave",
-                    Propagation::Rshared | Propagation::Shared => {
-                        return Err(invalid("shared propagation is not supported"));
-                    }
-                };
-                let bind = if *is_recursive { "rbind" } else { "bind" };
-                json!({ "destination": destination, "type": "bind", "source": source,
-                    "options": [bind, access, propagation] })
-            }
-            MountKind::Tmpfs { size_bytes, mode, options } => {
-                let mut all = vec!["nosuid".to_owned(), "nodev".to_owned(), "noexec".to_owned()];
-                all.retain(|option| !options.contains(&option.replace("no", "")));
-                all.push(access.to_owned());
-                if *size_bytes > 0 {
-                    all.push(format!("size={size_bytes}"));
-                }
-                if *mode > 0 {
-                    all.push(format!("mode={mode:o}"));
-                }
-                all.extend(options.iter().filter(|option| !all.contains(option)).cloned().collect::<Vec<_>>());
-                json!({ "destination": destination, "type": "tmpfs", "source": "tmpfs", "options": all })
-            }
-        });
-    }
-    // Parents before children, else a later parent hides them; the order among equals stays.
-    let depth = |mount: &Value| {
-        let path = mount["destination"].as_str().unwrap_or_default();
-        Path::new(path).components().count()
-    };
-    list.sort_by_key(depth);
-    Ok(list)
-}
-
-/// The widest propagation any mount needs of the root.
-fn rootfs_propagation(config: &ContainerConfig) -> Option<&'static str> {
-    let is_slave = config.mounts.iter().any(|mount| {
-        matches!(
-            mount.kind,
-            MountKind::Bind {
-                propagation: Propagation::Rslave | Propagation::Slave,
-                ..
-            }
-        )
-    });
-    is_slave.then_some("rslave")
 }
 
 fn devices(config: &ContainerConfig, host: &Host) -> Vec<Value> {

@@ -131,6 +131,8 @@ async fn bad_input_leaves_nothing_behind() {
         source: "/no/such/place".into(),
         propagation: Propagation::Rprivate,
         is_recursive: true,
+        is_readonly_below: false,
+        subpath: String::new(),
     };
     config.mounts = vec![Mount {
         destination: "/x".to_owned(),
@@ -206,6 +208,8 @@ async fn limits_user_mounts_and_names_arrive_inside() {
             source: rig.dir.join("data"),
             propagation: Propagation::Rprivate,
             is_recursive: true,
+            is_readonly_below: false,
+            subpath: String::new(),
         };
         config.mounts = vec![Mount {
             destination: "/data".to_owned(),

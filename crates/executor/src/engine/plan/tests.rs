@@ -171,13 +171,6 @@ fn signals_are_known_by_name_and_number() {
 }
 
 #[test]
-fn gos_special_mode_bits_become_posix_ones() {
-    assert_eq!(posix_mode(0o755), 0o755);
-    assert_eq!(posix_mode(1 << 20 | 0o777), 0o1777);
-    assert_eq!(posix_mode(1 << 23 | 1 << 22), 0o6000);
-}
-
-#[test]
 fn memory_plus_swap_is_the_limit_docker_sets() {
     let requirements = |swap_bytes| model::ResourceRequirements {
         limits: model::Resources {

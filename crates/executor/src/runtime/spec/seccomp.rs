@@ -1,6 +1,8 @@
 //! The default system call filter: an allow-list with Docker's reach, widened by capabilities. Names a kernel or libseccomp does not
 //! know are skipped by the OCI runtimes.
 
+pub(super) mod custom;
+
 use serde_json::{Value, json};
 
 /// Allowed to everyone, whatever the arguments.

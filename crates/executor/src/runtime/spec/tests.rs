@@ -1,7 +1,7 @@
 //! The specification against Docker's known defaults and against bad input.
 
 use super::*;
-use crate::runtime::config::{Mount, Resources, Rlimit, Security};
+use crate::runtime::config::{Mount, MountKind, Propagation, Resources, Rlimit, Security};
 
 fn host() -> Host {
     let user = User {
@@ -19,6 +19,8 @@ fn host() -> Host {
         capability_last: 40,
         devices: Vec::new(),
         all_devices: Vec::new(),
+        held_dir: "/held".into(),
+        kernel: (6, 1),
     }
 }
 
@@ -171,14 +173,41 @@ fn bad_input_is_refused_with_a_reason() {
     bad.has_init = true;
     assert!(refused(&bad).contains("tini"));
     let mut bad = config();
-    bad.mounts = vec![Mount {
-        destination: "/x".to_owned(),
-        is_readonly: false,
+    bad.security.seccomp = Seccomp::Custom(json!([]));
+    assert!(refused(&bad).starts_with("decoding seccomp profile failed"));
+}
+
+#[test]
+fn bind_mounts_say_what_is_shared_and_how_deep_read_only_goes() {
+    let bind = |destination: &str, propagation, is_readonly_below, subpath: &str| Mount {
+        destination: destination.to_owned(),
+        is_readonly: true,
         kind: MountKind::Bind {
             source: "/y".into(),
-            propagation: Propagation::Rshared,
+            propagation,
             is_recursive: true,
+            is_readonly_below,
+            subpath: subpath.to_owned(),
         },
-    }];
-    assert!(refused(&bad).contains("shared propagation"));
+    };
+    let mut config = config();
+    config.mounts = vec![
+        bind("/a", Propagation::Rprivate, true, ""),
+        bind("/b", Propagation::Rslave, false, ""),
+        bind("/c", Propagation::Rprivate, false, "sub"),
+    ];
+    let spec = build(&config);
+    let mounts = spec["mounts"].as_array().unwrap();
+    let at = |path: &str| mounts.iter().find(|m| m["destination"] == path).unwrap();
+    assert_eq!(at("/a")["source"], "/y");
+    assert_eq!(
+        at("/a")["options"],
+        json!(["rbind", "ro", "rprivate", "rro"])
+    );
+    assert_eq!(at("/b")["options"], json!(["rbind", "ro", "rslave"]));
+    assert_eq!(at("/c")["source"], "/held/2");
+    assert_eq!(spec["linux"]["rootfsPropagation"], "rslave");
+    config.mounts[0] = bind("/a", Propagation::Rshared, false, "");
+    let spec = build(&config);
+    assert_eq!(spec["linux"]["rootfsPropagation"], "shared");
 }
