@@ -1,13 +1,16 @@
-//! Measures an overlay between two nodes beside the raw veth path between them: throughput, latency, connections.
+//! Measures an overlay between two nodes beside the raw veth path between them: throughput, what it costs the processors, latency,
+//! connections.
 //!
-//! `cargo run --release -p skep-network --example overlay_bench [seconds]` as root; it makes namespaces of its own. Paths are measured in
-//! turn, in rounds, and medians are printed, because the machine may be shared.
+//! `cargo run --release -p skep-network --example overlay_bench [seconds [congestion control]]` as root; it makes namespaces of its own.
+//! Paths are measured in turn, in rounds, and medians are printed, because the machine may be shared. Processor time is what others
+//! disturb least. A congestion control that paces (BBR) hides much of what a path costs behind its timers; `cubic` or `reno` do not.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +18,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow, ensure};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::socket::sockopt::TcpCongestion;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, connect as connect_socket, setsockopt,
+    socket,
+};
+use nix::time::{ClockId, clock_gettime};
 use skep_network::Mac;
 use skep_network::dns::Zone;
 use skep_network::plane::{
@@ -72,7 +81,9 @@ const WAYS: [Way; 3] = [
 
 #[expect(clippy::print_stdout, reason = "a measuring tool prints")]
 fn main() -> anyhow::Result<()> {
-    let seconds = std::env::args().nth(1).map_or(Ok(1), |text| text.parse())?;
+    let mut words = std::env::args().skip(1);
+    let seconds = words.next().map_or(Ok(1), |text| text.parse())?;
+    let control = words.next();
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).context("needs root")?;
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
@@ -93,14 +104,12 @@ fn main() -> anyhow::Result<()> {
     for way in &WAYS {
         serve(way)?;
     }
-    let mut results: BTreeMap<usize, [Vec<f64>; 3]> = BTreeMap::new();
+    let mut results: BTreeMap<usize, [Vec<f64>; 4]> = BTreeMap::new();
     for _ in 0..ROUND_COUNT {
         for (index, way) in WAYS.iter().enumerate() {
-            let measured = [
-                throughput(way, Duration::from_secs(seconds))?,
-                latency(way)?,
-                connections(way)?,
-            ];
+            let [gigabits, cost] =
+                throughput(way, Duration::from_secs(seconds), control.as_deref())?;
+            let measured = [gigabits, cost, latency(way)?, connections(way)?];
             let all = results.entry(index).or_default();
             all.iter_mut()
                 .zip(measured)
@@ -112,13 +121,14 @@ fn main() -> anyhow::Result<()> {
             .for_each(|values| values.sort_by(f64::total_cmp));
         all.map(|values| values[values.len() / 2])
     });
-    let medians: Vec<[f64; 3]> = medians.collect();
-    for (way, [gigabits, micros, rate]) in WAYS.iter().zip(&medians) {
-        let [raw_gigabits, raw_micros, raw_rate] = &medians[0];
+    let medians: Vec<[f64; 4]> = medians.collect();
+    for (way, [gigabits, cost, micros, rate]) in WAYS.iter().zip(&medians) {
+        let [raw_gigabits, raw_cost, raw_micros, raw_rate] = &medians[0];
         println!(
-            "{:26} {gigabits:5.1} Gb/s ({:.2})  p50 {micros:5.1} us ({:.2})  {rate:6.0} connections/s ({:.2})",
+            "{:26} {gigabits:5.1} Gb/s ({:.2})  {cost:5.1} us/64 KiB ({:.2})  p50 {micros:5.1} us ({:.2})  {rate:6.0} connections/s ({:.2})",
             way.name,
             gigabits / raw_gigabits,
+            cost / raw_cost,
             micros / raw_micros,
             rate / raw_rate
         );
@@ -229,30 +239,50 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
-fn connect(way: &Way) -> anyhow::Result<TcpStream> {
+/// Connects, with a congestion control of one's own if it is named: it must be the socket's before it connects.
+fn connect(way: &Way, control: Option<&str>) -> anyhow::Result<TcpStream> {
     let address: SocketAddr = way.target.parse()?;
-    let stream = inside(way.client, move || Ok(TcpStream::connect(address)?))?;
+    let control = control.map(OsString::from);
+    let stream = inside(way.client, move || {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let socket = socket(AddressFamily::Inet, SockType::Stream, flags, None)?;
+        if let Some(control) = &control {
+            setsockopt(&socket, TcpCongestion, control).context("congestion control")?;
+        }
+        connect_socket(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+        Ok(TcpStream::from(socket))
+    })?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
-/// Gigabits a second.
-fn throughput(way: &Way, time: Duration) -> anyhow::Result<f64> {
-    let mut stream = connect(way)?;
+/// Time this process, which is both ends, has had processors. The kernel's work for packets is mostly done in it.
+fn processor_time() -> anyhow::Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?.into())
+}
+
+/// Gigabits a second, and microseconds of processor time for 64 KiB.
+fn throughput(way: &Way, time: Duration, control: Option<&str>) -> anyhow::Result<[f64; 2]> {
+    let mut stream = connect(way, control)?;
     stream.write_all(&[PUMP])?;
+    let spent = processor_time()?;
     let chunk = vec![0; CHUNK_BYTES];
     let (start, mut count) = (Instant::now(), 0u32);
     while start.elapsed() < time {
         stream.write_all(&chunk)?;
         count += 1;
     }
-    let bits = f64::from(count) * f64::from(u32::try_from(CHUNK_BYTES)?) * 8.0;
-    Ok(bits / start.elapsed().as_secs_f64() / 1e9)
+    let (elapsed, spent) = (start.elapsed(), processor_time()?.saturating_sub(spent));
+    let bytes = f64::from(count) * f64::from(u32::try_from(CHUNK_BYTES)?);
+    Ok([
+        bytes * 8.0 / elapsed.as_secs_f64() / 1e9,
+        spent.as_secs_f64() * 1e6 / (bytes / 65_536.0),
+    ])
 }
 
 /// Microseconds from question to answer, the median.
 fn latency(way: &Way) -> anyhow::Result<f64> {
-    let mut stream = connect(way)?;
+    let mut stream = connect(way, None)?;
     stream.write_all(&[ECHO])?;
     let mut times = Vec::with_capacity(QUESTION_COUNT);
     let mut byte = [0];
