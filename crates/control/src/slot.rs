@@ -249,24 +249,29 @@ impl<'a> Place<'a> {
         Change::Together(vec![stop, Change::CreateTask(Arc::new(replacement))])
     }
 
-    /// After a start-first update that ended early, an old task may still run beside the new one.
+    /// After a start-first update that ended early, an old task may still run beside the new one. While
+    /// the update is paused both stay, but neither on a node being drained: the other serves.
     fn plan_superseded(&self, live: &[&Arc<Task>], plan: &mut Plan) {
         if live.len() < 2 {
             return;
         }
-        let keeper = live.iter().rev().find(|task| {
-            task.status.state == TaskState::Running
-                && !drain::is_leaving(self.view, task)
-                && !is_dirty(self.view, self.service, task)
-        });
+        let is_leaving = |task: &Task| drain::is_leaving(self.view, task);
+        let is_clean = |task: &Task| !is_dirty(self.view, self.service, task);
+        let running = live
+            .iter()
+            .filter(|task| task.status.state == TaskState::Running && !self.has_failed(task));
+        let keeper =
+            running.max_by_key(|task| (!is_leaving(task), is_clean(task), restart::order(task)));
+        let Some(keeper) = keeper else { return };
+        let may_stay = !is_leaving(keeper) && is_clean(keeper);
         let is_paused = update::is_paused(self.service);
-        if let Some(keeper) = keeper {
-            let others = live.iter().filter(|task| {
-                task.id != keeper.id && (!is_paused || drain::is_leaving(self.view, task))
-            });
-            plan.changes
-                .extend(others.map(|task| desire(task, TaskState::Shutdown)));
-        }
+        let others = live.iter().filter(|task| {
+            let is_superseded = may_stay && !is_paused;
+            let must_go = is_leaving(task) && (may_stay || !update::is_active(self.service));
+            task.id != keeper.id && (is_superseded || must_go)
+        });
+        plan.changes
+            .extend(others.map(|task| desire(task, TaskState::Shutdown)));
     }
 }
 

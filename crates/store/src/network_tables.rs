@@ -35,6 +35,9 @@ pub struct NetworkTables {
     former: OrdSet<(NetworkId, IpAddr, TaskId)>,
     subnets: OrdSet<(IpNet, NetworkId)>,
     vxlan_ids: OrdSet<(u32, NetworkId)>,
+    /// Networks, there or removed, that a task which has not ended is on: how many attachments.
+    vxlan_ids_held: OrdMap<(u32, NetworkId), usize>,
+    subnets_held: OrdMap<(IpNet, NetworkId), usize>,
     ports: OrdSet<PortUse>,
     services: OrdSet<(NetworkId, ServiceId)>,
     tasks_to_allocate: OrdSet<AllocateKey>,
@@ -115,20 +118,43 @@ impl NetworkTables {
         self.subnets.iter().copied()
     }
 
-    /// Networks that use a VXLAN id.
+    /// Subnets of networks that a task which has not ended is on and that share an address with
+    /// `subnet`. The networks may have been removed.
+    pub fn held_overlapping(&self, subnet: IpNet) -> impl Iterator<Item = (IpNet, NetworkId)> {
+        let subnet = subnet.trunc();
+        let range = (subnet, LOWEST_NETWORK)..;
+        let inner = self.subnets_held.range(range).map(|(key, _)| *key);
+        let inner = inner.take_while(move |(net, _)| subnet.contains(net));
+        let holders = (0..subnet.prefix_len())
+            .filter_map(move |prefix_len| IpNet::new(subnet.network(), prefix_len).ok());
+        let holders = holders.flat_map(|net| {
+            let range = (net.trunc(), LOWEST_NETWORK)..=(net.trunc(), HIGHEST_NETWORK);
+            self.subnets_held.range(range).map(|(key, _)| *key)
+        });
+        holders.chain(inner)
+    }
+
+    /// Networks that use a VXLAN id: a network that was removed does as long as it has a task that
+    /// has not ended, because the nodes' tunnels go by the id alone.
     pub fn networks_with_vxlan_id(&self, id: u32) -> impl Iterator<Item = NetworkId> {
         let range = (id, LOWEST_NETWORK)..=(id, HIGHEST_NETWORK);
-        self.vxlan_ids.range(range).map(|(_, network)| *network)
+        let held = self.vxlan_ids_held.range(range.clone());
+        let held = held.map(|((_, network), _)| *network);
+        let there = self.vxlan_ids.range(range).map(|(_, network)| *network);
+        there.chain(held)
     }
 
     /// The largest VXLAN id in use.
     pub fn last_vxlan_id(&self) -> Option<u32> {
-        self.vxlan_ids.get_max().map(|(id, _)| *id)
+        let there = self.vxlan_ids.get_max().map(|(id, _)| *id);
+        let held = self.vxlan_ids_held.get_max().map(|((id, _), _)| *id);
+        there.max(held)
     }
 
-    /// All VXLAN ids in use, in order.
-    pub fn vxlan_ids(&self) -> impl Iterator<Item = (u32, NetworkId)> {
-        self.vxlan_ids.iter().copied()
+    /// All VXLAN ids in use.
+    pub fn vxlan_ids(&self) -> impl Iterator<Item = u32> {
+        let held = self.vxlan_ids_held.keys().map(|(id, _)| *id);
+        self.vxlan_ids.iter().map(|(id, _)| *id).chain(held)
     }
 
     /// Services that want or have a published port, and in which way.
@@ -268,6 +294,7 @@ impl NetworkTables {
             }
             self.tasks_to_allocate.extend(new_key);
         }
+        self.hold_networks(old, new);
         let is_same = match (old, new) {
             (Some(old), Some(new)) => {
                 old.holds_addresses() == new.holds_addresses()
@@ -295,6 +322,37 @@ impl NetworkTables {
                 } else {
                     self.former.insert((network, ip, new.id));
                 }
+            }
+        }
+    }
+
+    /// Counts what a task's networks must not lose to others while the task is there.
+    fn hold_networks(&mut self, old: Option<&Task>, new: Option<&Task>) {
+        let held = |task: Option<&Task>| -> Vec<Arc<Network>> {
+            let task = task.filter(|task| task.holds_addresses());
+            let places = task.into_iter().flat_map(|task| &task.networks);
+            let overlays = places.filter(|place| place.network.spec.is_overlay());
+            overlays.map(|place| Arc::clone(&place.network)).collect()
+        };
+        let (before, after) = (held(old), held(new));
+        let is_same = |(a, b): (&Arc<Network>, &Arc<Network>)| Arc::ptr_eq(a, b) || a == b;
+        if before.len() == after.len() && before.iter().zip(&after).all(is_same) {
+            return;
+        }
+        for network in &before {
+            for id in network.vxlan_ids() {
+                release(&mut self.vxlan_ids_held, (id, network.id));
+            }
+            for (subnet, _) in subnets_of(network) {
+                release(&mut self.subnets_held, (subnet, network.id));
+            }
+        }
+        for network in &after {
+            for id in network.vxlan_ids() {
+                *self.vxlan_ids_held.entry((id, network.id)).or_default() += 1;
+            }
+            for (subnet, _) in subnets_of(network) {
+                *self.subnets_held.entry((subnet, network.id)).or_default() += 1;
             }
         }
     }
@@ -335,6 +393,14 @@ const LOWEST_SERVICE: ServiceId = ServiceId(Id::LOWEST);
 const HIGHEST_SERVICE: ServiceId = ServiceId(Id::HIGHEST);
 const LOWEST_TASK: TaskId = TaskId(Id::LOWEST);
 const HIGHEST_TASK: TaskId = TaskId(Id::HIGHEST);
+
+/// One holder less.
+fn release<K: Ord + Clone>(held: &mut OrdMap<K, usize>, key: K) {
+    match held.get(&key).copied() {
+        Some(2..) => *held.entry(key).or_default() -= 1,
+        Some(_) | None => drop(held.remove(&key)),
+    }
+}
 
 /// Allocated subnets of a network, each with the addresses in it that nobody else may have.
 fn subnets_of(network: &Network) -> impl Iterator<Item = (IpNet, Vec<IpAddr>)> {

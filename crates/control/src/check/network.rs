@@ -206,17 +206,24 @@ fn are_shared(holders: &[(&Service, PublishMode)]) -> bool {
     has_ingress && pairs.any(|(a, b)| !ServicePolicy::are_apart(annotations(a), annotations(b)))
 }
 
+/// A removed network has its id as long as a task on it has not ended: its node's tunnel has it, too.
 fn check_vxlan_ids(view: &Store, found: &mut Vec<NetworkViolation>) {
-    let mut seen = BTreeSet::new();
-    for id in view
-        .networks()
-        .all()
-        .flat_map(|network| network.vxlan_ids())
-    {
-        if !seen.insert(id) {
-            found.push(NetworkViolation::SharedVxlanId { id });
+    let live = view.tasks().filter(|task| task.holds_addresses());
+    let places = live.flat_map(|task| &task.networks);
+    let overlays = places.filter(|place| place.network.spec.is_overlay());
+    let attached = overlays.map(|place| &place.network);
+    let networks = view.networks().all().chain(attached);
+    let mut owners: BTreeMap<u32, NetworkId> = BTreeMap::new();
+    let mut shared = BTreeSet::new();
+    for network in networks {
+        for id in network.vxlan_ids() {
+            if *owners.entry(id).or_insert(network.id) != network.id {
+                shared.insert(id);
+            }
         }
     }
+    let shared = shared.into_iter();
+    found.extend(shared.map(|id| NetworkViolation::SharedVxlanId { id }));
 }
 
 fn check_subnets(view: &Store, found: &mut Vec<NetworkViolation>) {

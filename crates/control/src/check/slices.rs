@@ -66,7 +66,9 @@ fn has_its_place(view: &Store, task: &Task) -> bool {
     match (places.as_slice(), slice) {
         ([], Some(slice)) => {
             let is_skep = node.is_some_and(|node| Node::is_skep(node));
-            !is_skep || !publishes(task) || !has_room(view, &slice)
+            // A container that was made without an address goes on without.
+            let is_begun = task.status.state > TaskState::Assigned;
+            is_begun || !is_skep || !publishes(task) || !has_room(view, &slice)
         }
         ([], None) => true,
         ([place], Some(slice)) => publishes(task) && is_inside(place, &slice),

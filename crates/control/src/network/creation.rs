@@ -282,8 +282,10 @@ fn free_from(
 ) -> Option<IpNet> {
     while let Some(subnet) = candidate.filter(|subnet| pool.contains(subnet)) {
         let overlaps = |other: &&IpNet| subnet.contains(*other) || other.contains(&subnet);
+        // Also of networks that were removed, while tasks on them are still ending.
         let taken = tables
             .overlapping(subnet)
+            .chain(tables.held_overlapping(subnet))
             .map(|(other, _)| other.trunc().broadcast());
         let taken = taken.chain(
             also.iter()
@@ -383,11 +385,7 @@ fn vxlan_ids(
 /// The lowest id nobody has; only looked for when the largest possible one is in use.
 fn lowest_free(tables: &NetworkTables, also: &[u32]) -> Option<u32> {
     let mut candidate = VXLAN_ID_START;
-    let used: BTreeSet<u32> = tables
-        .vxlan_ids()
-        .map(|(id, _)| id)
-        .chain(also.iter().copied())
-        .collect();
+    let used: BTreeSet<u32> = tables.vxlan_ids().chain(also.iter().copied()).collect();
     for id in used.range(VXLAN_ID_START..) {
         if *id != candidate {
             break;
@@ -398,7 +396,8 @@ fn lowest_free(tables: &NetworkTables, also: &[u32]) -> Option<u32> {
 }
 
 fn name_of(tables: &NetworkTables, id: NetworkId) -> String {
-    tables
-        .get(id)
-        .map_or_else(|| id.to_string(), |network| network.name().to_owned())
+    match tables.get(id) {
+        Some(network) => network.name().to_owned(),
+        None => format!("{id}, which was removed but has tasks that have not ended"),
+    }
 }

@@ -3,7 +3,9 @@
 //!
 //! Only nodes of Skep have slices; they lead published ports to a task's address in the slice of
 //! its node. A node keeps its slice as long as it is in the cluster. A task gets its address in
-//! the plan that places it; one that was placed before its node had a slice, later.
+//! the plan that places it; one that was placed before its node had a slice, later, as long as its
+//! node has not begun with it: a container that was made without the address never gets it, and
+//! nobody must be led to where nobody is.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -127,7 +129,7 @@ fn plan_tasks(
     plan: &mut Plan,
 ) {
     let lacks = |task: &&Arc<Task>| {
-        (TaskState::Assigned..=TaskState::Running).contains(&task.status.state)
+        task.status.state == TaskState::Assigned
             && wants_address(task)
             && !task.networks.iter().any(is_on_node_network)
     };

@@ -65,6 +65,7 @@ scripts! {
     crash_loops_slow_down => "crash-loop";
     nodes_come_and_go => "nodes";
     drained_nodes_empty_task_by_task => "drain";
+    drained_nodes_keep_no_revision_of_a_paused_update => "drain-paused";
     dead_workers_are_forgotten => "node-ttl";
     global_services_cover_nodes => "global";
     tasks_go_where_they_fit => "placement";
@@ -78,6 +79,7 @@ scripts! {
     published_ports_are_unique => "ports";
     nodes_of_docker_balance_from_addresses => "load-balancers";
     subnets_do_not_overlap => "subnets";
+    removed_networks_hold_what_their_tasks_use => "network-removed";
     nodes_have_slices => "node-network";
     slices_run_out => "node-network-exhausted";
     a_restored_swarm_gets_slices => "node-network-late";
