@@ -203,6 +203,11 @@ impl Dataplane {
         self.ask(Command::Doctor).await.unwrap_or_default()
     }
 
+    /// What was repaired in the last minutes without anybody asking, in words, with when.
+    pub async fn repairs(&self) -> Vec<String> {
+        self.ask(Command::Repairs).await.unwrap_or_default()
+    }
+
     /// Compares everything with the kernel and repairs it.
     pub async fn heal(&self) {
         self.tell(Command::Heal).await;
@@ -234,3 +239,6 @@ impl Dataplane {
         answer.await.ok()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -61,6 +61,7 @@ mod tests {
             destination_port,
             answerer: answerer.parse().unwrap(),
             answerer_port: 53,
+            is_answered: true,
         };
         assert!(forget.is_doomed(&flow(UDP, 5353, "10.255.0.2")));
         assert!(forget.is_doomed(&flow(UDP, 54, "192.0.2.1")));

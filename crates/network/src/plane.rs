@@ -27,6 +27,8 @@ mod mesh;
 mod mesh_hands;
 mod observe;
 mod owner;
+mod refusal;
+mod repairs;
 mod report;
 mod sandbox;
 mod tunnels;
@@ -43,6 +45,7 @@ pub use encryption::{
 };
 pub use hands::ActionError;
 pub use mesh::{Action as MeshAction, Back, Backends, Mesh, Peer, Published, PublishedPort};
+pub use repairs::Repair;
 pub use report::{Failure, Report, Scope, Step};
 pub use sandbox::{Action, Port, Remotes, Tunnel};
 pub use tunnels::Action as TunnelAction;
@@ -135,6 +138,11 @@ impl Plane {
     /// Compares everything with the kernel and says in words what differs; empty when all is well. Changes nothing.
     pub async fn doctor(&self) -> Result<Vec<String>, Error> {
         self.call(|reply| Command::Doctor { reply }).await
+    }
+
+    /// What was repaired in the last ten minutes without anybody asking, in order.
+    pub async fn repairs(&self) -> Result<Vec<Repair>, Error> {
+        self.call(|reply| Command::Repairs { reply }).await
     }
 
     /// Removes everything: sandboxes, rules, files. The handle is closed.

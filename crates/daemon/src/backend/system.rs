@@ -167,6 +167,10 @@ impl SystemBackend for System {
         Ok(self.engine.examine_networks().await)
     }
 
+    async fn repaired_networks(&self) -> Result<Vec<String>> {
+        Ok(self.engine.repaired_networks().await)
+    }
+
     async fn heal_networks(&self) -> Result<Vec<String>> {
         Ok(self.engine.heal_networks().await)
     }

@@ -24,6 +24,11 @@ pub trait SystemBackend: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// What was repaired in the last minutes without anybody asking, in words, with when.
+    async fn repaired_networks(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     /// Repairs the node's networks; what was found before and is not any more.
     async fn heal_networks(&self) -> Result<Vec<String>> {
         Ok(Vec::new())

@@ -49,9 +49,10 @@ struct Diagnosis {
 
 async fn doctor(context: &Context) -> Result<Response> {
     let system = &context.backends.system;
+    let repaired = system.repaired_networks().await?;
     response::json(&Diagnosis {
         node: system.facts().name,
-        repaired: None,
+        repaired: (!repaired.is_empty()).then_some(repaired),
         findings: system.examine_networks().await?,
     })
 }

@@ -37,6 +37,9 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 /// containers go on meanwhile; longer keeps clients of a dead node waiting. New connections are not
 /// led there from the first moment.
 const BURY_AFTER: Duration = Duration::from_secs(10);
+/// Containers that ended before a membership was known and are remembered for it. One whose node has
+/// more ended tasks at a start without managers leads to some of them until a manager answers.
+const ENDED_COUNT_MAX: usize = 4096;
 /// Messages and commands taken in before a value is made of them: bounds how long a newcomer waits.
 const BATCH_COUNT_MAX: usize = 1024;
 
@@ -57,6 +60,7 @@ pub(super) enum Command {
     ),
     Detach(String, Done),
     Doctor(oneshot::Sender<Vec<String>>),
+    Repairs(oneshot::Sender<Vec<String>>),
     Heal(Done),
     Directory(oneshot::Sender<Option<Message>>),
 }
@@ -73,6 +77,8 @@ pub struct Actor {
     member: Option<Member>,
     /// All containers with places; they may be known before a membership is.
     containers: BTreeMap<String, LocalContainer>,
+    /// Containers that ended before a membership was known.
+    ended: Vec<String>,
     waiting: Waiting,
     /// Since when other nodes are down.
     down: BTreeMap<NodeId, Instant>,
@@ -112,6 +118,7 @@ impl Actor {
             plane: None,
             member: None,
             containers: BTreeMap::new(),
+            ended: Vec::new(),
             waiting: Waiting::default(),
             down: BTreeMap::new(),
             leaving: Vec::new(),
@@ -203,14 +210,16 @@ impl Actor {
             Command::Attach(id, container, reply) => self.attach(&id, container, reply),
             Command::Detach(id, done) => {
                 self.waiting.remove(&id);
-                let is_followed = self.remove_container(&id);
-                if is_followed {
+                let is_known = self.remove_container(&id);
+                let is_led_to = self.end_container(&id);
+                if (is_known || is_led_to) && self.plane.is_some() {
                     self.leaving.push(done);
                 } else {
                     let _ = done.send(());
                 }
             }
             Command::Doctor(reply) => drop(reply.send(self.doctor().await)),
+            Command::Repairs(reply) => drop(reply.send(self.repairs().await)),
             Command::Heal(done) => {
                 self.reconcile().await;
                 let _ = done.send(());
@@ -254,6 +263,9 @@ impl Actor {
         for (id, container) in &self.containers {
             book.set_container(id, container.clone());
         }
+        for id in self.ended.drain(..) {
+            book.end_container(&id);
+        }
         match self.keys.open() {
             Ok(keys) => book.set_tunnel(keys, self.config.launch.clone()),
             Err(error) => warn!(error = %Chain(&error), "No encrypted networks"),
@@ -291,6 +303,7 @@ impl Actor {
         self.member = None;
         self.keys.close();
         self.containers.clear();
+        self.ended.clear();
         self.waiting.clear();
         self.leaving.clear();
         self.keeper.remove().await;
@@ -346,15 +359,29 @@ impl Actor {
         self.containers.insert(id.to_owned(), container);
     }
 
-    /// Whether the plane has to follow.
+    /// Whether it had places.
     fn remove_container(&mut self, id: &str) -> bool {
         let is_known = self.containers.remove(id).is_some();
         match &mut self.member {
             Some(member) if is_known => {
                 member.book.remove_container(id);
-                self.plane.is_some()
+                true
             }
             Some(_) | None => false,
+        }
+    }
+
+    /// Whether others were led to it.
+    fn end_container(&mut self, id: &str) -> bool {
+        match &mut self.member {
+            Some(member) => member.book.end_container(id),
+            None => {
+                // Found at the start of the daemon, before it follows a cluster.
+                if self.ended.len() < ENDED_COUNT_MAX {
+                    self.ended.push(id.to_owned());
+                }
+                false
+            }
         }
     }
 
@@ -540,6 +567,19 @@ impl Actor {
             None => findings.push(AttachError::Stopped.to_string()),
         }
         findings
+    }
+
+    /// What was repaired lately, with when.
+    async fn repairs(&self) -> Vec<String> {
+        let (Some(member), Some(plane)) = (&self.member, &self.plane) else {
+            return Vec::new();
+        };
+        let repairs = plane.repairs().await.unwrap_or_default();
+        let texts = repairs.iter().map(|repair| {
+            let ago = repair.at.elapsed().as_secs();
+            format!("{ago} s ago: {}", named(&member.book, &repair.text))
+        });
+        texts.collect()
     }
 
     async fn open(&mut self) -> Result<Plane, skep_network::plane::Error> {

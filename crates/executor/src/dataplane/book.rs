@@ -9,16 +9,16 @@ mod directory;
 mod mesh;
 mod network;
 mod tunnel;
+mod whereabouts;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     sync::Arc,
 };
 
 use skep_model::{
     NetworkId, NodeId,
-    directory::{Change, Key, Message, NodeEntry, Slice, Standing, TaskEntry},
+    directory::{Change, Key, Message, NodeEntry, Slice, TaskEntry},
 };
 use skep_network::{
     plane::{Container, DataPath, Desired},
@@ -30,6 +30,7 @@ use self::{
     mesh::MeshState,
     network::NetworkState,
     tunnel::TunnelState,
+    whereabouts::{Ended, Whereabouts},
 };
 use super::container::{LocalContainer, NetworkFacts};
 
@@ -54,47 +55,9 @@ pub struct Book {
     /// Other nodes that are down, and those of them whose tasks count as gone.
     down: BTreeSet<NodeId>,
     buried: BTreeSet<NodeId>,
+    ended: Ended,
     generation: u64,
     is_stale: bool,
-}
-
-/// Which tasks can be reached, and how.
-#[derive(Debug, Clone, Copy)]
-struct Whereabouts<'a> {
-    own: NodeId,
-    nodes: &'a BTreeMap<NodeId, Arc<NodeEntry>>,
-    buried: &'a BTreeSet<NodeId>,
-}
-
-// === impl Whereabouts ===
-
-impl Whereabouts<'_> {
-    /// Where the tunnel to another node's task ends; `None` for own tasks and those out of reach.
-    fn tunnel_to(self, task: &TaskEntry) -> Option<IpAddr> {
-        let node = self.nodes.get(&task.node_id)?;
-        let is_there = node.id != self.own && !self.buried.contains(&node.id);
-        node.data_path.filter(|_| is_there)
-    }
-
-    /// What a task gets of others; nothing when it is out of reach. A node that is down may be just
-    /// without its daemon: its tasks keep the connections they have until it is buried.
-    ///
-    /// A node that takes itself for dead would cut off its own containers for nothing, so what is
-    /// said of the own node does not count.
-    fn standing(self, task: &TaskEntry) -> Option<Standing> {
-        if task.node_id == self.own {
-            return Some(task.standing);
-        }
-        self.tunnel_to(task)?;
-        let is_down = self
-            .nodes
-            .get(&task.node_id)
-            .is_some_and(|node| node.is_down);
-        match task.standing {
-            Standing::Ready if is_down => Some(Standing::Leaving),
-            standing => Some(standing),
-        }
-    }
 }
 
 // === impl Book ===
@@ -117,6 +80,7 @@ impl Book {
             tunnel: TunnelState::default(),
             down: BTreeSet::new(),
             buried: BTreeSet::new(),
+            ended: Ended::default(),
             generation: 0,
             is_stale: true,
         }
@@ -244,6 +208,20 @@ impl Book {
         self.is_stale = true;
     }
 
+    /// A container of this node, with or without places, has ended: its task gets nothing any more,
+    /// whatever the directory says. Whether that changes anything.
+    pub fn end_container(&mut self, id: &str) -> bool {
+        self.ended.insert(id);
+        let of_it = |task: &&Arc<TaskEntry>| task.container_id == id;
+        let task = self.directory.tasks_on(self.own).find(of_it).cloned();
+        let Some(task) = task else {
+            return false;
+        };
+        self.is_stale = true;
+        self.note_task(&task);
+        true
+    }
+
     /// A network of `container`, and another network of this node with the same VXLAN id, by name. The
     /// leader gives an id away again as soon as its network is removed, which it may be while
     /// containers are still ending; a value with both would be refused as a whole.
@@ -284,6 +262,7 @@ impl Book {
             own: self.own,
             nodes: &self.directory.nodes,
             buried: &self.buried,
+            ended: &self.ended,
         };
         for (id, state) in &mut self.networks {
             let overlay = state.overlay(&self.directory, at);
@@ -321,6 +300,9 @@ impl Book {
     }
 
     fn follow_task(&mut self, old: Option<&TaskEntry>, new: Option<&TaskEntry>) {
+        if let (Some(old), None) = (old, new) {
+            self.ended.remove(&old.container_id);
+        }
         for task in [old, new].into_iter().flatten() {
             if let Some(service) = task.service_id {
                 self.mesh.note_service(service);
@@ -360,14 +342,18 @@ impl Book {
 
     /// What is known of a node's tasks is out of date.
     fn note_tasks_on(&mut self, id: NodeId) {
-        for task in self.directory.tasks_on(id) {
-            if let Some(service) = task.service_id {
-                self.mesh.note_service(service);
-            }
-            for place in &task.places {
-                if let Some(network) = self.networks.get_mut(&place.network) {
-                    network.note_whereabouts(task);
-                }
+        let tasks: Vec<_> = self.directory.tasks_on(id).cloned().collect();
+        tasks.iter().for_each(|task| self.note_task(task));
+    }
+
+    /// Where a task is, or what it gets, may be otherwise than before.
+    fn note_task(&mut self, task: &TaskEntry) {
+        if let Some(service) = task.service_id {
+            self.mesh.note_service(service);
+        }
+        for place in &task.places {
+            if let Some(network) = self.networks.get_mut(&place.network) {
+                network.note_whereabouts(task);
             }
         }
     }

@@ -133,3 +133,6 @@ impl Waiting {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -101,6 +101,11 @@ impl Engine {
         findings
     }
 
+    /// What was repaired in the last minutes without anybody asking, in words, with when.
+    pub async fn repaired_networks(&self) -> Vec<String> {
+        self.dataplane().repairs().await
+    }
+
     /// Repairs what can be repaired; what was found before and is not any more.
     pub async fn heal_networks(&self) -> Vec<String> {
         let before = self.examine_networks().await;

@@ -17,7 +17,14 @@ const ENTRIES: u16 = 1;
 /// `CTA_*`.
 const ORIGINAL: u16 = 1;
 const REPLY: u16 = 2;
+const STATUS: u16 = 3;
+const PROTOCOL_INFO: u16 = 4;
 const ZONE: u16 = 18;
+
+/// `CTA_PROTOINFO_TCP`, `CTA_PROTOINFO_TCP_STATE`, `TCP_CONNTRACK_TIME_WAIT`.
+const TCP_INFO: u16 = 1;
+const TCP_STATE: u16 = 1;
+const TIME_WAIT: u8 = 7;
 
 /// `CTA_TUPLE_IP`, `CTA_TUPLE_PROTO`, `CTA_PROTO_NUM`, `CTA_PROTO_SRC_PORT`, `CTA_PROTO_DST_PORT`.
 const TUPLE_IP: u16 = 1;
@@ -31,6 +38,9 @@ const V4_SOURCE: u16 = 1;
 const V4_DESTINATION: u16 = 2;
 const V6_SOURCE: u16 = 3;
 const V6_DESTINATION: u16 = 4;
+
+/// `IPS_SEEN_REPLY`.
+const SEEN_REPLY: u32 = 1 << 1;
 
 /// IP protocol number of UDP.
 pub(crate) const UDP: u8 = 17;
@@ -47,6 +57,8 @@ pub(crate) struct Flow {
     pub(crate) answerer: IpAddr,
     /// From which port; 0 without ports.
     pub(crate) answerer_port: u16,
+    /// Whether anything came back.
+    pub(crate) is_answered: bool,
 }
 
 // === impl NetfilterSocket ===
@@ -75,6 +87,9 @@ impl NetfilterSocket {
 
     /// Deletes the flows of this namespace that `is_doomed` picks, and says how many. The kernel's table is shared by all
     /// namespaces, and walking it takes about 12 ms, so that is done only where there are flows at all.
+    ///
+    /// Connections that both sides have ended are left alone: the kernel forgets them by itself when somebody begins another with
+    /// the same ports, and a busy service leaves tens of thousands, each of which would cost a request.
     pub(crate) fn forget_flows(
         &mut self,
         family: Family,
@@ -96,6 +111,7 @@ impl NetfilterSocket {
             |_| (),
             |_, body| {
                 if let Some((flow, original)) = read(body)
+                    && !is_over(body)
                     && is_doomed(&flow)
                 {
                     doomed.push((original.to_vec(), find(body, ZONE).map(<[u8]>::to_vec)));
@@ -122,16 +138,29 @@ impl NetfilterSocket {
     }
 }
 
+/// Whether both sides of a TCP connection have said that it ends.
+fn is_over(body: &[u8]) -> bool {
+    let info = find(body, PROTOCOL_INFO).and_then(|info| find(info, TCP_INFO));
+    let state = info
+        .and_then(|info| find(info, TCP_STATE))
+        .and_then(<[u8]>::first);
+    state == Some(&TIME_WAIT)
+}
+
 /// A flow, and its original direction as the kernel wrote it.
 fn read(body: &[u8]) -> Option<(Flow, &[u8])> {
     let (original, reply) = (find(body, ORIGINAL)?, find(body, REPLY)?);
     let protocol = find(find(original, TUPLE_PROTOCOL)?, PROTOCOL_NUMBER)?;
+    // A kernel that does not say is taken to have seen an answer.
+    let status = find(body, STATUS).and_then(|bytes| bytes.try_into().ok());
+    let status = status.map_or(SEEN_REPLY, u32::from_be_bytes);
     let flow = Flow {
         protocol: *protocol.first()?,
         destination: address(original, V4_DESTINATION, V6_DESTINATION)?,
         destination_port: port(original, DESTINATION_PORT),
         answerer: address(reply, V4_SOURCE, V6_SOURCE)?,
         answerer_port: port(reply, SOURCE_PORT),
+        is_answered: status & SEEN_REPLY != 0,
     };
     Some((flow, original))
 }

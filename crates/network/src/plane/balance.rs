@@ -24,6 +24,7 @@ use crate::nfnl::Family;
 use crate::nfnl::conntrack::{Flow, UDP};
 use crate::nfnl::elements::{Change, Data, Verb};
 use crate::nft::DIGEST_PREFIX;
+use crate::plane::desired::Health;
 
 /// Our table in a container, in both families.
 pub(crate) const TABLE: &str = "skep";
@@ -50,6 +51,8 @@ pub(crate) struct Backends {
     pub(crate) ready: BTreeSet<IpAddr>,
     /// Keep the connections they have.
     pub(crate) leaving: BTreeSet<IpAddr>,
+    /// Keep the connections they have answered.
+    pub(crate) silent: BTreeSet<IpAddr>,
 }
 
 /// Virtual addresses.
@@ -192,10 +195,21 @@ pub(crate) fn changes(old: &Elements, new: &Elements) -> BTreeMap<IpAddr, Vec<Ch
 
 /// Whether a flow to one of these virtual addresses must be forgotten: who answers it is gone, or it has no connection to keep.
 pub(crate) fn is_doomed(flow: &Flow, vips: &Vips) -> bool {
-    vips.get(&flow.destination).is_some_and(|backends| {
-        let is_kept = backends.leaving.contains(&flow.answerer) && flow.protocol != UDP;
-        !is_kept && !backends.ready.contains(&flow.answerer)
-    })
+    vips.get(&flow.destination)
+        .is_some_and(|backends| !match backends.health(flow.answerer) {
+            Some(health) => keeps(health, flow),
+            None => false,
+        })
+}
+
+/// Whether a backend keeps a flow. Unanswered ones are not only of clients that wait: an entry outlives its client by minutes,
+/// and whoever gets the same port later is led to where the first one was.
+pub(crate) fn keeps(health: Health, flow: &Flow) -> bool {
+    match health {
+        Health::Ready => true,
+        Health::Leaving => flow.protocol != UDP,
+        Health::Silent => flow.protocol != UDP && flow.is_answered,
+    }
 }
 
 /// Whether a change of backends can have left flows that must be forgotten: some backend lost its place, or the address is new
@@ -204,12 +218,24 @@ pub(crate) fn leaves_flows(old: Option<&Backends>, new: Option<&Backends>) -> bo
     match (old, new) {
         (None, _) | (_, None) => true,
         (Some(old), Some(new)) => {
-            !old.ready.is_subset(&new.ready)
-                || old
-                    .leaving
-                    .iter()
-                    .any(|ip| !new.leaving.contains(ip) && !new.ready.contains(ip))
+            let backends = old.ready.iter().chain(&old.leaving).chain(&old.silent);
+            let mut backends = backends.copied();
+            backends.any(|ip| new.health(ip) < old.health(ip))
         }
+    }
+}
+
+// === impl Backends ===
+
+impl Backends {
+    fn health(&self, backend: IpAddr) -> Option<Health> {
+        let sets = [
+            (&self.ready, Health::Ready),
+            (&self.leaving, Health::Leaving),
+            (&self.silent, Health::Silent),
+        ];
+        let mut sets = sets.into_iter().filter(|(set, _)| set.contains(&backend));
+        sets.next().map(|(_, health)| health)
     }
 }
 

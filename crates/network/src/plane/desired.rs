@@ -84,13 +84,15 @@ pub struct Service {
     pub backends: BTreeMap<IpAddr, Health>,
 }
 
-/// What a backend gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a backend gets, from the least to the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Health {
+    /// As `Leaving`, but what it has not answered by now goes elsewhere: its node is down, perhaps without its daemon alone.
+    Silent,
+    /// No new connections, but it keeps those it has. Datagrams go elsewhere at once.
+    Leaving,
     /// New connections.
     Ready,
-    /// None, but it keeps those it has. Datagrams go elsewhere at once.
-    Leaving,
 }
 
 /// A container of another node.
@@ -245,7 +247,7 @@ impl Desired {
         for (id, network) in &self.networks {
             errors.extend(check_id(id).err().map(DesiredError::from));
             let vni = network.vni;
-            if !(VNI_MIN..=VNI_MAX).contains(&vni) || !vnis.insert(vni) {
+            if !is_vni(vni) || !vnis.insert(vni) {
                 let network = id.clone();
                 errors.push(DesiredError::Vni { network, vni });
             }
@@ -340,6 +342,11 @@ impl Desired {
     }
 }
 
+/// Whether a network may have the VXLAN id.
+pub(crate) fn is_vni(vni: u32) -> bool {
+    (VNI_MIN..=VNI_MAX).contains(&vni)
+}
+
 fn check_vips(id: &str, network: &Overlay, errors: &mut Vec<DesiredError>) {
     let mut seen = BTreeSet::new();
     for &vip in network.services.values().flat_map(|service| &service.vips) {
@@ -369,6 +376,7 @@ impl Service {
         Backends {
             ready: of(Health::Ready),
             leaving: of(Health::Leaving),
+            silent: of(Health::Silent),
         }
     }
 }

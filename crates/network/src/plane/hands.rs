@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::desired::DesiredError;
 use super::encryption_hands::Tunnels;
 use super::observe;
 use super::sandbox::{Action, BRIDGE, Port, Remotes, State, Tunnel, VXLAN};
@@ -32,6 +33,9 @@ const TUNNEL_ATTEMPT_INTERVAL: Duration = Duration::from_millis(10);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ActionError {
+    /// The value has something that cannot be; it was left out.
+    #[error(transparent)]
+    Refused(DesiredError),
     /// A netlink request failed.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
@@ -143,11 +147,12 @@ impl Hands {
 
     /// What a sandbox holds, none if it does not exist.
     pub(crate) fn observe(&mut self, network: &str) -> Result<Option<State>, ActionError> {
-        // Another namespace may be mounted by now.
-        self.leave_sandbox(network);
         if !netns::is_mounted(&self.netns_path(network)) {
+            // What is open of a hidden one is needed to end it.
             return Ok(None);
         }
+        // Another namespace may be mounted by now.
+        self.leave_sandbox(network);
         Ok(Some(observe::sandbox(self.sandbox(network)?)?))
     }
 
@@ -278,8 +283,13 @@ impl Hands {
     }
 
     fn create_sandbox(&mut self, network: &str) -> Result<(), ActionError> {
-        self.leave_sandbox(network);
         let path = self.netns_path(network);
+        if let Some(socket) = self.sandboxes.get_mut(network)
+            && !netns::is_mounted(&path)
+        {
+            empty(socket)?;
+        }
+        self.leave_sandbox(network);
         self.netns.create(&path)?;
         // Where the module is loaded every bridged packet would otherwise go through IP hooks, for nothing. A kernel without
         // it has no such files.
@@ -296,10 +306,9 @@ impl Hands {
         if netns::is_mounted(&path) {
             // The namespace's end is not waited for, and until then containers would keep their interfaces, and its VXLAN id
             // would be taken.
-            let socket = self.sandbox(network)?;
-            let names = observe::link_names(socket)?;
-            let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            socket.delete_links(&names)?;
+            empty(self.sandbox(network)?)?;
+        } else if let Some(socket) = self.sandboxes.get_mut(network) {
+            empty(socket)?;
         }
         self.leave_sandbox(network);
         Ok(netns::delete(&path)?)
@@ -368,6 +377,13 @@ impl Hands {
         let index = socket.link_index(link)?;
         Ok(await_carrier(socket, index)?)
     }
+}
+
+/// Deletes what is in a sandbox. One whose mount is gone may live on, in the mounts of another process, and keep its VXLAN id.
+fn empty(socket: &mut RouteSocket) -> Result<(), ActionError> {
+    let names = observe::link_names(socket)?;
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    Ok(socket.delete_links(&names)?)
 }
 
 /// Runs in the container's namespace.

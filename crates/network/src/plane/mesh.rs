@@ -308,8 +308,7 @@ pub(crate) fn is_doomed(flow: &Flow, ports: &BTreeMap<PublishedPort, Published>)
         .backends
         .get(&SocketAddr::new(flow.answerer, flow.answerer_port))
     {
-        Some(Health::Ready) => false,
-        Some(Health::Leaving) => protocol == Protocol::Udp,
+        Some(health) => !super::balance::keeps(*health, flow),
         // Connections of programs on the node, from before the port was published, go on.
         None => is_translated || protocol == Protocol::Udp,
     }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
@@ -18,6 +19,8 @@ use super::desired::{Container, Desired};
 use super::encryption::Wanted;
 use super::hands::{ActionError, Hands};
 use super::mesh::{Published, PublishedPort};
+use super::refusal::{self, Refusal};
+use super::repairs::{Repair, Repairs};
 use super::report::{Failure, Report, Scope, Step};
 use super::sandbox::{self, Action, State, Wish};
 use super::tunnels;
@@ -56,6 +59,9 @@ pub(crate) enum Command {
     Doctor {
         reply: Reply<Vec<String>>,
     },
+    Repairs {
+        reply: Reply<Vec<Repair>>,
+    },
     Remove {
         reply: Reply<()>,
     },
@@ -81,6 +87,9 @@ pub(crate) struct Owner {
     dir: StateDir,
     suspicion: Suspicion,
     desired: Option<Arc<Desired>>,
+    /// What was left out of it.
+    refusals: Vec<Refusal>,
+    repairs: Repairs,
     /// What sandboxes are believed to hold. A network without a belief is observed first.
     beliefs: BTreeMap<String, State>,
     /// Containers whose rules are believed to be as they should.
@@ -137,7 +146,14 @@ impl Owner {
             };
             match command {
                 Command::Update { desired, reply } => answer(reply, owner.update(*desired)),
-                Command::Reconcile { reply } => answer(reply, owner.reconcile()),
+                Command::Reconcile { reply } => {
+                    let outcome = owner.reconcile();
+                    if let Ok(report) = &outcome {
+                        owner.repairs.note(&report.steps, Instant::now());
+                    }
+                    answer(reply, outcome);
+                }
+                Command::Repairs { reply } => answer(reply, Ok(owner.repairs.list(Instant::now()))),
                 Command::Doctor { reply } => answer(reply, owner.doctor()),
                 Command::Remove { reply } => return answer(reply, owner.remove()),
                 Command::Close { reply } => return answer(reply, Ok(())),
@@ -159,6 +175,8 @@ impl Owner {
             dir,
             suspicion: Suspicion::default(),
             desired: None,
+            refusals: Vec::new(),
+            repairs: Repairs::default(),
             beliefs: BTreeMap::new(),
             clients: BTreeSet::new(),
             tunnels: None,
@@ -175,11 +193,7 @@ impl Owner {
     }
 
     /// Takes a new value and performs what it changes.
-    fn update(&mut self, desired: Desired) -> Result<Report, Error> {
-        let mistakes = desired.check();
-        if !mistakes.is_empty() {
-            return Err(Error::Desired(mistakes));
-        }
+    fn update(&mut self, mut desired: Desired) -> Result<Report, Error> {
         let old = self.desired.clone();
         if let Some(old) = old
             .as_ref()
@@ -190,6 +204,7 @@ impl Owner {
                 current: old.generation,
             });
         }
+        self.refusals = refusal::sift(&mut desired, old.as_deref()).map_err(Error::Desired)?;
         self.desired = Some(Arc::new(desired));
         let (Some(old), Some(new), true) = (old, self.desired.clone(), self.is_observed) else {
             return self.reconcile();
@@ -241,6 +256,8 @@ impl Owner {
         };
         self.observe_data_path(&desired)?;
         let mut findings = self.warnings.clone();
+        let refusals = self.refusals.iter();
+        findings.extend(refusals.map(Refusal::to_string));
         let mut steps = Vec::new();
         if let Some(action) =
             tunnels::plan(desired.data_path.port, bridge_of(&desired)).map_err(Arc::new)?
@@ -309,12 +326,23 @@ impl Owner {
     }
 
     fn new_report(&self) -> Report {
+        let (mut failures, mut warnings) = (Vec::new(), self.warnings.clone());
+        for refusal in &self.refusals {
+            match refusal.scope.clone() {
+                Some(scope) => failures.push(Failure {
+                    scope,
+                    error: Arc::new(ActionError::Refused(refusal.error.clone())),
+                }),
+                None => warnings.push(refusal.to_string()),
+            }
+        }
         Report {
+            failures,
             generation: self
                 .desired
                 .as_ref()
                 .map_or(0, |desired| desired.generation),
-            warnings: self.warnings.clone(),
+            warnings,
             ..Report::default()
         }
     }

@@ -12,14 +12,18 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{Shutdown, shutdown};
 
 use super::control::{self, Answer, DeviceAnswer, PeerRequest, Request, read_frame, write_frame};
 use super::key::Slot;
@@ -40,11 +44,24 @@ pub(crate) const NETNS: &str = "netns";
 /// How often timers are looked at. WireGuard's are seconds.
 const TICK: Duration = Duration::from_millis(200);
 
+/// How often the process looks whether it can still be reached. Until it gives up its ports and devices are taken.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Pause after the listening socket failed for a reason that may pass (no memory).
 const FAILURE_PAUSE: Duration = Duration::from_millis(100);
 
 /// The devices of the process.
 type Devices = Arc<Mutex<BTreeMap<Slot, Running>>>;
+
+/// The socket's place in the file system.
+#[derive(Debug)]
+struct Door {
+    path: PathBuf,
+    /// Device and inode as they were at the start; none if it was lost before.
+    identity: Option<(u64, u64)>,
+    listener: Option<UnixListener>,
+    is_lost: Arc<AtomicBool>,
+}
 
 /// Runs `skep tunnel DIR [CGROUP…]` with the listening socket as standard input. `args` lacks the program's name and the word `tunnel`.
 pub fn main(args: Vec<OsString>) -> ExitCode {
@@ -67,21 +84,29 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     }
 }
 
-/// Serves until told to stop.
+/// Serves until told to stop, or until nobody can reach it any more because its socket was deleted or replaced: the daemon then
+/// starts another process, which needs what this one holds.
 pub(super) fn run(dir: &Path, listener: &UnixListener) {
     let devices = Devices::default();
     let (stop, stopped) = sync_channel::<()>(0);
     let ticking = Arc::clone(&devices);
+    let door = Door::new(dir, listener);
+    let is_lost = Arc::clone(&door.is_lost);
     let ticker = std::thread::Builder::new()
         .name("timers".to_owned())
         .spawn(move || {
+            let mut looked_at = Instant::now();
             while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
                 for running in lock(&ticking).values() {
                     running.device.tick();
                 }
+                if looked_at.elapsed() >= LOOK_INTERVAL {
+                    looked_at = Instant::now();
+                    door.look();
+                }
             }
         });
-    let last = serve(dir, listener, &devices);
+    let last = serve(dir, listener, (&devices, &is_lost));
     let all: Vec<Running> = std::mem::take(&mut *lock(&devices)).into_values().collect();
     all.into_iter().for_each(Running::stop);
     drop(stop);
@@ -90,16 +115,23 @@ pub(super) fn run(dir: &Path, listener: &UnixListener) {
     drop(last);
 }
 
-/// Answers the daemon until it wants the end; returns the connection it waits on.
-fn serve(dir: &Path, listener: &UnixListener, devices: &Devices) -> UnixStream {
+/// Answers the daemon until it wants the end; returns the connection it waits on. None when it cannot come any more.
+fn serve(
+    dir: &Path,
+    listener: &UnixListener,
+    (devices, is_lost): (&Devices, &AtomicBool),
+) -> Option<UnixStream> {
     loop {
         let Ok((mut stream, _)) = listener.accept() else {
+            if is_lost.load(Ordering::Relaxed) {
+                return None;
+            }
             std::thread::sleep(FAILURE_PAUSE);
             continue;
         };
         // A daemon that died while asking needs no answer.
         if answer(dir, &mut stream, devices).is_ok_and(|is_last| is_last) {
-            return stream;
+            return Some(stream);
         }
     }
 }
@@ -145,6 +177,35 @@ fn status(devices: &Devices) -> Vec<DeviceAnswer> {
         }
     });
     answers.collect()
+}
+
+// === impl Door ===
+
+impl Door {
+    fn new(dir: &Path, listener: &UnixListener) -> Door {
+        let path = dir.join(control::SOCKET);
+        Door {
+            identity: identity(&path),
+            path,
+            listener: listener.try_clone().ok(),
+            is_lost: Arc::default(),
+        }
+    }
+
+    /// Wakes who waits there for the daemon, if it cannot come any more.
+    fn look(&self) {
+        let is_there = identity(&self.path) == self.identity && self.identity.is_some();
+        if let Some(listener) = self.listener.as_ref().filter(|_| !is_there) {
+            self.is_lost.store(true, Ordering::Relaxed);
+            // One that is shut down already is fine.
+            let _ = shutdown(listener.as_raw_fd(), Shutdown::Both);
+        }
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let meta = std::fs::symlink_metadata(path).ok()?;
+    Some((meta.dev(), meta.ino()))
 }
 
 /// A thread that panicked left nothing half done that would be worse than stopping.

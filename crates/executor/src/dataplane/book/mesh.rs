@@ -10,12 +10,12 @@ use skep_model::{
     NodeId, PublishMode, ServiceId,
     directory::{NodeEntry, Slice},
 };
-use skep_network::plane::{Health, Mesh, Peer, Published, PublishedPort};
+use skep_network::plane::{Mesh, Peer, Published, PublishedPort};
 
 use super::{
     Whereabouts,
     directory::{Directory, Owner},
-    network::{health, protocol},
+    network::protocol,
 };
 
 type Ports = BTreeMap<PublishedPort, Published>;
@@ -155,7 +155,7 @@ fn published(id: ServiceId, directory: &Directory, at: Whereabouts<'_>, slice: S
         let backends = &mut entry.backends;
         let tasks = directory.tasks_of(Owner::Service(id));
         for task in tasks {
-            let Some(health) = at.standing(task).and_then(health) else {
+            let Some(health) = at.health(task) else {
                 continue;
             };
             let node = directory.nodes.get(&task.node_id);
@@ -172,9 +172,7 @@ fn published(id: ServiceId, directory: &Directory, at: Whereabouts<'_>, slice: S
                 let known = backends
                     .entry(SocketAddr::new(*ip, port.target_port))
                     .or_insert(health);
-                if health == Health::Ready {
-                    *known = health;
-                }
+                *known = (*known).max(health);
             }
         }
     }

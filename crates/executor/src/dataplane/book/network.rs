@@ -9,7 +9,7 @@ use std::{
 
 use skep_model::{
     Id, NetworkId, TaskId,
-    directory::{ServiceEntry, ServicePlace, Standing, TaskEntry, TaskPlace},
+    directory::{ServiceEntry, ServicePlace, TaskEntry, TaskPlace},
 };
 use skep_network::{
     Mac, Protocol,
@@ -41,7 +41,7 @@ pub(super) struct NetworkState {
 }
 
 /// A task within reach, its place on the network, and what it gets.
-type Placed<'a> = (&'a TaskEntry, &'a TaskPlace, Standing);
+type Placed<'a> = (&'a TaskEntry, &'a TaskPlace, Health);
 
 // === impl NetworkState ===
 
@@ -188,8 +188,8 @@ impl NetworkState {
     ) -> (Option<Service>, Option<ServiceNames>) {
         let tasks = directory.tasks_of(owner);
         let places = tasks.filter_map(|task| {
-            let standing = at.standing(task)?;
-            Some((&**task, self.place_of_task(task)?, standing))
+            let health = at.health(task)?;
+            Some((&**task, self.place_of_task(task)?, health))
         });
         let places: Vec<Placed<'_>> = places.collect();
         let Owner::Service(id) = owner else {
@@ -224,15 +224,10 @@ impl NetworkState {
 
     fn backends(&self, places: &[Placed<'_>]) -> BTreeMap<IpAddr, Health> {
         let mut backends = BTreeMap::new();
-        for (_, place, standing) in places {
-            let Some(health) = health(*standing) else {
-                continue;
-            };
+        for (_, place, health) in places {
             for address in self.addresses(place) {
-                let known = backends.entry(address).or_insert(health);
-                if health == Health::Ready {
-                    *known = health;
-                }
+                let known = backends.entry(address).or_insert(*health);
+                *known = (*known).max(*health);
             }
         }
         backends
@@ -241,7 +236,7 @@ impl NetworkState {
     fn task_names(&self, places: &[Placed<'_>]) -> Vec<TaskNames> {
         let ready = places
             .iter()
-            .filter(|(_, _, standing)| *standing == Standing::Ready);
+            .filter(|(_, _, health)| *health == Health::Ready);
         let names = ready.map(|(task, place, _)| {
             let mut names = vec![task.name.clone()];
             names.extend(task.container_id.get(..SHORT_ID_DIGITS).map(str::to_owned));
@@ -267,15 +262,6 @@ impl NetworkState {
     fn place_of_service<'a>(&self, service: &'a ServiceEntry) -> Option<&'a ServicePlace> {
         let mut places = service.networks.iter();
         places.find(|place| place.network == self.id)
-    }
-}
-
-/// What others give a task; nothing while it starts.
-pub(super) fn health(standing: Standing) -> Option<Health> {
-    match standing {
-        Standing::Starting => None,
-        Standing::Ready => Some(Health::Ready),
-        Standing::Leaving => Some(Health::Leaving),
     }
 }
 

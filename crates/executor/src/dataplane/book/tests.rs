@@ -1,6 +1,6 @@
 //! The book against the plainest computation of the same value, and what it says of special cases.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use proptest::prelude::*;
 use skep_model::{
@@ -17,6 +17,8 @@ use skep_network::{
 
 use super::*;
 use crate::dataplane::Place;
+
+mod absence;
 
 const NETWORKS: u8 = 3;
 
@@ -133,12 +135,17 @@ fn task(number: u8, host: u8, of: u8, on: u8, networks: &[u8], standing: Standin
         service_id: (of > 0).then(|| service_id(of)),
         slot: u64::from(number),
         name: format!("svc{of}.{number}.x"),
-        container_id: format!("{number:064x}"),
+        container_id: container_id(number),
         node_id: node_id(on),
         places: networks.iter().map(place).collect(),
         node_addresses: vec![[10, 252, 4 * (on + 1) + 2, host].into()],
         standing,
     }))
+}
+
+/// The container of task `number`.
+fn container_id(number: u8) -> String {
+    format!("{number:064x}")
 }
 
 fn container(networks: &[u8], host: u8) -> LocalContainer {
@@ -183,6 +190,7 @@ enum Event {
     NoContainer(u8),
     Slice(bool),
     Bury(u8),
+    End(u8),
 }
 
 fn networks() -> impl Strategy<Value = Vec<u8>> {
@@ -221,6 +229,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0u8..3).prop_map(Event::NoContainer),
         1 => any::<bool>().prop_map(Event::Slice),
         1 => (0u8..4).prop_map(Event::Bury),
+        1 => (1u8..9).prop_map(Event::End),
     ]
 }
 
@@ -231,6 +240,7 @@ struct World {
     containers: BTreeMap<String, LocalContainer>,
     has_slice: bool,
     buried: BTreeSet<NodeId>,
+    ended: BTreeSet<String>,
 }
 
 impl World {
@@ -264,13 +274,19 @@ impl World {
         node.data_path.filter(|_| !self.buried.contains(&id))
     }
 
-    fn standing(&self, task: &TaskEntry) -> Option<Standing> {
-        if task.node_id != node_id(0) {
-            self.path_to(task.node_id)?;
-        }
+    fn health(&self, task: &TaskEntry) -> Option<Health> {
+        let is_own = task.node_id == node_id(0);
+        let is_there = match is_own {
+            true => !self.ended.contains(&task.container_id),
+            false => self.path_to(task.node_id).is_some(),
+        };
+        let is_silent = self.is_down(task.node_id);
         match task.standing {
-            Standing::Ready if self.is_down(task.node_id) => Some(Standing::Leaving),
-            standing => Some(standing),
+            _ if !is_there => None,
+            Standing::Starting => None,
+            Standing::Ready | Standing::Leaving if is_silent => Some(Health::Silent),
+            Standing::Ready => Some(Health::Ready),
+            Standing::Leaving => Some(Health::Leaving),
         }
     }
 
@@ -300,11 +316,9 @@ impl World {
         let mut backends = BTreeMap::new();
         for (task, address) in tasks {
             let old = backends.get(&address).copied();
-            let health = match (self.standing(task), old) {
-                (Some(Standing::Ready), _) | (_, Some(Health::Ready)) => Some(Health::Ready),
-                (Some(Standing::Leaving), _) => Some(Health::Leaving),
-                (Some(Standing::Starting) | None, old) => old,
-            };
+            let health = [Health::Ready, Health::Leaving, Health::Silent]
+                .into_iter()
+                .find(|one| [self.health(task), old].contains(&Some(*one)));
             backends.extend(health.map(|health| (address, health)));
         }
         backends
@@ -326,7 +340,7 @@ impl World {
             slot: Some(task.slot),
             addresses: vec![address(task)],
         };
-        let is_ready = |task: &&TaskEntry| self.standing(task) == Some(Standing::Ready);
+        let is_ready = |task: &&TaskEntry| self.health(task) == Some(Health::Ready);
         for service in self.services() {
             let Some(place) = service.networks.iter().find(|place| place.network == id) else {
                 continue;
@@ -400,6 +414,9 @@ impl World {
         let changes = self.entries.values().cloned().map(Change::Set).collect();
         book.take(message(1, true, changes));
         self.buried.iter().for_each(|id| book.bury(*id));
+        for id in &self.ended {
+            book.end_container(id);
+        }
         book
     }
 }
@@ -429,7 +446,9 @@ fn perform_in(event: Event, world: &mut World, book: &mut Book, index: u64) {
             book.take(message(index, false, vec![Change::Set(entry)]));
         }
         Event::Remove(key) => {
-            world.entries.remove(&key);
+            if let Some(Entry::Task(task)) = world.entries.remove(&key) {
+                world.ended.remove(&task.container_id);
+            }
             book.take(message(index, false, vec![Change::Remove(key)]));
         }
         Event::Container(number, container) => {
@@ -448,6 +467,11 @@ fn perform_in(event: Event, world: &mut World, book: &mut Book, index: u64) {
             if world.is_down(id) {
                 world.buried.insert(id);
             }
+        }
+        Event::End(number) => {
+            let id = container_id(number);
+            book.end_container(&id);
+            world.ended.insert(id);
         }
         Event::Slice(has_slice) => {
             book.set_slice(has_slice.then(|| slice(0)));
@@ -568,7 +592,7 @@ fn published_ports_lead_to_ready_tasks_of_nodes_that_are_up() {
     let mut wanted = BTreeMap::from([
         ("10.252.6.2:80".parse().unwrap(), Health::Ready),
         ("10.252.10.2:80".parse().unwrap(), Health::Leaving),
-        ("10.252.14.2:80".parse().unwrap(), Health::Leaving),
+        ("10.252.14.2:80".parse().unwrap(), Health::Silent),
     ]);
     assert_eq!(ports(&mut book), [(8080, wanted.clone())]);
     let last = wanted.pop_last();

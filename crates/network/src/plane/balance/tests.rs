@@ -13,6 +13,7 @@ fn backends(count: u16) -> Backends {
     Backends {
         ready: (0..count).map(ip).collect(),
         leaving: BTreeSet::new(),
+        silent: BTreeSet::new(),
     }
 }
 
@@ -67,19 +68,29 @@ fn a_service_has_backends_of_its_virtual_addresses_family_only() {
 
 #[test]
 fn flows_are_kept_as_long_as_they_can_be() {
-    let (ready, leaving, gone): (IpAddr, IpAddr, IpAddr) = (vip(2), vip(3), vip(4));
+    let (ready, leaving, gone, silent) = (vip(2), vip(3), vip(4), vip(5));
     let backends = Backends {
         ready: [ready].into(),
         leaving: [leaving].into(),
+        silent: [silent].into(),
     };
     let vips: Vips = [(vip(1), backends)].into();
+    let flow = |protocol, destination, answerer| Flow {
+        protocol,
+        destination,
+        destination_port: 80,
+        answerer,
+        answerer_port: 80,
+        is_answered: true,
+    };
     let check = |protocol, destination, answerer| {
+        let flow = flow(protocol, destination, answerer);
+        is_doomed(&flow, &vips)
+    };
+    let check_unanswered = |answerer| {
         let flow = Flow {
-            protocol,
-            destination,
-            destination_port: 80,
-            answerer,
-            answerer_port: 80,
+            is_answered: false,
+            ..flow(6, vip(1), answerer)
         };
         is_doomed(&flow, &vips)
     };
@@ -88,6 +99,11 @@ fn flows_are_kept_as_long_as_they_can_be() {
     assert!(check(6, vip(1), gone));
     assert!(!check(UDP, vip(1), ready));
     assert!(check(UDP, vip(1), leaving));
+    assert!(!check(6, vip(1), silent));
+    assert!(check(UDP, vip(1), silent));
+    assert!(check_unanswered(silent));
+    assert!(!check_unanswered(leaving));
+    assert!(!check_unanswered(ready));
     // Sent before the address was a service's.
     assert!(check(UDP, vip(1), vip(1)));
     // Not a service's.
@@ -101,6 +117,7 @@ fn any_vips() -> impl Strategy<Value = Vips> {
             .map(|n| IpAddr::from([10, 0, 1, n]))
             .collect(),
         leaving: BTreeSet::new(),
+        silent: BTreeSet::new(),
     });
     prop::collection::btree_map((0u8..5).prop_map(vip), backends, 0..5)
 }

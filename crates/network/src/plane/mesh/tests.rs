@@ -111,6 +111,7 @@ fn flows_of_the_nodes_own_programs_are_left_alone() {
         destination_port: 8080,
         answerer: answerer.into(),
         answerer_port,
+        is_answered: true,
     };
     assert!(!is_doomed(&flow(6, [10, 255, 1, 2], 80), &ports));
     assert!(!is_doomed(&flow(6, [10, 255, 2, 3], 80), &ports));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tracing::{debug, warn};
 
@@ -67,8 +68,11 @@ impl Owner {
         if !ports.is_empty() {
             let is_doomed = |flow: &_| mesh::is_doomed(flow, &ports);
             for family in [Family::V4, Family::V6] {
+                let start = Instant::now();
                 match self.hands.flows.forget_flows(family, is_doomed) {
-                    Ok(count) => debug!(count, "Flows to lost tasks deleted"),
+                    Ok(count) => {
+                        debug!(count, took = ?start.elapsed(), "Flows to lost tasks deleted")
+                    }
                     Err(error) => debug!(error = %ErrorChain(&error), "Flows not deleted"),
                 }
             }

@@ -90,7 +90,11 @@ impl Owner {
         self.suspicion.is_healing = true;
         self.suspicion.clients_seen_at = suspicion.clients_seen_at;
         self.suspicion.healed_at = Some(Instant::now());
-        let mut report = self.new_report();
+        // What was left out of the value is not to be repaired.
+        let mut report = Report {
+            failures: Vec::new(),
+            ..self.new_report()
+        };
         if suspicion.is_node {
             if let Err(error) = self.repair_tunnels(&desired, &mut report) {
                 report.fail(Scope::Node, error);
@@ -113,6 +117,7 @@ impl Owner {
         self.forget_flows();
         self.discard_own_changes();
         log(&report);
+        self.repairs.note(&report.steps, Instant::now());
         self.suspicion.failed_count = if report.failures.is_empty() {
             0
         } else {

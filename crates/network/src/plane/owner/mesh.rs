@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Owner;
 use crate::error::ErrorChain;
 use crate::plane::Error;
-use crate::plane::desired::{Desired, Health};
+use crate::plane::desired::Desired;
 use crate::plane::hands::ActionError;
 use crate::plane::mesh::{self, Action, Means, Mesh, Published, PublishedPort, Wish};
 use crate::plane::report::{Report, Scope, Step};
@@ -133,7 +133,7 @@ fn doubtful(old: Option<&Arc<Mesh>>, new: &Mesh) -> BTreeMap<PublishedPort, Publ
         let loses = |before: &Published| {
             before.backends.iter().any(|(backend, health)| {
                 let now = after.and_then(|after| after.backends.get(backend));
-                now.is_none() || (now == Some(&Health::Leaving) && *health == Health::Ready)
+                now < Some(health)
             })
         };
         let is_doubtful = before.is_none_or(loses);

@@ -275,11 +275,22 @@ fn nothing_leaves_in_clear_when_the_tunnel_is_broken_and_it_heals() {
             format!("nsenter --net={netns} ip link set wg0 down"),
             format!("umount {netns}"),
             "process".to_owned(),
+            "sockets".to_owned(),
         ];
         for break_it in breaks {
             if break_it == "process" {
                 Process::new(tunnel_dir(1)).stop().unwrap();
                 Process::new(tunnel_dir(2)).stop().unwrap();
+            } else if break_it == "sockets" {
+                // Processes that cannot be told to end do it by themselves.
+                for dir in [1, 2].map(tunnel_dir) {
+                    let is_process = std::fs::remove_file(dir.join("control.sock")).is_ok();
+                    let links = format!("nsenter --net={} ip -o link", dir.join(NETNS).display());
+                    until(|| {
+                        let is_over = !is_process || !run(&links).contains("wg0");
+                        is_over.then_some(()).ok_or(break_it.clone())
+                    });
+                }
             } else {
                 run(&break_it);
             }

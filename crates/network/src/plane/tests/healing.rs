@@ -135,6 +135,31 @@ fn a_restart_disturbs_no_connection() {
     });
 }
 
+/// Whatever mounts of other processes keep the hidden sandbox alive, with its VXLAN id.
+#[test]
+fn a_sandbox_whose_mount_is_detached_is_replaced() {
+    on_cluster(2, async |cluster| {
+        let a = cluster.add(1, "a", &[("red", "10.0.1.2")]);
+        let b = cluster.add(2, "b", &[("red", "10.0.1.3")]);
+        cluster.update().await;
+        let _b = Server::tcp(Some(&b), "0.0.0.0:80");
+        let path = "/run/plane1/netns/red";
+        let _alive = std::fs::File::open(path).unwrap();
+        run(&format!("umount -l {path}"));
+        cluster.node(1).plane.heal();
+        let start = std::time::Instant::now();
+        let mut findings = cluster.node(1).plane.doctor().await.unwrap();
+        while !findings.is_empty() {
+            assert!(start.elapsed().as_secs() < 10, "{findings:?}");
+            findings = cluster.node(1).plane.doctor().await.unwrap();
+        }
+        assert_eq!(
+            ask(Protocol::Tcp, Some(&a), "10.0.1.3:80").unwrap(),
+            "10.0.1.2"
+        );
+    });
+}
+
 /// What is broken from outside on node 1, each repaired without anybody asking.
 const HARMS: [&str; 16] = [
     "NODE nft flush ruleset",

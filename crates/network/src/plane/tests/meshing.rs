@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{self as nix_socket, SockaddrIn};
 
 use super::*;
-use crate::plane::Health::{Leaving, Ready};
+use crate::plane::Health::{Leaving, Ready, Silent};
 use crate::ports::HostPort;
 use crate::testbed::cluster::Cluster;
 
@@ -307,6 +307,107 @@ fn a_task_that_leaves_keeps_its_connections_and_a_dead_ones_are_cut() {
         cluster.update().await;
         let error = ask(Protocol::Tcp, None, "192.0.2.3:8080").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+    });
+}
+
+/// Connection tracking remembers a first packet for two minutes, whether it was answered or not: the client's next try, and
+/// the next client with that port, would go to the dead node again.
+#[test]
+fn what_a_silent_task_has_not_answered_goes_elsewhere_and_the_rest_is_kept() {
+    on_cluster(3, async |cluster| {
+        let [t1, t2] = shop(cluster).await;
+        cluster.publish(8080, &[("10.255.2.2:80", Ready)]);
+        cluster.update().await;
+        let _one = Server::tcp_named(Some(&t1), "0.0.0.0:80", Some("one"));
+        let listener = inside(Some(&t2), || TcpListener::bind("0.0.0.0:80").unwrap());
+        let mut held = TcpStream::connect("192.0.2.3:8080").unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        let nft = format!("nsenter --net={} nft", t2.display());
+        run(&format!(
+            "{nft} 'add table ip t; add chain ip t c {{ type filter hook input priority 0; }}; \
+             add rule ip t c tcp flags & (syn|ack) == syn counter drop'"
+        ));
+        let to: SocketAddr = "192.0.2.3:8080".parse().unwrap();
+        let waiting = std::thread::spawn(move || connect_from("192.0.2.254:40001", to));
+        let start = Instant::now();
+        while run(&format!("{nft} list table ip t")).contains("packets 0 ") {
+            assert!(start.elapsed() < Duration::from_secs(3), "nothing was sent");
+        }
+        cluster.publish(8080, &[("10.255.1.2:80", Ready), ("10.255.2.2:80", Silent)]);
+        cluster.update().await;
+        let mut answer = String::new();
+        let mut waiting = waiting.join().unwrap().unwrap();
+        waiting.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "one");
+        held.write_all(b"held").unwrap();
+        let mut buffer = [0; 4];
+        peer.read_exact(&mut buffer).unwrap();
+        assert_eq!(&buffer, b"held");
+    });
+}
+
+/// The kernel remembers a connection for two minutes after its end. Such flows are not deleted, so the kernel itself must give
+/// their ports another way.
+#[test]
+fn a_client_port_used_before_leads_to_a_task_that_is_there() {
+    on_cluster(3, async |cluster| {
+        let [t1, t2] = shop(cluster).await;
+        cluster.publish(8080, &[("10.255.2.2:80", Ready)]);
+        cluster.update().await;
+        let _one = Server::tcp_named(Some(&t1), "0.0.0.0:80", Some("one"));
+        let _two = Server::tcp_named(Some(&t2), "0.0.0.0:80", Some("two"));
+        let to: SocketAddr = "192.0.2.3:8080".parse().unwrap();
+        let ask_again = || {
+            let mut answer = String::new();
+            let mut stream = connect_from("192.0.2.254:40002", to).unwrap();
+            stream.read_to_string(&mut answer).unwrap();
+            answer
+        };
+        assert_eq!(ask_again(), "two");
+        for health in [Some(Leaving), Some(Silent), None] {
+            let other = health.map(|health| ("10.255.2.2:80", health));
+            let backends: Vec<_> = [("10.255.1.2:80", Ready)]
+                .into_iter()
+                .chain(other)
+                .collect();
+            cluster.publish(8080, &backends);
+            cluster.update().await;
+            let start = Instant::now();
+            assert_eq!(ask_again(), "one", "{health:?}");
+            assert!(start.elapsed() < Duration::from_millis(900), "{health:?}");
+            cluster.publish(8080, &[("10.255.2.2:80", Ready)]);
+            cluster.update().await;
+            assert_eq!(ask_again(), "two", "{health:?}");
+        }
+    });
+}
+
+/// A frame of its own making would reach any network of the other node, as if this node had sent it.
+#[test]
+fn containers_send_no_tunnel_packets() {
+    on_cluster(2, async |cluster| {
+        let [task, _] = shop(cluster).await;
+        let nft = "nsenter --net=/run/netns/node2 nft";
+        run(&format!(
+            "{nft} 'add table ip t; add chain ip t c {{ type filter hook prerouting priority -400; }}; \
+             add rule ip t c udp dport 4789 counter; add rule ip t c udp dport 4790 counter'"
+        ));
+        inside(Some(&task), || {
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+            for port in [4789, 4790] {
+                socket.send_to(b"frame", ("192.0.2.2", port)).unwrap();
+            }
+        });
+        let counted = || run(&format!("{nft} list table ip t"));
+        let start = Instant::now();
+        while counted().contains("4790 counter packets 0 ") {
+            assert!(start.elapsed() < Duration::from_secs(3), "{}", counted());
+        }
+        assert!(
+            counted().contains("4789 counter packets 0 "),
+            "{}",
+            counted()
+        );
     });
 }
 
