@@ -18,6 +18,10 @@ use serde_json::{Value, json};
 /// Failures that are told one by one; a load with more has shown enough.
 const TOLD_COUNT_MAX: usize = 20;
 
+/// An answer that takes longer is told of: something was lost on the way and had to be sent again. TCP waits a second before it
+/// repeats the first packet of a connection.
+const LATE: Duration = Duration::from_millis(900);
+
 /// What is asked, and how.
 #[derive(Debug, Clone)]
 pub struct Load {
@@ -63,7 +67,9 @@ pub struct Tally {
     pub servers: BTreeMap<String, u64>,
     /// Answers by the client's address as the server saw it.
     pub clients: BTreeMap<String, u64>,
-    /// The first failures, in words.
+    /// Those of the answered that took suspiciously long.
+    pub late: u64,
+    /// The first failures and late answers, in words.
     pub told: Vec<String>,
     /// The last failure.
     pub failed_last: Option<Duration>,
@@ -115,6 +121,7 @@ impl Load {
         let mut connection = None;
         while !is_over.load(Ordering::Relaxed) {
             let is_new = connection.is_none();
+            let begun = Instant::now();
             let outcome = self.request(target, &mut connection);
             if outcome.is_err() || !self.is_kept_alive {
                 connection = None;
@@ -122,6 +129,7 @@ impl Load {
             let is_connected = !matches!(outcome, Err((Failure::Connect, _)));
             events.push(Event {
                 at: start.elapsed(),
+                took: begun.elapsed(),
                 is_connected: is_new && is_connected,
                 outcome,
             });
@@ -180,6 +188,7 @@ impl Load {
 #[derive(Debug)]
 struct Event {
     at: Duration,
+    took: Duration,
     is_connected: bool,
     outcome: Result<(String, String), (Failure, String)>,
 }
@@ -273,21 +282,28 @@ impl Tally {
                     tally.silence = tally.silence.max(event.at - tally.answered_last);
                     tally.answered_last = event.at;
                     tally.answered_since.get_or_insert(event.at);
+                    if event.took >= LATE {
+                        tally.late += 1;
+                        let took = event.took.as_secs_f64();
+                        tally.tell(event.at, &format!("late: answered after {took:.3} s"));
+                    }
                 }
                 Err((failure, text)) => {
                     *tally.failed.entry(failure).or_default() += 1;
                     tally.failed_last = Some(event.at);
                     tally.answered_since = None;
-                    if tally.told.len() < TOLD_COUNT_MAX {
-                        let at = event.at.as_secs_f64();
-                        tally
-                            .told
-                            .push(format!("{at:.3} s: {}: {text}", failure.name()));
-                    }
+                    tally.tell(event.at, &format!("{}: {text}", failure.name()));
                 }
             }
         }
         tally
+    }
+
+    fn tell(&mut self, at: Duration, text: &str) {
+        if self.told.len() < TOLD_COUNT_MAX {
+            let at = at.as_secs_f64();
+            self.told.push(format!("{at:.3} s: {text}"));
+        }
     }
 
     /// How many requests failed.
@@ -309,6 +325,7 @@ impl Tally {
             "failed_by_kind": failed,
             "servers": self.servers,
             "clients": self.clients,
+            "late": self.late,
             "told": self.told,
             "failed_last": self.failed_last.map(|time| time.as_secs_f64()),
             "answered_since": self.answered_since.map(|time| time.as_secs_f64()),
@@ -377,11 +394,13 @@ mod tests {
         let at = Duration::from_secs;
         let good = |seconds| Event {
             at: at(seconds),
+            took: Duration::ZERO,
             is_connected: true,
             outcome: Ok(("a".to_owned(), "1.2".to_owned())),
         };
         let bad = |seconds| Event {
             at: at(seconds),
+            took: Duration::ZERO,
             is_connected: false,
             outcome: Err((Failure::Reset, "reset".to_owned())),
         };

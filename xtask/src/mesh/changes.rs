@@ -17,6 +17,8 @@ use super::wrk::Wrk;
 
 /// How long requests go on before and after a change.
 const CALM: Duration = Duration::from_secs(1);
+/// How long nothing happens, to compare.
+const QUIET: Duration = Duration::from_secs(20);
 /// Between two requests of one patient client.
 const PAUSE: Duration = Duration::from_millis(2);
 /// What no request may take.
@@ -27,6 +29,8 @@ const CLIENT_COUNT: usize = 2;
 /// What happens under load.
 #[derive(Debug, Clone, Copy)]
 enum Change {
+    /// Nothing, for a while.
+    Nothing,
     /// All tasks are replaced.
     Update,
     /// One replica less, then as many as before.
@@ -38,7 +42,8 @@ enum Change {
 }
 
 /// All changes, each with its service.
-const CHANGES: [(&str, Change, &str, usize); 8] = [
+const CHANGES: [(&str, Change, &str, usize); 9] = [
+    ("nothing, 3 replicas", Change::Nothing, "stop-first", 3),
     (
         "update, stop-first, 2 replicas",
         Change::Update,
@@ -173,6 +178,10 @@ fn count(lab: &Lab, target: SocketAddr, tally: Tally) -> Count {
 
 fn apply(lab: &Lab, change: Change, tasks: &[Task]) -> anyhow::Result<()> {
     match change {
+        Change::Nothing => {
+            thread::sleep(QUIET);
+            Ok(())
+        }
         Change::Update => update(lab, tasks),
         Change::Scale => {
             for count in [tasks.len() - 1, tasks.len()] {

@@ -2,7 +2,7 @@
 
 use skep_model::{
     Driver, EndpointSpec, IpamConfig, IpamOptions, NetworkAttachmentConfig, NetworkId, NetworkSpec,
-    PREDEFINED_LABEL, Plugin, PortConfig, dispatch::AssignmentChange,
+    PREDEFINED_LABEL, Plugin, PortConfig, Protocol, dispatch::AssignmentChange,
 };
 
 use super::*;
@@ -196,6 +196,23 @@ fn ports_the_cluster_lives_on_are_not_published() {
         "port 2377/tcp cannot be published: the nodes of the cluster use it themselves"
     );
     harness.run(publishing(create("web", 1), 4789)).unwrap();
+    let over_udp = |port| {
+        let Command::CreateService { mut spec } = publishing(create("dns", 1), port) else {
+            panic!("no service");
+        };
+        spec.endpoint.as_mut().unwrap().ports[0].protocol = Protocol::Udp;
+        Command::CreateService { spec }
+    };
+    // The data path's, and those of its encrypted networks.
+    for port in [4789, 4796, 4797] {
+        assert_eq!(
+            harness.refusal(over_udp(port)),
+            format!(
+                "port {port}/udp cannot be published: the nodes of the cluster use it themselves"
+            )
+        );
+    }
+    harness.run(over_udp(2377)).unwrap();
 }
 
 #[test]
