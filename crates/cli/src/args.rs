@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use skep_docker_api::client::Client;
 
-use crate::commands::{cluster, local, net, node, swarm, system};
+use crate::commands::{cluster, local, net, node, service, swarm, system};
 
 /// Socket of a daemon with default settings.
 const DEFAULT_HOST: &str = "unix:///run/skep/skep.sock";
@@ -24,6 +24,8 @@ pub enum Command {
     Node(node::Args),
     /// Examine a node's networks
     Net(net::Args),
+    /// See how services are, and return to specs they had
+    Service(service::Args),
     /// Manage how nodes join
     Swarm(swarm::Args),
     /// Back up and restore the cluster
@@ -66,6 +68,7 @@ pub async fn run(command: &Command, out: &mut dyn Write) -> anyhow::Result<ExitC
         Command::Local(args) => return local::run(args, out).await,
         Command::Net(args) => return net::run(args, out).await,
         Command::Node(args) => return node::run(args, out).await,
+        Command::Service(args) => return service::run(args, out).await,
         Command::Swarm(args) => return swarm::run(args, out).await,
         Command::Cluster(args) => return cluster::run(args, out).await,
     }

@@ -4,5 +4,6 @@ pub(crate) mod cluster;
 pub(crate) mod local;
 pub(crate) mod net;
 pub(crate) mod node;
+pub(crate) mod service;
 pub(crate) mod swarm;
 pub(crate) mod system;

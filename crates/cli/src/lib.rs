@@ -11,5 +11,6 @@ mod duration;
 #[cfg(test)]
 mod fake_daemon;
 mod local;
+mod url;
 
 pub use crate::args::{Command, Connection, run};

@@ -79,7 +79,12 @@ impl Feed {
         let is_own = |object: &Option<Object>| match object {
             Some(Object::Task(task)) => task.node_id == Some(self.node),
             Some(
-                Object::Node(_) | Object::Service(_) | Object::Network(_) | Object::Cluster(_),
+                Object::Node(_)
+                | Object::Service(_)
+                | Object::Network(_)
+                | Object::Cluster(_)
+                | Object::Extension(_)
+                | Object::Resource(_),
             )
             | None => false,
         };
@@ -178,7 +183,7 @@ fn key_of(object: &Object) -> Option<Key> {
         Object::Service(service) => Some(Key::Service(service.id)),
         Object::Task(task) => Some(Key::Task(task.id)),
         Object::Node(node) => Some(Key::Node(node.id)),
-        Object::Cluster(_) => None,
+        Object::Cluster(_) | Object::Extension(_) | Object::Resource(_) => None,
     }
 }
 
@@ -197,7 +202,7 @@ fn entry_of(object: &Object) -> Option<Entry> {
         Object::Service(service) => Some(service_entry(service)),
         Object::Task(task) => task_entry(task),
         Object::Node(node) => node_entry(node),
-        Object::Cluster(_) => None,
+        Object::Cluster(_) | Object::Extension(_) | Object::Resource(_) => None,
     }
 }
 

@@ -44,7 +44,8 @@ impl Dirty {
                     self.is_all = true;
                 }
             }
-            (_, Some(Object::Cluster(_))) | (Some(Object::Cluster(_)), _) => {}
+            (_, Some(Object::Cluster(_) | Object::Extension(_) | Object::Resource(_)))
+            | (Some(Object::Cluster(_) | Object::Extension(_) | Object::Resource(_)), _) => {}
         }
     }
 
@@ -239,7 +240,14 @@ fn needs_own_look(task: &Task) -> bool {
 fn node_of(object: Option<&Object>) -> Option<&Node> {
     match object {
         Some(Object::Node(node)) => Some(node),
-        Some(Object::Service(_) | Object::Task(_) | Object::Network(_) | Object::Cluster(_))
+        Some(
+            Object::Service(_)
+            | Object::Task(_)
+            | Object::Network(_)
+            | Object::Cluster(_)
+            | Object::Extension(_)
+            | Object::Resource(_),
+        )
         | None => None,
     }
 }
@@ -247,7 +255,14 @@ fn node_of(object: Option<&Object>) -> Option<&Node> {
 fn service_of(object: Option<&Object>) -> Option<&Service> {
     match object {
         Some(Object::Service(service)) => Some(service),
-        Some(Object::Node(_) | Object::Task(_) | Object::Network(_) | Object::Cluster(_))
+        Some(
+            Object::Node(_)
+            | Object::Task(_)
+            | Object::Network(_)
+            | Object::Cluster(_)
+            | Object::Extension(_)
+            | Object::Resource(_),
+        )
         | None => None,
     }
 }
@@ -255,7 +270,14 @@ fn service_of(object: Option<&Object>) -> Option<&Service> {
 fn network_of(object: Option<&Object>) -> Option<&Network> {
     match object {
         Some(Object::Network(network)) => Some(network),
-        Some(Object::Node(_) | Object::Service(_) | Object::Task(_) | Object::Cluster(_))
+        Some(
+            Object::Node(_)
+            | Object::Service(_)
+            | Object::Task(_)
+            | Object::Cluster(_)
+            | Object::Extension(_)
+            | Object::Resource(_),
+        )
         | None => None,
     }
 }
@@ -263,7 +285,14 @@ fn network_of(object: Option<&Object>) -> Option<&Network> {
 fn task_of(object: Option<&Object>) -> Option<&Task> {
     match object {
         Some(Object::Task(task)) => Some(task),
-        Some(Object::Node(_) | Object::Service(_) | Object::Network(_) | Object::Cluster(_))
+        Some(
+            Object::Node(_)
+            | Object::Service(_)
+            | Object::Network(_)
+            | Object::Cluster(_)
+            | Object::Extension(_)
+            | Object::Resource(_),
+        )
         | None => None,
     }
 }

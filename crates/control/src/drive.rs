@@ -223,7 +223,11 @@ impl Limit {
             }
             Object::Service(service) => 2 * (TASK_BYTES_BASE + self.spec_bytes(&service.spec.task)),
             Object::Node(node) => TASK_BYTES_BASE + PLACE_BYTES * node.attachments.len(),
-            Object::Network(_) | Object::Cluster(_) => TASK_BYTES_BASE,
+            Object::Resource(resource) => {
+                let payload = resource.payload.as_ref();
+                TASK_BYTES_BASE + payload.map_or(0, |payload| payload.value.len())
+            }
+            Object::Network(_) | Object::Cluster(_) | Object::Extension(_) => TASK_BYTES_BASE,
         };
     }
 

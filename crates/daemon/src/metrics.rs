@@ -17,7 +17,7 @@ use prometheus_client::{
 };
 use skep_executor::dataplane::{NetworkSummary, Status};
 use skep_manager::Published;
-use skep_model::{NodeState, Reachability, TaskState};
+use skep_model::{NodeState, Reachability, TaskState, reserved::service::rollout};
 use skep_rpc::Counters;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -228,6 +228,15 @@ fn cluster(registry: &mut Registry, view: &Published) {
         &names,
         tasks,
     );
+    let looping = store.tasks();
+    let looping = looping
+        .filter(|task| task.desired_state <= TaskState::Running && rollout::is_crash_looping(task));
+    let count = gauge(
+        registry,
+        "skep_manager_crash_looping_tasks",
+        "Tasks started late because those before them failed quickly",
+    );
+    count.set(saturated(looping.count()));
     let about = (
         "skep_raft_members",
         "Managers by reachability, as this one knows it",

@@ -112,6 +112,8 @@ pub enum ServiceChange {
     Spec(Box<ServiceSpec>),
     /// Back to the previous one.
     Rollback,
+    /// To the one kept as the revision with this number.
+    RollbackTo(u64),
 }
 
 /// The answer to a command that was carried out.

@@ -16,6 +16,7 @@ mod keys;
 mod lead;
 mod networks;
 mod nodes;
+pub(crate) mod revisions;
 mod roles;
 mod services;
 #[cfg(test)]

@@ -18,7 +18,7 @@ mod handle;
 mod manager;
 
 pub use crate::{
-    core::Core,
+    core::{Core, revisions::list as revisions},
     handle::{AgentConnection, Feed, Handle, Published},
     manager::{Config, Ended, Manager, Outbound, Outbox, Start},
     replica::{Joined, Replica, StartError, StepRefused},

@@ -96,7 +96,7 @@ impl fmt::Debug for Id {
     }
 }
 
-/// Declares an id newtype; a macro because seven types need the same eight impls.
+/// Declares an id newtype; a macro because nine types need the same eight impls.
 macro_rules! id_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -156,6 +156,14 @@ id_type!(
 id_type!(
     /// Identifies a task.
     TaskId
+);
+id_type!(
+    /// Identifies an extension.
+    ExtensionId
+);
+id_type!(
+    /// Identifies a resource.
+    ResourceId
 );
 id_type!(
     /// Identifies one registration of an agent with the dispatcher.

@@ -3,6 +3,7 @@
 mod cluster;
 pub mod network;
 mod node;
+mod resource;
 mod service;
 mod task;
 
@@ -16,6 +17,7 @@ pub use self::{
         Certificate, CertificateState, EngineDescription, ManagerStatus, Node, NodeDescription,
         NodeState, NodeStatus, NodeTlsInfo, Plugin, Reachability, SKEP_NETWORK_DRIVER,
     },
+    resource::{Extension, Payload, Resource, ServiceRevision},
     service::{Endpoint, JobStatus, Service, UpdateState, UpdateStatus, VirtualIp},
     task::{ContainerStatus, Slot, Task, TaskStatus},
 };

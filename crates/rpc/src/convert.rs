@@ -2,6 +2,7 @@
 
 use skep_manager::command::{Code as CommandCode, CommandError};
 use skep_model::dispatch::DispatchError;
+use skep_wire::proto;
 use tonic::{Code, Status, metadata::MetadataValue};
 
 use crate::{connection::DialError, error::ErrorChain, error::RpcError};
@@ -11,6 +12,27 @@ const NOT_EXECUTED: &str = "skep-not-executed";
 /// The dispatcher's texts, by which agents and we tell cases of one code apart.
 const TOO_OFTEN: &str = "node registered too recently";
 const NODE_NOT_FOUND: &str = "node not found";
+
+/// Label of the spec in a request to roll back, which Swarm leaves empty: the revision to go to.
+const ROLLBACK_TO: &str = "skep.rollback.to";
+
+/// A request to roll back names its revision in the spec that it does not need.
+pub(crate) fn revision_request(number: u64) -> proto::ServiceSpec {
+    let labels = [(ROLLBACK_TO.to_owned(), number.to_string())];
+    proto::ServiceSpec {
+        annotations: Some(proto::Annotations {
+            labels: labels.into(),
+            ..proto::Annotations::default()
+        }),
+        ..proto::ServiceSpec::default()
+    }
+}
+
+/// The revision such a request names.
+pub(crate) fn requested_revision(spec: &proto::ServiceSpec) -> Option<u64> {
+    let labels = &spec.annotations.as_ref()?.labels;
+    labels.get(ROLLBACK_TO)?.parse().ok()
+}
 
 /// A refusal for want of a leader, or by a manager that does not run: certainly nothing was done.
 pub(crate) fn not_executed(message: &str) -> Status {

@@ -8,7 +8,8 @@ use skep_manager::command::{Answer, Command, CommandError, Rotate, ServiceChange
 use skep_model::{
     Annotations, Availability, ContainerSpec, FailureAction, Node, NodeId, NodeSpec, Placement,
     ResourceRequirements, Resources, RestartCondition, RestartPolicy, Rng, Role, Service,
-    ServiceMode, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder, Version, reserved,
+    ServiceMode, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder, Version,
+    reserved::{self, service::rollout},
 };
 use skep_store::Store;
 
@@ -173,7 +174,10 @@ impl Clients {
             70..78 => task.resources = self.resources(),
             78..86 => spec.update = self.update_config(),
             86..90 => {
-                let change = ServiceChange::Rollback;
+                let change = match self.rng.below(5) {
+                    0 | 1 => ServiceChange::Rollback,
+                    number => ServiceChange::RollbackTo(number - 1),
+                };
                 return Command::UpdateService {
                     id,
                     version,
@@ -239,6 +243,7 @@ impl Clients {
             ..Annotations::default()
         };
         self.mark(&mut annotations);
+        self.set_rollout(&mut annotations);
         let mode = if self.rng.percent(25) {
             ServiceMode::Global
         } else {
@@ -265,6 +270,19 @@ impl Clients {
             rollback: self.update_config(),
             endpoint: self.endpoint(),
             ..ServiceSpec::default()
+        }
+    }
+
+    /// Settings of updates and crash loops. Delays stay short, as trouble must end in time.
+    fn set_rollout(&mut self, annotations: &mut Annotations) {
+        let values = [
+            (rollout::UPDATE_DEADLINE, ["10s", "1m", "0"]),
+            (rollout::RESTART_BACKOFF_MAX, ["20s", "1m", "0"]),
+            (rollout::REVISIONS, ["0", "2", "10"]),
+        ];
+        for (label, values) in values {
+            let value = values[pick(&mut self.rng, 3)].to_owned();
+            annotations.labels.insert(label.to_owned(), value);
         }
     }
 

@@ -12,6 +12,7 @@ mod one_vote;
 mod placement;
 mod reports_grow;
 mod reservations;
+mod rollouts;
 mod same_group;
 mod same_store;
 mod slices_stay;
@@ -54,5 +55,6 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(slices_stay::SlicesStay),
         Box::new(node_addresses::NodeAddresses),
         Box::<directory::Directory>::default(),
+        Box::<rollouts::Rollouts>::default(),
     ]
 }

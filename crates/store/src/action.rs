@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use skep_model::{
     Cluster, ClusterId, Meta, Network, NetworkId, Node, NodeId, Service, ServiceId, Task, TaskId,
+    id::{ExtensionId, ResourceId},
+    object::{Extension, Resource},
 };
 
 /// What happens to an object, as SwarmKit's `StoreAction` says it.
@@ -30,6 +32,10 @@ pub enum Object {
     Network(Arc<Network>),
     /// The cluster.
     Cluster(Arc<Cluster>),
+    /// A kind of resources.
+    Extension(Arc<Extension>),
+    /// Data of Skep's, or of an extension of Swarm.
+    Resource(Arc<Resource>),
 }
 
 /// Names one object of the store.
@@ -45,6 +51,10 @@ pub enum ObjectId {
     Network(NetworkId),
     /// The cluster.
     Cluster(ClusterId),
+    /// An extension.
+    Extension(ExtensionId),
+    /// A resource.
+    Resource(ResourceId),
 }
 
 impl Object {
@@ -56,6 +66,8 @@ impl Object {
             Self::Task(task) => ObjectId::Task(task.id),
             Self::Network(network) => ObjectId::Network(network.id),
             Self::Cluster(cluster) => ObjectId::Cluster(cluster.id),
+            Self::Extension(extension) => ObjectId::Extension(extension.id),
+            Self::Resource(resource) => ObjectId::Resource(resource.id),
         }
     }
 
@@ -67,6 +79,8 @@ impl Object {
             Self::Task(task) => &task.meta,
             Self::Network(network) => &network.meta,
             Self::Cluster(cluster) => &cluster.meta,
+            Self::Extension(extension) => &extension.meta,
+            Self::Resource(resource) => &resource.meta,
         }
     }
 }

@@ -9,6 +9,7 @@ mod action;
 mod addresses;
 mod load;
 mod network_tables;
+mod resource_tables;
 mod store;
 mod transaction;
 

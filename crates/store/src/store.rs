@@ -11,12 +11,15 @@ use std::{
 use imbl::{OrdMap, OrdSet};
 use skep_model::{
     Availability, Cluster, Id, Node, NodeId, Service, ServiceId, Slot, Task, TaskId, TaskState,
+    id::ResourceId,
+    object::{Extension, Resource},
 };
 
 use crate::{
     action::{Action, ActionKind, Change, Object, ObjectId},
     load::{NodeLoad, NodeRoom},
     network_tables::NetworkTables,
+    resource_tables::ResourceTables,
 };
 
 /// Position of a task within its service: numbered slots first, then nodes, then neither.
@@ -45,6 +48,7 @@ pub struct Store {
     loads: OrdMap<NodeId, NodeLoad>,
     /// Behind a pointer, because a store is passed around.
     networks: Arc<NetworkTables>,
+    resources: ResourceTables,
 }
 
 /// A node, and beside it what the scheduler asks of every node: reading it from ten thousand objects
@@ -116,6 +120,8 @@ impl Store {
                 .clone()
                 .filter(|cluster| cluster.id == id)
                 .map(Object::Cluster),
+            ObjectId::Extension(id) => self.resources.extension(id).cloned().map(Object::Extension),
+            ObjectId::Resource(id) => self.resources.get(id).cloned().map(Object::Resource),
         }
     }
 
@@ -127,6 +133,21 @@ impl Store {
     /// Networks, and the addresses, ports and numbers handed out.
     pub fn networks(&self) -> &NetworkTables {
         &self.networks
+    }
+
+    /// All extensions, by id.
+    pub fn extensions(&self) -> impl Iterator<Item = &Arc<Extension>> {
+        self.resources.extensions()
+    }
+
+    /// The resource with `id`.
+    pub fn resource(&self, id: ResourceId) -> Option<&Arc<Resource>> {
+        self.resources.get(id)
+    }
+
+    /// Resources whose names begin with `prefix`, without regard to case, by name.
+    pub fn resources_by_name_prefix(&self, prefix: String) -> impl Iterator<Item = &Arc<Resource>> {
+        self.resources.by_name_prefix(prefix)
     }
 
     /// The node with `id`.
@@ -300,6 +321,8 @@ impl Store {
             .chain(networks)
             .chain(services)
             .chain(self.tasks.values().cloned().map(Object::Task))
+            .chain(self.resources.extensions().cloned().map(Object::Extension))
+            .chain(self.resources.all().cloned().map(Object::Resource))
     }
 
     /// Rebuilds a store from a snapshot's objects.
@@ -342,6 +365,16 @@ impl Store {
             Object::Network(network) => {
                 let holder = self.networks.by_name(network.name());
                 (holder.map(|n| ObjectId::Network(n.id)), network.name())
+            }
+            Object::Extension(extension) => {
+                let name = extension.annotations.name.as_str();
+                let holder = self.resources.extension_by_name(name);
+                (holder.map(|e| ObjectId::Extension(e.id)), name)
+            }
+            Object::Resource(resource) => {
+                let name = resource.annotations.name.as_str();
+                let holder = self.resources.by_name(name);
+                (holder.map(|r| ObjectId::Resource(r.id)), name)
             }
             Object::Node(_) | Object::Task(_) => return Ok(()),
         };
@@ -404,6 +437,8 @@ impl Store {
                 self.tasks.insert(task.id, Arc::clone(task));
             }
             Object::Cluster(cluster) => self.cluster = Some(Arc::clone(cluster)),
+            Object::Extension(extension) => self.resources.set_extension(extension),
+            Object::Resource(resource) => self.resources.set(resource),
         }
     }
 
@@ -415,7 +450,11 @@ impl Store {
                 self.services_by_name.remove(&old.name().to_lowercase());
             }
             (Object::Task(old), _) => self.index_task(Some(old), None),
-            (Object::Node(_) | Object::Network(_) | Object::Cluster(_), _) => {}
+            (Object::Resource(old), _) => self.resources.remove(old),
+            (
+                Object::Node(_) | Object::Network(_) | Object::Cluster(_) | Object::Extension(_),
+                _,
+            ) => {}
         }
     }
 
@@ -483,6 +522,9 @@ impl Store {
                 self.tasks.remove(&task.id);
             }
             Object::Cluster(_) => self.cluster = None,
+            Object::Extension(extension) => self.resources.remove_extension(extension.id),
+            // With its index entry.
+            Object::Resource(_) => {}
         }
     }
 }
@@ -495,6 +537,7 @@ impl PartialEq for Store {
             && self.networks == other.networks
             && self.services == other.services
             && self.tasks == other.tasks
+            && self.resources == other.resources
     }
 }
 

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use skep_model::{
     Cluster, ClusterId, Meta, Network, NetworkId, Node, NodeId, Service, ServiceId, Task, TaskId,
     Timestamp, Version,
+    id::ResourceId,
+    object::{Extension, Resource},
 };
 
 use crate::{
@@ -109,6 +111,18 @@ impl Transaction {
         self.write(ActionKind::Create, Object::Cluster(Arc::new(cluster)))
     }
 
+    /// Creates an extension.
+    pub fn create_extension(&mut self, mut extension: Extension) -> Result<(), Error> {
+        extension.meta = self.fresh_meta();
+        self.write(ActionKind::Create, Object::Extension(Arc::new(extension)))
+    }
+
+    /// Creates a resource.
+    pub fn create_resource(&mut self, mut resource: Resource) -> Result<(), Error> {
+        resource.meta = self.fresh_meta();
+        self.write(ActionKind::Create, Object::Resource(Arc::new(resource)))
+    }
+
     /// Replaces a node; `node.meta.version` must be the stored one.
     pub fn update_node(&mut self, mut node: Node) -> Result<(), Error> {
         let stored = self.head.node(node.id).map(|stored| stored.meta);
@@ -191,6 +205,12 @@ impl Transaction {
     /// Removes a network; false when there is none. That nobody uses it is the caller's business.
     pub fn remove_network(&mut self, id: NetworkId) -> bool {
         let object = self.head.networks().get(id).cloned().map(Object::Network);
+        self.remove(object)
+    }
+
+    /// Removes a resource; false when there is none.
+    pub fn remove_resource(&mut self, id: ResourceId) -> bool {
+        let object = self.head.resource(id).cloned().map(Object::Resource);
         self.remove(object)
     }
 

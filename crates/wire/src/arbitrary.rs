@@ -128,12 +128,36 @@ impl Draw {
 
     /// An object of any kind.
     pub fn object(&mut self) -> Object {
-        match self.0.below(5) {
+        match self.0.below(7) {
             0 => Object::Node(self.node().into()),
             1 => Object::Service(self.service().into()),
             2 => Object::Task(self.task().into()),
             3 => Object::Network(self.network().into()),
+            4 => Object::Extension(self.extension().into()),
+            5 => Object::Resource(self.resource().into()),
             _ => Object::Cluster(self.cluster().into()),
+        }
+    }
+
+    fn extension(&mut self) -> model::object::Extension {
+        model::object::Extension {
+            id: model::id::ExtensionId(Id::random(&mut self.0)),
+            meta: self.meta(),
+            annotations: self.annotations(),
+            description: self.text(),
+        }
+    }
+
+    fn resource(&mut self) -> model::object::Resource {
+        model::object::Resource {
+            id: model::id::ResourceId(Id::random(&mut self.0)),
+            meta: self.meta(),
+            annotations: self.annotations(),
+            kind: self.text(),
+            payload: self.option(|draw| model::object::Payload {
+                type_url: draw.text(),
+                value: draw.bytes(),
+            }),
         }
     }
 

@@ -17,6 +17,7 @@ mod network;
 mod node;
 mod node_spec;
 mod privileges;
+mod resource;
 mod resources;
 mod service;
 mod service_spec;

@@ -18,6 +18,7 @@ mod object_codec;
 pub mod peer;
 pub mod proto;
 pub mod record;
+pub mod revision;
 mod secret;
 pub mod snapshot;
 mod spec_cache;

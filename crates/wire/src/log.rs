@@ -9,7 +9,10 @@ use crate::{
     convert::At,
     error::{Error, Problem},
     framing::{Fields, Value, put_bytes, put_bytes_header, put_varint},
-    object_codec::{ObjectEncoder, decode_network, decode_node, decode_service, decode_task},
+    object_codec::{
+        ObjectEncoder, decode_extension, decode_network, decode_node, decode_resource,
+        decode_service, decode_task,
+    },
     proto,
     spec_cache::SpecCache,
 };
@@ -30,6 +33,11 @@ const ACTION_TASK: usize = 4;
 const ACTION_NETWORK: usize = 5;
 /// `StoreAction.cluster`.
 const ACTION_CLUSTER: usize = 6;
+
+/// `StoreAction.resource`.
+const ACTION_RESOURCE: usize = 8;
+/// `StoreAction.extension`.
+const ACTION_EXTENSION: usize = 9;
 
 /// What an object's encoding usually takes; only a first guess at a buffer's size.
 const OBJECT_BYTES_GUESS: usize = 512;
@@ -106,8 +114,8 @@ fn decode_target(
         }
         ACTION_NETWORK => Object::Network(decode_network(bytes, cache).at("network")?),
         7 => return Err(Problem::Unsupported).at("secret"),
-        8 => return Err(Problem::Unsupported).at("resource"),
-        9 => return Err(Problem::Unsupported).at("extension"),
+        ACTION_RESOURCE => Object::Resource(decode_resource(bytes).at("resource")?),
+        ACTION_EXTENSION => Object::Extension(decode_extension(bytes).at("extension")?),
         10 => return Err(Problem::Unsupported).at("config"),
         11 => return Err(Problem::Unsupported).at("volume"),
         _ => return Ok(None),
@@ -142,6 +150,8 @@ fn target_number(object: &Object) -> usize {
         Object::Task(_) => ACTION_TASK,
         Object::Network(_) => ACTION_NETWORK,
         Object::Cluster(_) => ACTION_CLUSTER,
+        Object::Resource(_) => ACTION_RESOURCE,
+        Object::Extension(_) => ACTION_EXTENSION,
     }
 }
 

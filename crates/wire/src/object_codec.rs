@@ -8,6 +8,7 @@ use std::{borrow::Cow, collections::HashMap, sync::Arc};
 use prost::Message;
 use skep_model::{
     Annotations, Endpoint, Network, NetworkAttachment, Node, Service, Task, TaskSpec,
+    object::{Extension, Resource},
 };
 use skep_store::Object;
 
@@ -52,6 +53,8 @@ impl<'a> ObjectEncoder<'a> {
             Object::Task(task) => self.encode_task(task, buffer),
             Object::Network(network) => append(&proto::Network::from(&**network), buffer),
             Object::Cluster(cluster) => append(&proto::Cluster::from(&**cluster), buffer),
+            Object::Extension(extension) => append(&proto::Extension::from(&**extension), buffer),
+            Object::Resource(resource) => append(&proto::Resource::from(&**resource), buffer),
         }
     }
 
@@ -117,6 +120,16 @@ pub(crate) fn decode_node(bytes: &[u8], cache: &mut SpecCache) -> Result<Node, E
 pub(crate) fn decode_network(bytes: &[u8], cache: &mut SpecCache) -> Result<Arc<Network>, Error> {
     let network = proto::Network::decode(bytes)?.try_into()?;
     Ok(cache.share_network(network))
+}
+
+/// The extension `bytes` encode.
+pub(crate) fn decode_extension(bytes: &[u8]) -> Result<Arc<Extension>, Error> {
+    Ok(Arc::new(proto::Extension::decode(bytes)?.try_into()?))
+}
+
+/// The resource `bytes` encode.
+pub(crate) fn decode_resource(bytes: &[u8]) -> Result<Arc<Resource>, Error> {
+    Ok(Arc::new(proto::Resource::decode(bytes)?.try_into()?))
 }
 
 /// The place on a network `bytes` encode.

@@ -10,7 +10,10 @@ use crate::{
     error::{Error, Problem},
     framing::{Fields, Value, put_bytes, put_bytes_header},
     member::Member,
-    object_codec::{ObjectEncoder, decode_network, decode_node, decode_service, decode_task},
+    object_codec::{
+        ObjectEncoder, decode_extension, decode_network, decode_node, decode_resource,
+        decode_service, decode_task,
+    },
     proto,
     spec_cache::SpecCache,
 };
@@ -31,6 +34,10 @@ const STORE_NETWORKS: usize = 3;
 const STORE_TASKS: usize = 4;
 /// `StoreSnapshot.clusters`.
 const STORE_CLUSTERS: usize = 5;
+/// `StoreSnapshot.resources`.
+const STORE_RESOURCES: usize = 7;
+/// `StoreSnapshot.extensions`.
+const STORE_EXTENSIONS: usize = 8;
 
 /// What an object's encoding usually takes; only a first guess at a buffer's size.
 const OBJECT_BYTES_GUESS: usize = 512;
@@ -132,8 +139,8 @@ fn decode_object(
         }
         STORE_NETWORKS => Object::Network(decode_network(bytes, cache).at("networks")?),
         6 => return Err(Problem::Unsupported).at("secrets"),
-        7 => return Err(Problem::Unsupported).at("resources"),
-        8 => return Err(Problem::Unsupported).at("extensions"),
+        STORE_RESOURCES => Object::Resource(decode_resource(bytes).at("resources")?),
+        STORE_EXTENSIONS => Object::Extension(decode_extension(bytes).at("extensions")?),
         9 => return Err(Problem::Unsupported).at("configs"),
         10 => return Err(Problem::Unsupported).at("volumes"),
         _ => return Ok(None),
@@ -148,6 +155,8 @@ fn table_number(object: &Object) -> usize {
         Object::Task(_) => STORE_TASKS,
         Object::Network(_) => STORE_NETWORKS,
         Object::Cluster(_) => STORE_CLUSTERS,
+        Object::Resource(_) => STORE_RESOURCES,
+        Object::Extension(_) => STORE_EXTENSIONS,
     }
 }
 

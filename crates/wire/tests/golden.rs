@@ -19,7 +19,7 @@ use skep_wire::{
     snapshot::{Membership, Snapshot, decode_snapshot, encode_snapshot},
 };
 
-use crate::objects::{network_objects, node, objects, task, task_status};
+use crate::objects::{network_objects, node, objects, resource_objects, task, task_status};
 
 /// The stored bytes called `name`; `current` is what today's encoder makes of the same object.
 #[track_caller]
@@ -105,7 +105,11 @@ fn old_objects_are_read() {
     let names = ["node", "service", "task", "cluster"];
     let later_names = ["network", "attached-task", "attached-node"];
     let objects = names.into_iter().zip(objects());
-    for (name, object) in objects.chain(later_names.into_iter().zip(network_objects())) {
+    let networks = later_names.into_iter().zip(network_objects());
+    let resources = ["extension", "service-revision"]
+        .into_iter()
+        .zip(resource_objects());
+    for (name, object) in objects.chain(networks).chain(resources) {
         let actions = vec![Action {
             kind: ActionKind::Update,
             object,

@@ -155,6 +155,7 @@ impl ClusterBackend for Cluster {
         let change = match update {
             ServiceUpdate::Set(spec) => ServiceChange::Spec(Box::new(spec)),
             ServiceUpdate::RollBack => ServiceChange::Rollback,
+            ServiceUpdate::RollBackTo(number) => ServiceChange::RollbackTo(number),
         };
         self.command(Command::UpdateService {
             id,

@@ -6,7 +6,7 @@ use skep_docker_api::event::{Event, EventScope};
 use skep_manager::group::Group;
 use skep_model::{
     Availability, ManagerStatus, Network, Node, NodeId, NodeState, Reachability, Role, Service,
-    ServiceMode, Timestamp, UpdateState,
+    ServiceMode, Slot, Task, Timestamp, UpdateState, reserved::service::rollout,
 };
 use skep_store::{Change, Object, Store};
 
@@ -36,10 +36,41 @@ pub(crate) fn event(change: &Change, now: Timestamp) -> Option<Event> {
             time: now,
             ..node("remove", old, BTreeMap::new())
         }),
+        (old, Some(Object::Task(new))) => task(old.as_ref(), new),
         (None, Some(Object::Network(new))) => network("create", new, new.meta.created_at),
         (Some(Object::Network(old)), None) => network("remove", old, now),
         _ => None,
     }
+}
+
+/// Of tasks what says that their service does not work: a crash loop begins, or a slot is given up.
+fn task(old: Option<&Object>, new: &Task) -> Option<Event> {
+    let old = match old {
+        Some(Object::Task(old)) => Some(old),
+        _ => None,
+    };
+    let is_new_loop = old.is_none()
+        && rollout::is_crash_looping(new)
+        && rollout::failures_before(new) == rollout::QUICK_FAILURES_FREE + 1;
+    let is_given_up =
+        rollout::is_exhausted(new) && !old.is_some_and(|old| rollout::is_exhausted(old));
+    let action = match (is_new_loop, is_given_up) {
+        (true, _) => "crash-loop",
+        (false, true) => "restart-exhausted",
+        (false, false) => return None,
+    };
+    let place = match new.slot()? {
+        Slot::Number(number) => ("slot".to_owned(), number.to_string()),
+        Slot::Node(id) => ("node".to_owned(), id.to_string()),
+    };
+    let task = ("task".to_owned(), new.id.to_string());
+    let service = (
+        new.service_id?.to_string(),
+        new.service_annotations.name.as_str(),
+    );
+    let attributes = BTreeMap::from([place, task]);
+    let time = new.meta.updated_at;
+    Some(swarm_event("service", action, service, attributes, time))
 }
 
 /// The node network is none of the users'.

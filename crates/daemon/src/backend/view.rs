@@ -6,7 +6,7 @@ use skep_docker_api::backend::{ClusterView, Revision};
 use skep_manager::{Published, group::Group};
 use skep_model::{
     Cluster, ManagerStatus, Network, NetworkId, Node, NodeId, NodeTlsInfo, Service, ServiceId,
-    Task, TaskId,
+    Task, TaskId, object::ServiceRevision,
 };
 
 /// One published state, with the raft group at that time.
@@ -91,6 +91,10 @@ impl ClusterView for View {
 
     fn services(&self) -> Vec<Arc<Service>> {
         self.published.store.services().cloned().collect()
+    }
+
+    fn revisions_of_service(&self, id: ServiceId) -> Vec<ServiceRevision> {
+        skep_manager::revisions(&self.published.store, id)
     }
 
     fn network(&self, id: NetworkId) -> Option<Arc<Network>> {

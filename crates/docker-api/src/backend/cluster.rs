@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr, sync::Arc};
 use async_trait::async_trait;
 use skep_model::{
     Availability, Cluster, ClusterSpec, Network, NetworkId, NetworkSpec, Node, NodeId, NodeSpec,
-    NodeTlsInfo, Service, ServiceId, ServiceSpec, Task, TaskId, Version,
+    NodeTlsInfo, Service, ServiceId, ServiceSpec, Task, TaskId, Version, object::ServiceRevision,
 };
 
 use crate::{
@@ -134,6 +134,8 @@ pub trait ClusterView: Send + Sync {
     fn service_by_name(&self, name: &str) -> Option<Arc<Service>>;
     /// All services.
     fn services(&self) -> Vec<Arc<Service>>;
+    /// Specs kept of a service, oldest first.
+    fn revisions_of_service(&self, id: ServiceId) -> Vec<ServiceRevision>;
     /// A network by its whole id.
     fn network(&self, id: NetworkId) -> Option<Arc<Network>>;
     /// A network by its whole name, without regard to case.
@@ -325,6 +327,8 @@ pub enum ServiceUpdate {
     ///
     /// [`ErrorKind::InvalidArgument`]: crate::error::ErrorKind::InvalidArgument
     RollBack,
+    /// Return to a kept spec, by the number of its revision. Unknown: not found, with the numbers.
+    RollBackTo(u64),
 }
 
 /// Whose logs are wanted. Both lists: the union.

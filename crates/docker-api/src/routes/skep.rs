@@ -1,5 +1,7 @@
 //! `/skep/v1`: what Docker has not. Each route is told in `docs/design/engine-api.md`.
 
+mod services;
+
 use std::sync::Arc;
 
 use hyper::Method;
@@ -33,6 +35,11 @@ pub(crate) async fn dispatch(
         (Method::POST, ["doctor", "heal"]) => heal(context).await,
         (Method::GET, ["jobs"]) => jobs::list(context).await,
         (Method::POST, ["jobs", name, "run"]) => jobs::run(context, name).await,
+        (Method::GET, ["services"]) => services::list(context).await,
+        (Method::GET, ["services", id, "revisions"]) => services::revisions(context, id).await,
+        (Method::POST, ["services", id, "rollback"]) => {
+            services::roll_back(context, id, &request).await
+        }
         _ => Err(page_not_found()),
     }
 }

@@ -13,7 +13,7 @@ use skep_docker_api::{
     backend::*,
     error::{Result, out_of_sequence},
 };
-use skep_model::*;
+use skep_model::{object::ServiceRevision, *};
 
 /// The state behind [`Fake`].
 #[derive(Clone)]
@@ -131,6 +131,30 @@ impl Fake {
     }
 }
 
+impl State {
+    /// The spec before as 3, the present one as 4.
+    fn revisions(&self, id: ServiceId) -> Vec<ServiceRevision> {
+        let service = &self.services[&id];
+        let kept = [service.previous_spec.as_ref(), Some(&service.spec)];
+        let numbered = (3..).zip(kept);
+        let revision = |(number, spec): (u64, Option<&Arc<ServiceSpec>>)| {
+            let is_current = number == 4;
+            Some(ServiceRevision {
+                service: id,
+                number,
+                spec_version: if is_current {
+                    service.spec_version
+                } else {
+                    Version(1)
+                },
+                created_at: TIME,
+                spec: Arc::clone(spec?),
+            })
+        };
+        numbered.filter_map(revision).collect()
+    }
+}
+
 impl ClusterView for State {
     fn revision(&self) -> Revision {
         Revision {
@@ -157,6 +181,9 @@ impl ClusterView for State {
     }
     fn service(&self, id: ServiceId) -> Option<Arc<Service>> {
         self.services.get(&id).cloned()
+    }
+    fn revisions_of_service(&self, id: ServiceId) -> Vec<ServiceRevision> {
+        self.revisions(id)
     }
     fn service_by_name(&self, name: &str) -> Option<Arc<Service>> {
         self.services
@@ -442,6 +469,11 @@ impl ClusterBackend for Fake {
         service.spec = match update {
             ServiceUpdate::Set(spec) => Arc::new(spec),
             ServiceUpdate::RollBack => service.previous_spec.clone().expect("previous"),
+            ServiceUpdate::RollBackTo(number) => {
+                let kept = state.revisions(id);
+                let found = kept.iter().find(|revision| revision.number == number);
+                found.expect("a kept revision").spec.clone()
+            }
         };
         service.previous_spec = Some(old);
         service.update_status = Some(UpdateStatus {

@@ -255,7 +255,7 @@ fn execute(
             id,
             version,
             change,
-        } => services::update(tx, id, version, change),
+        } => services::update(tx, means.rng, id, version, change),
         Command::RemoveService { id } => services::remove(tx, id),
         Command::CreateNetwork { spec } => networks::create(tx, means.rng, *spec),
         Command::RemoveNetwork { id } => networks::remove(tx, id),

@@ -9,7 +9,7 @@ use skep_model::{
 };
 use skep_store::Transaction;
 
-use super::{refuse_problems, refuse_store_error};
+use super::{refuse_problems, refuse_store_error, revisions};
 use crate::command::{Answer, Code, CommandError, ServiceChange};
 
 /// Where managers listen.
@@ -41,14 +41,16 @@ pub(super) fn create(
         job_status,
         is_pending_delete: false,
     };
-    tx.create_service(service)
+    tx.create_service(service.clone())
         .map_err(|error| refuse_store_error(&error))?;
+    revisions::record(tx, rng, &service);
     Ok(Answer::Service(id))
 }
 
 /// Replaces a service's spec, or returns to the previous one.
 pub(super) fn update(
     tx: &mut Transaction,
+    rng: &mut Rng,
     id: ServiceId,
     version: Version,
     change: ServiceChange,
@@ -71,16 +73,19 @@ pub(super) fn update(
             service.update_status = None;
         }
         ServiceChange::Rollback => roll_back(&mut service, tx.now())?,
+        ServiceChange::RollbackTo(number) => roll_back_to(tx, &mut service, number)?,
     }
     job::revise(&mut service, &stored, tx.now());
-    tx.update_service(service)
+    tx.update_service(service.clone())
         .map_err(|error| refuse_store_error(&error))?;
+    revisions::record(tx, rng, &service);
     Ok(Answer::Done)
 }
 
 /// Removes a service; its tasks follow through the orchestrators.
 pub(super) fn remove(tx: &mut Transaction, id: ServiceId) -> Result<Answer, CommandError> {
     if tx.remove_service(id) {
+        revisions::forget(tx, id);
         Ok(Answer::Done)
     } else {
         Err(not_found(id))
@@ -102,6 +107,40 @@ fn roll_back(service: &mut Service, now: skep_model::Timestamp) -> Result<(), Co
         started_at: Some(now),
         completed_at: None,
         message: "manually requested rollback".to_owned(),
+    });
+    Ok(())
+}
+
+/// Goes to the spec of a kept revision, which must still be possible: its networks may be gone and
+/// its ports taken.
+fn roll_back_to(tx: &Transaction, service: &mut Service, number: u64) -> Result<(), CommandError> {
+    let kept = revisions::list(tx.view(), service.id);
+    let Some(revision) = kept.iter().find(|revision| revision.number == number) else {
+        let numbers: Vec<String> = kept.iter().map(|r| r.number.to_string()).collect();
+        let message = format!(
+            "service {} has no revision {number}: kept are {}",
+            service.name(),
+            numbers.join(", ")
+        );
+        return Err(CommandError::new(Code::NotFound, message));
+    };
+    if revision.spec_version == service.spec_version {
+        let message = format!("service {} is at revision {number}", service.name());
+        return Err(CommandError::new(Code::FailedPrecondition, message));
+    }
+    refuse_problems(&validate::service_spec(&revision.spec))?;
+    check_change(&service.spec, &revision.spec)?;
+    check_networks(tx, &revision.spec)?;
+    check_ports(tx, Some(service.id), &revision.spec)?;
+    let old = std::mem::replace(&mut service.spec, revision.spec.clone());
+    service.previous_spec = Some(old);
+    service.previous_spec_version = Some(service.spec_version);
+    service.spec_version = revision.spec_version;
+    service.update_status = Some(UpdateStatus {
+        state: UpdateState::RollbackStarted,
+        started_at: Some(tx.now()),
+        completed_at: None,
+        message: format!("manually requested rollback to revision {number}"),
     });
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The core alone: what it proposes, and what it gives out when. The simulator drives it in company.
 
 mod networks;
+mod revisions;
 
 use std::{sync::Arc, time::Duration};
 

@@ -5,7 +5,10 @@ use skep_model::{ClusterId, ClusterSpec, NetworkSpec, ServiceSpec, Version};
 use skep_wire::proto::{self, control_client::ControlClient, update_service_request::Rollback};
 use tonic::{Response, Status};
 
-use crate::{connection::Connection, convert::command_error};
+use crate::{
+    connection::Connection,
+    convert::{self, command_error},
+};
 
 /// A command as the call that carries it.
 pub(super) async fn call(
@@ -23,6 +26,9 @@ pub(super) async fn call(
             let (spec, rollback) = match change {
                 ServiceChange::Spec(spec) => (Some((&**spec).into()), Rollback::None),
                 ServiceChange::Rollback => (None, Rollback::Previous),
+                ServiceChange::RollbackTo(number) => {
+                    (Some(convert::revision_request(*number)), Rollback::Previous)
+                }
             };
             done(Box::pin(client.update_service(
                 proto::UpdateServiceRequest {

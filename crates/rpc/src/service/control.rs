@@ -9,7 +9,7 @@ use skep_wire::proto::{self, control_server, update_service_request::Rollback};
 use tonic::{Request, Response, Status, async_trait};
 
 use crate::{
-    convert::{malformed, status_of_command},
+    convert::{self, malformed, status_of_command},
     service::handle,
 };
 
@@ -146,7 +146,13 @@ impl control_server::Control for Control {
         let request = request.into_inner();
         let service_id = id(&request.service_id, "service")?;
         let change = match request.rollback() {
-            Rollback::Previous => ServiceChange::Rollback,
+            Rollback::Previous => match request.spec {
+                None => ServiceChange::Rollback,
+                Some(spec) => ServiceChange::RollbackTo(
+                    convert::requested_revision(&spec)
+                        .ok_or_else(|| Status::invalid_argument("no revision to roll back to"))?,
+                ),
+            },
             Rollback::None => {
                 let spec = present(request.spec)?.try_into().map_err(malformed)?;
                 ServiceChange::Spec(Box::new(spec))

@@ -112,7 +112,8 @@ impl Acknowledged {
         self.check(store, id)
     }
 
-    /// A failed update goes back to the spec before it by itself, and forgets the failed one.
+    /// A failed update goes back to the spec before it by itself, and forgets the failed one; a client
+    /// may ask for any that is kept.
     fn note_rollback(&mut self, change: &Change) {
         let (Some(Object::Service(old)), Some(Object::Service(new))) = (&change.old, &change.new)
         else {
@@ -122,7 +123,10 @@ impl Acknowledged {
             let status = service.update_status.as_ref();
             status.is_some_and(|status| status.state == UpdateState::RollbackStarted)
         };
-        if rolls_back(new) && !rolls_back(old) && old.previous_spec.as_ref() == Some(&new.spec) {
+        let is_by_itself = !rolls_back(old) && old.previous_spec.as_ref() == Some(&new.spec);
+        // To a revision that is neither: what was in force before both may be forgotten.
+        let is_to_kept = old.spec_version != new.spec_version;
+        if rolls_back(new) && (is_by_itself || is_to_kept) {
             self.shown
                 .insert(ObjectId::Service(new.id), service_marker(new));
         }
@@ -139,7 +143,13 @@ impl Acknowledged {
             None => return Err(format!("{id:?} was acknowledged and is gone")),
             Some(Object::Service(service)) => service_marker(&service),
             Some(Object::Node(node)) => node_marker(&node),
-            Some(Object::Task(_) | Object::Network(_) | Object::Cluster(_)) => return Ok(()),
+            Some(
+                Object::Task(_)
+                | Object::Network(_)
+                | Object::Cluster(_)
+                | Object::Extension(_)
+                | Object::Resource(_),
+            ) => return Ok(()),
         };
         if stored < *acknowledged {
             return Err(format!(
@@ -167,7 +177,7 @@ fn wish_of(command: &Command) -> Wish {
             ServiceChange::Spec(spec) => {
                 Wish::Show(ObjectId::Service(*id), marker(&spec.annotations))
             }
-            ServiceChange::Rollback => Wish::Other,
+            ServiceChange::Rollback | ServiceChange::RollbackTo(_) => Wish::Other,
         },
         Command::RemoveService { id } => Wish::Remove(ObjectId::Service(*id)),
         Command::UpdateNode { id, spec, .. } => {

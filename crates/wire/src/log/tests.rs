@@ -35,6 +35,8 @@ fn whole_message(id: u64, actions: &[Action]) -> proto::InternalRaftRequest {
             Object::Task(task) => Target::Task((&**task).into()),
             Object::Network(network) => Target::Network((&**network).into()),
             Object::Cluster(cluster) => Target::Cluster((&**cluster).into()),
+            Object::Extension(extension) => Target::Extension((&**extension).into()),
+            Object::Resource(resource) => Target::Resource((&**resource).into()),
         }),
     });
     proto::InternalRaftRequest {

@@ -44,6 +44,8 @@ proptest! {
                 Object::Task(task) => store.tasks.push((&**task).into()),
                 Object::Network(network) => store.networks.push((&**network).into()),
                 Object::Cluster(cluster) => store.clusters.push((&**cluster).into()),
+                Object::Extension(extension) => store.extensions.push((&**extension).into()),
+                Object::Resource(resource) => store.resources.push((&**resource).into()),
             }
         }
         prop_assert_eq!(snapshot, proto::Snapshot {

@@ -46,7 +46,11 @@ fn tasks_of_a_service_share_its_spec_after_a_restart() {
                 specs.insert(Arc::as_ptr(&service.spec.task));
                 annotations.insert(Arc::as_ptr(&service.spec.annotations));
             }
-            Object::Node(_) | Object::Network(_) | Object::Cluster(_) => panic!("none was written"),
+            Object::Node(_)
+            | Object::Network(_)
+            | Object::Cluster(_)
+            | Object::Extension(_)
+            | Object::Resource(_) => panic!("none was written"),
         }
     }
     assert_eq!((specs.len(), annotations.len(), endpoints.len()), (1, 1, 1));

@@ -318,6 +318,27 @@ pub(crate) fn objects() -> Vec<Object> {
     ]
 }
 
+/// A kept spec of a service, as the manager stores it.
+pub(crate) fn resource_objects() -> Vec<Object> {
+    let revision = model::object::ServiceRevision {
+        service: service().id,
+        number: 7,
+        spec_version: Version(1100),
+        created_at: meta().created_at,
+        spec: service().spec,
+    };
+    let id = "resource0000000000000001a".parse().unwrap();
+    let mut resource = skep_wire::revision::resource(id, &revision);
+    resource.meta = meta();
+    let mut extension =
+        skep_wire::revision::extension("extension0000000000000001".parse().unwrap());
+    extension.meta = meta();
+    vec![
+        Object::Extension(extension.into()),
+        Object::Resource(resource.into()),
+    ]
+}
+
 fn network() -> model::Network {
     let config = |subnet: &str, gateway: &str| model::IpamConfig {
         family: model::AddressFamily::V4,

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use skep_docker_api::client::{Client, Error};
 
-use crate::{cluster_spec::is_stale, duration};
+use crate::{cluster_spec::is_stale, duration, url::escape};
 
 /// Between two looks at the node's tasks.
 const POLL: Duration = Duration::from_millis(250);
@@ -128,16 +128,6 @@ async fn left(client: &Client, id: &str) -> Result<BTreeMap<String, usize>, Erro
 
 fn state(task: &Value) -> &str {
     task["Status"]["State"].as_str().unwrap_or_default()
-}
-
-/// Escapes a value for a URL.
-fn escape(text: &str) -> String {
-    let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let one = |byte: u8| match keep(byte) {
-        true => char::from(byte).to_string(),
-        false => format!("%{byte:02X}"),
-    };
-    text.bytes().map(one).collect()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::{
     object::Task,
     spec::{RestartCondition, RestartPolicy},
     state::TaskState,
+    time::Timestamp,
 };
 
 /// By when a task of a new revision must have run, as a Go duration (`15m`); `0` for no deadline.
@@ -154,6 +155,22 @@ pub fn restart_delay(task: &Task) -> Duration {
 /// Whether the delay of the task has grown.
 pub fn is_crash_looping(task: &Task) -> bool {
     restart_delay(task) > task.spec.restart.delay
+}
+
+/// Whether a task of a crash loop waits for its start or has not yet run for so long that the loop
+/// is over.
+pub fn is_in_crash_loop(task: &Task, now: Timestamp) -> bool {
+    if task.desired_state > TaskState::Running || !is_crash_looping(task) {
+        return false;
+    }
+    let delay = restart_delay(task);
+    let lived = now.since(task.meta.created_at + delay);
+    lived < delay.max(QUICK_FAILURE)
+}
+
+/// Whether the slot of an ended task stays as it is because no attempt is left.
+pub fn is_exhausted(task: &Task) -> bool {
+    task.annotations.labels.contains_key(EXHAUSTED_LABEL)
 }
 
 /// The error of a task as people are shown it: what its node reported, and what the restart policy

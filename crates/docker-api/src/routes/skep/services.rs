@@ -1,0 +1,157 @@
+//! Services as Docker cannot show them: what is wrong with them, and the specs they had.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use skep_model::{
+    Service, ServiceMode, Slot, Task, TaskState, Timestamp, UpdateState, reserved::service::rollout,
+};
+
+use crate::{
+    backend::{ClusterView, ServiceUpdate},
+    dto::service as dto,
+    error::{ApiError, Result},
+    http::{
+        request::Request,
+        response::{self, Response},
+        server::Context,
+        timestamp::{now, rfc3339_nano},
+    },
+    routes::lookup,
+};
+
+/// A service in short.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Summary {
+    #[serde(rename = "ID")]
+    id: String,
+    name: String,
+    mode: &'static str,
+    image: String,
+    running: usize,
+    desired: u64,
+    /// What is not as it should be, in words.
+    conditions: Vec<String>,
+}
+
+/// A spec a service had.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Revision {
+    number: u64,
+    created_at: String,
+    is_current: bool,
+    is_previous: bool,
+    spec: dto::ServiceSpec,
+}
+
+pub(super) async fn list(context: &Context) -> Result<Response> {
+    let view = lookup::view(context).await?;
+    let (services, now) = (view.services(), now());
+    let summaries = services.iter().map(|service| summary(&*view, service, now));
+    response::json(&summaries.collect::<Vec<_>>())
+}
+
+pub(super) async fn revisions(context: &Context, id: &str) -> Result<Response> {
+    let view = lookup::view(context).await?;
+    let service = lookup::service(&*view, id)?;
+    let kept = view.revisions_of_service(service.id);
+    let shown = kept.iter().map(|revision| Revision {
+        number: revision.number,
+        created_at: rfc3339_nano(revision.created_at),
+        is_current: revision.spec_version == service.spec_version,
+        is_previous: Some(revision.spec_version) == service.previous_spec_version,
+        spec: (&*revision.spec).into(),
+    });
+    response::json(&shown.collect::<Vec<_>>())
+}
+
+/// To the revision `to`, else to the previous spec; against `version`, if it is given.
+pub(super) async fn roll_back(context: &Context, id: &str, request: &Request) -> Result<Response> {
+    let view = lookup::view(context).await?;
+    let service = lookup::service(&*view, id)?;
+    let update = match request.query.text("to") {
+        "" => ServiceUpdate::RollBack,
+        number => ServiceUpdate::RollBackTo(number.parse().map_err(|_| {
+            ApiError::invalid(format!("`{number}` is not the number of a revision"))
+        })?),
+    };
+    let version = match request.query.text("version") {
+        "" => service.meta.version,
+        _ => request.query.version("service")?,
+    };
+    let cluster = &context.backends.cluster;
+    let warnings = cluster.update_service(service.id, version, update).await?;
+    let warnings = (!warnings.is_empty()).then_some(warnings);
+    response::json(&dto::UpdateResponse { warnings })
+}
+
+fn summary(view: &dyn ClusterView, service: &Service, now: Timestamp) -> Summary {
+    let tasks = view.tasks_of_service(service.id);
+    let wanted = |task: &&std::sync::Arc<Task>| task.desired_state <= TaskState::Running;
+    let is_running = |task: &&std::sync::Arc<Task>| task.status.state == TaskState::Running;
+    let (mode, desired) = match service.spec.mode {
+        ServiceMode::Replicated { replicas } => ("replicated", replicas),
+        ServiceMode::Global => ("global", tasks.iter().filter(wanted).count() as u64),
+        ServiceMode::ReplicatedJob { max_concurrent, .. } => ("replicated job", max_concurrent),
+        ServiceMode::GlobalJob => ("global job", tasks.iter().filter(wanted).count() as u64),
+    };
+    Summary {
+        id: service.id.to_string(),
+        name: service.name().to_owned(),
+        mode,
+        image: service.spec.task.container.image.clone(),
+        running: tasks.iter().filter(wanted).filter(is_running).count(),
+        desired,
+        conditions: conditions(view, service, &tasks, now),
+    }
+}
+
+/// What people should know of a service: a stuck update, slots that fail again and again or were
+/// given up.
+fn conditions(
+    view: &dyn ClusterView,
+    service: &Service,
+    tasks: &[std::sync::Arc<Task>],
+    now: Timestamp,
+) -> Vec<String> {
+    let mut found = Vec::new();
+    if let Some(status) = &service.update_status {
+        match status.state {
+            UpdateState::Updating
+            | UpdateState::Paused
+            | UpdateState::RollbackStarted
+            | UpdateState::RollbackPaused => found.push(status.message.clone()),
+            UpdateState::Unknown | UpdateState::Completed | UpdateState::RollbackCompleted => {}
+        }
+    }
+    let mut newest: BTreeMap<Slot, &Task> = BTreeMap::new();
+    for task in tasks
+        .iter()
+        .filter(|task| task.desired_state < TaskState::Remove)
+    {
+        let Some(slot) = task.slot() else { continue };
+        let known = newest.entry(slot).or_insert(task);
+        if known.meta.created_at < task.meta.created_at {
+            *known = task;
+        }
+    }
+    for (slot, task) in newest {
+        let place = match slot {
+            Slot::Number(number) => format!("slot {number}"),
+            Slot::Node(id) => {
+                let node = view.node(id);
+                let name = node.map_or(id.to_string(), |node| node.hostname().to_owned());
+                format!("node {name}")
+            }
+        };
+        if rollout::is_in_crash_loop(task, now) {
+            let failures = rollout::failures_before(task);
+            found.push(format!("{place} is crash-looping ({failures} failures)"));
+        } else if rollout::is_exhausted(task) {
+            found.push(format!("{place} has no restart attempts left"));
+        }
+    }
+    found
+}
