@@ -16,7 +16,7 @@ use std::{
 };
 
 use skep_model::{
-    Availability, NodeId, NodeState, Protocol, PublishMode, ServiceId, ServiceMode, Slot, Task,
+    Availability, GenericResource, Node, NodeId, NodeState, Protocol, PublishMode, ServiceId, ServiceMode, Slot, Task,
     TaskId, TaskState, constraint,
 };
 use skep_store::{NodeLoad, Store};
@@ -56,6 +56,14 @@ pub enum Violation {
     Overcommitted {
         /// The node.
         node: NodeId,
+    },
+    /// Tasks that shall run were given more generic resources of a kind than their node has, or one
+    /// item twice.
+    GivenTwice {
+        /// The node.
+        node: NodeId,
+        /// The kind.
+        kind: String,
     },
     /// A task placed on a node that does not satisfy its constraints.
     Misplaced {
@@ -359,8 +367,41 @@ fn check_nodes(view: &Store, found: &mut Vec<Violation>) {
         // Only active nodes are relieved when they shrink.
         let is_relieved =
             node.spec.availability == Availability::Active && node.status.state != NodeState::Down;
+        if is_relieved {
+            check_generic(view, node, found);
+        }
         if is_over && is_relieved {
             found.push(Violation::Overcommitted { node: node.id });
+        }
+    }
+}
+
+fn check_generic(view: &Store, node: &Node, found: &mut Vec<Violation>) {
+    let has: &[GenericResource] = match &node.description {
+        Some(description) => &description.resources.generic,
+        None => &[],
+    };
+    let live = view.tasks_on_node(node.id).filter(|task| is_live(task));
+    let live = live.filter(|task| is_placed(task));
+    let mut counted: BTreeMap<&str, i64> = BTreeMap::new();
+    let mut items: BTreeSet<&GenericResource> = BTreeSet::new();
+    for given in live.flat_map(|task| &task.assigned_generic_resources) {
+        let is_there = match given {
+            GenericResource::Named { .. } => items.insert(given) && has.contains(given),
+            GenericResource::Discrete { kind, value } => {
+                let sum = counted.entry(kind).or_default();
+                *sum = sum.saturating_add(*value);
+                has.iter().any(|has| match has {
+                    GenericResource::Discrete { kind: had, value } => had == kind && sum <= value,
+                    GenericResource::Named { .. } => false,
+                })
+            }
+        };
+        if !is_there {
+            found.push(Violation::GivenTwice {
+                node: node.id,
+                kind: given.kind().to_owned(),
+            });
         }
     }
 }
@@ -406,6 +447,9 @@ impl fmt::Display for Violation {
             ),
             Self::Overcommitted { node } => {
                 write!(f, "tasks on node {node} reserve more than it has")
+            }
+            Self::GivenTwice { node, kind } => {
+                write!(f, "tasks on node {node} were given more of {kind} than it has")
             }
             Self::Misplaced { task, node } => {
                 write!(f, "node {node} does not satisfy constraints of task {task}")

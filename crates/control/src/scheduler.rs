@@ -6,6 +6,7 @@
 
 mod filter;
 mod fleet;
+mod relation;
 mod spread;
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -18,6 +19,7 @@ use skep_store::Store;
 use self::{
     filter::{Needs, Tally},
     fleet::Fleet,
+    relation::{Relations, Rivals},
     spread::Spread,
 };
 use crate::{
@@ -42,6 +44,10 @@ pub(crate) fn reconcile(view: &Store, now: Timestamp) -> Plan {
         view,
         now,
         fleet: Fleet::read(view),
+        rivals: Rivals::read(view),
+        confirming: None,
+        has_assigned: false,
+        has_lonely: false,
         plan: Plan::default(),
     };
     // Global tasks have no choice, so they go first.
@@ -60,6 +66,10 @@ pub(crate) fn reconcile(view: &Store, now: Timestamp) -> Plan {
     if scheduler.is_full() {
         scheduler.plan.follow_up.push(Key::Scheduler);
     }
+    if scheduler.has_lonely && scheduler.has_assigned {
+        // Some found nobody to be near to, and others came.
+        scheduler.plan.follow_up.push(Key::Scheduler);
+    }
     scheduler.plan
 }
 
@@ -72,7 +82,8 @@ pub fn explain(view: &Store, id: TaskId, now: Timestamp) -> Option<String> {
     }
     let fleet = Fleet::read(view);
     let counts = fleet.counts(view, task.service_id, task.spec_version, now);
-    let needs = Needs::of(task);
+    let relations = Relations::read(view, &fleet, &Rivals::read(view), task, &[]);
+    let needs = Needs::of(task, relations);
     let mut tally = Tally::default();
     if let Some(node) = task.node_id {
         let index = fleet.index_of(node)?;
@@ -98,6 +109,12 @@ struct Scheduler<'a> {
     view: &'a Store,
     now: Timestamp,
     fleet: Fleet<'a>,
+    rivals: Rivals,
+    /// What the tasks confirmed last have to do with others: nearly always the same for the next.
+    confirming: Option<(Option<ServiceId>, Relations)>,
+    has_assigned: bool,
+    /// Some task is not placed as what it must be near to may be still to come.
+    has_lonely: bool,
     plan: Plan,
 }
 
@@ -114,7 +131,13 @@ impl Scheduler<'_> {
             // The node is gone; the orchestrator takes the task away.
             return;
         };
-        let needs = Needs::of(task);
+        let known = self.confirming.take();
+        let known = known.filter(|(service, _)| *service == task.service_id);
+        let relations = match known {
+            Some((_, relations)) => relations,
+            None => self.relations(task),
+        };
+        let mut needs = Needs::of(task, relations);
         self.fleet.detail(self.view, &needs, index);
         let count = if needs.counts_replicas() {
             let node = self.fleet.node_id(index);
@@ -123,13 +146,23 @@ impl Scheduler<'_> {
             0
         };
         match needs.check(&self.fleet, index, count) {
-            None => self.assign(task, index, CONFIRMED_MESSAGE),
+            None => {
+                self.assign(task, index, CONFIRMED_MESSAGE);
+                needs.relations.note(index);
+            }
             Some(failed) => {
                 let mut tally = Tally::default();
                 tally.add(failed);
                 self.postpone(task, &tally.explain());
+                self.has_lonely |= needs.relations.wants_company();
             }
         }
+        self.confirming = Some((task.service_id, needs.relations));
+    }
+
+    fn relations(&self, task: &Task) -> Relations {
+        let planned = &self.plan.changes;
+        Relations::read(self.view, &self.fleet, &self.rivals, task, planned)
     }
 
     /// Places the tasks of one service, or of none, one revision after the other.
@@ -175,7 +208,7 @@ impl Scheduler<'_> {
         let Some(first) = tasks.peek().copied() else {
             return;
         };
-        let needs = Needs::of(first);
+        let mut needs = Needs::of(first, self.relations(first));
         self.fleet.detail_all(self.view, &needs);
         let mut counts =
             self.fleet
@@ -190,13 +223,14 @@ impl Scheduler<'_> {
             }
             // Tasks are equal: when one finds no node, those after it do not either.
             let choice = match explanation {
-                None => spread.choose(&self.fleet, &needs),
+                None => spread.choose(&self.fleet, &mut needs),
                 Some(_) => None,
             };
             if let Some(index) = choice {
                 self.assign(task, index, ASSIGNED_MESSAGE);
                 continue;
             }
+            self.has_lonely |= needs.relations.wants_company();
             let explanation = explanation
                 .get_or_insert_with(|| spread.tally(&self.fleet, &needs).no_suitable_node());
             self.postpone(task, explanation);
@@ -204,6 +238,7 @@ impl Scheduler<'_> {
     }
 
     fn assign(&mut self, task: &Arc<Task>, index: usize, message: &str) {
+        self.has_assigned = true;
         let generic: Vec<GenericResource> = self.fleet.take(index, task);
         let networks = self.fleet.places(index, task);
         let node: NodeId = self.fleet.node_id(index);

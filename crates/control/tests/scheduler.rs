@@ -11,6 +11,7 @@ use skep_model::{
     Availability, Certificate, Endpoint, EndpointSpec, Meta, Node, NodeDescription, NodeId,
     NodeSpec, NodeState, NodeStatus, PortConfig, PublishMode, Resources, Rng, Role, Service,
     ServiceId, ServiceMode, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Timestamp, Version,
+    reserved::service::placement::{AFFINITY, ANTI_AFFINITY, PREFER, PlacementPolicy, STRATEGY},
 };
 use skep_store::{Store, Transaction};
 
@@ -39,7 +40,17 @@ struct ServiceCase {
     port: Option<u16>,
     max_replicas: u64,
     spread: u8,
+    /// Only where the first service is, over zones.
+    is_near: bool,
+    /// Not where the second service is, over racks if true.
+    apart: Option<bool>,
+    has_wishes: bool,
+    is_packed: bool,
 }
+
+/// The wishes, as labels say them; [`Oracle::unmet`] weighs them.
+const WISHES: &str = "node.labels.zone==1 weight 5, service==s0 over node.labels.rack weight 3, \
+                      service!=s1 weight 2";
 
 fn node_case() -> impl Strategy<Value = NodeCase> {
     (
@@ -73,9 +84,15 @@ fn service_case() -> impl Strategy<Value = ServiceCase> {
         prop::option::weighted(0.2, Just(80u16)),
         prop_oneof![3 => Just(0u64), 1 => 1u64..3],
         0u8..3,
+        (
+            prop::bool::weighted(0.2),
+            prop::option::weighted(0.2, any::<bool>()),
+            prop::bool::weighted(0.3),
+            prop::bool::weighted(0.3),
+        ),
     )
         .prop_map(
-            |(pending, cpus, memory, rack, port, max_replicas, spread)| ServiceCase {
+            |(pending, cpus, memory, rack, port, max_replicas, spread, labels)| ServiceCase {
                 pending,
                 cpus,
                 memory,
@@ -83,6 +100,10 @@ fn service_case() -> impl Strategy<Value = ServiceCase> {
                 port,
                 max_replicas,
                 spread,
+                is_near: labels.0,
+                apart: labels.1,
+                has_wishes: labels.2,
+                is_packed: labels.3,
             },
         )
 }
@@ -130,7 +151,27 @@ fn service(index: usize, case: &ServiceCase) -> Service {
         mode: ServiceMode::Replicated { replicas: 1 },
         ..ServiceSpec::default()
     };
-    Arc::make_mut(&mut spec.annotations).name = format!("s{index}");
+    let annotations = Arc::make_mut(&mut spec.annotations);
+    annotations.name = format!("s{index}");
+    let mut label = |key: &str, value: &str| {
+        let labels = &mut annotations.labels;
+        labels.insert(key.to_owned(), value.to_owned());
+    };
+    if case.is_near {
+        label(AFFINITY, "service==s0 over node.labels.zone");
+    }
+    match case.apart {
+        None => {}
+        Some(false) => label(ANTI_AFFINITY, "service==s1"),
+        Some(true) => label(ANTI_AFFINITY, "service==s1 over node.labels.rack"),
+    }
+    if case.has_wishes {
+        label(PREFER, WISHES);
+    }
+    if case.is_packed {
+        label(STRATEGY, "binpack");
+    }
+    assert_eq!(PlacementPolicy::problems(&annotations.labels), []);
     let task = Arc::make_mut(&mut spec.task);
     task.resources.reservations.nano_cpus = case.cpus;
     task.resources.reservations.memory_bytes = case.memory;
@@ -267,6 +308,57 @@ impl<'a> Oracle<'a> {
             && (case.port.is_none() || port_used == 0)
             && (case.max_replicas == 0
                 || self.counts[service][node] < i64::try_from(case.max_replicas).unwrap())
+            && self.is_near(service, node)
+            && self.is_apart(service, node)
+    }
+
+    /// Tasks of a service on all nodes that are like `node`.
+    fn count_like(&self, service: usize, is_like: impl Fn(usize) -> bool) -> i64 {
+        let nodes = (0..self.nodes.len()).filter(|other| is_like(*other));
+        nodes.map(|other| self.counts[service][other]).sum()
+    }
+
+    fn in_rack(&self, service: usize, node: usize) -> i64 {
+        self.count_like(service, |other| self.nodes[other].rack == self.nodes[node].rack)
+    }
+
+    fn is_near(&self, service: usize, node: usize) -> bool {
+        if !self.services[service].is_near || service == 0 && self.count_like(0, |_| true) == 0 {
+            return true;
+        }
+        let zone = self.nodes[node].zone;
+        zone > 0 && self.count_like(0, |other| self.nodes[other].zone == zone) > 0
+    }
+
+    fn is_apart(&self, service: usize, node: usize) -> bool {
+        let is_free = |of: usize, is_over_racks: bool| match is_over_racks {
+            true => self.in_rack(of, node) == 0,
+            false => self.counts[of][node] == 0,
+        };
+        let own = self.services[service].apart;
+        own.is_none_or(|racks| is_free(1, racks))
+            // What the first wants to be apart from keeps its distance, too.
+            && (service == 0 || self.services[0].apart.is_none_or(|racks| is_free(0, racks)))
+    }
+
+    fn unmet(&self, service: usize, node: usize) -> i64 {
+        if !self.services[service].has_wishes {
+            return 0;
+        }
+        5 * i64::from(self.nodes[node].zone != 1)
+            + 3 * i64::from(self.in_rack(0, node) == 0)
+            + 2 * i64::from(self.counts[1][node] > 0)
+    }
+
+    /// Percents of CPU and memory in use with one more task, added.
+    fn fullness(&self, service: usize, node: usize) -> i64 {
+        let (case, at) = (&self.services[service], &self.nodes[node]);
+        let percent = |wanted: i64, used: i64, whole: i64| match wanted {
+            0 => 100,
+            _ => (used + wanted) * 100 / whole,
+        };
+        percent(case.cpus, self.used(node, |other| other.cpus), at.cpus)
+            + percent(case.memory, self.used(node, |other| other.memory), at.memory)
     }
 
     /// Labels of a node, outermost preference first.
@@ -301,7 +393,11 @@ impl<'a> Oracle<'a> {
                     })
                     .collect();
                 let total = self.used(*node, |_| 1);
-                (path, self.counts[service][*node], total, *node)
+                let unmet = self.unmet(service, *node);
+                if self.services[service].is_packed {
+                    return (path, unmet, -self.fullness(service, *node), -total, *node);
+                }
+                (path, unmet, self.counts[service][*node], total, *node)
             })?;
         self.counts[service][best] += 1;
         Some(best)
@@ -408,6 +504,10 @@ fn one_pending() -> Store {
         port: None,
         max_replicas: 0,
         spread: 0,
+        is_near: false,
+        apart: None,
+        has_wishes: false,
+        is_packed: false,
     };
     build(&[node], &[service])
 }

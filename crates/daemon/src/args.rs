@@ -51,4 +51,8 @@ pub struct Args {
     /// Engine label KEY=VALUE; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub labels: Vec<String>,
+    /// User-defined resource tasks can reserve, KIND=VALUE: a count (SSD=4) or an item (GPU=UUID1); may be
+    /// repeated
+    #[arg(long = "node-generic-resource", value_name = "KIND=VALUE")]
+    pub node_generic_resources: Vec<String>,
 }

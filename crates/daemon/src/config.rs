@@ -10,7 +10,7 @@ use std::{
 use ipnet::Ipv4Net;
 use serde::Deserialize;
 
-use skep_model::{directory::Pools, reserved::engine::is_free_engine_label};
+use skep_model::{GenericResource, directory::Pools, reserved::engine::is_free_engine_label};
 
 use crate::args::Args;
 
@@ -49,6 +49,8 @@ pub struct Config {
     pub insecure_registries: Vec<String>,
     /// Engine labels.
     pub labels: BTreeMap<String, String>,
+    /// User-defined resources tasks can reserve.
+    pub node_generic_resources: Vec<GenericResource>,
 }
 
 /// An address of the Engine API.
@@ -114,6 +116,7 @@ struct File {
     bridge_subnet: Option<String>,
     insecure_registries: Vec<String>,
     labels: Vec<String>,
+    node_generic_resources: Vec<String>,
 }
 
 impl Config {
@@ -223,10 +226,12 @@ fn merge(args: &Args, file: File, mistakes: &mut Vec<Mistake>) -> Config {
             .into_iter()
             .chain(registries)
             .collect(),
-        labels: labels
-            .iter()
-            .filter_map(|label| keep(parse_label(label), mistakes))
-            .collect(),
+        labels: parse_labels(&labels, mistakes),
+        node_generic_resources: parse_generic_resources(
+            file.node_generic_resources,
+            args,
+            mistakes,
+        ),
     }
 }
 
@@ -307,6 +312,11 @@ fn parse_subnet(subnet: &str) -> Result<Ipv4Net, Mistake> {
     Ok(parsed.trunc())
 }
 
+fn parse_labels(labels: &[String], mistakes: &mut Vec<Mistake>) -> BTreeMap<String, String> {
+    let parsed = labels.iter().map(|label| parse_label(label));
+    parsed.filter_map(|label| keep(label, mistakes)).collect()
+}
+
 fn parse_label(label: &str) -> Result<(String, String), Mistake> {
     match label.split_once('=') {
         Some((key, _)) if !is_free_engine_label(key) => Err(Mistake::Value {
@@ -322,6 +332,19 @@ fn parse_label(label: &str) -> Result<(String, String), Mistake> {
             })
         }
     }
+}
+
+fn parse_generic_resources(
+    mut terms: Vec<String>,
+    args: &Args,
+    mistakes: &mut Vec<Mistake>,
+) -> Vec<GenericResource> {
+    terms.extend(args.node_generic_resources.clone());
+    let parsed = skep_model::parse_generic(&terms).map_err(|error| Mistake::Value {
+        key: "node-generic-resource",
+        problem: error.to_string(),
+    });
+    keep(parsed, mistakes).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -357,13 +380,14 @@ mod tests {
     #[test]
     fn all_mistakes_are_reported_at_once() {
         let text = "data-dir = \"a\"\nhosts = [\"tcp://0.0.0.0:1\", \"x\"]\nlog-format = \"xml\"\n\
-                    bridge-subnet = \"nowhere\"\nlabels = [\"=x\", \"skep.data-path=1\"]";
+                    bridge-subnet = \"nowhere\"\nlabels = [\"=x\", \"skep.data-path=1\"]\n\
+                    node-generic-resources = [\"gpu\"]";
         let texts: Vec<String> = with_file(text)
             .unwrap_err()
             .iter()
             .map(ToString::to_string)
             .collect();
-        assert_eq!(texts.len(), 7, "{texts:#?}");
+        assert_eq!(texts.len(), 8, "{texts:#?}");
     }
 
     #[test]

@@ -257,6 +257,7 @@ async fn engine(
         containers_dir: data.join("containers"),
         volumes_dir: data.join("volumes"),
         labels: config.labels.clone(),
+        generic_resources: config.node_generic_resources.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     Engine::open(settings, images, runtime, (network, dataplane))

@@ -10,7 +10,7 @@ mod network;
 mod node;
 mod service;
 mod task;
-mod task_spec;
+pub(crate) mod task_spec;
 mod unsupported;
 
 #[cfg(test)]

@@ -69,6 +69,8 @@ pub struct EngineConfig {
     pub volumes_dir: PathBuf,
     /// Engine labels.
     pub labels: BTreeMap<String, String>,
+    /// User-defined resources tasks can reserve.
+    pub generic_resources: Vec<skep_model::GenericResource>,
     /// Version shown to the cluster.
     pub version: String,
 }

@@ -88,8 +88,14 @@ pub fn spread_value<'a>(descriptor: &str, node: &'a Node) -> Option<&'a str> {
     }
 }
 
+/// Whether a descriptor names a label of nodes or of their engines.
+pub fn is_label(descriptor: &str) -> bool {
+    let mut prefixes = [NODE_LABEL_PREFIX, ENGINE_LABEL_PREFIX].into_iter();
+    prefixes.any(|prefix| strip_prefix_no_case(descriptor, prefix).is_some())
+}
+
 /// Parses one expression.
-fn parse_one(text: &str) -> Result<Constraint, Error> {
+pub fn parse_one(text: &str) -> Result<Constraint, Error> {
     let (key, operator, value) = if let Some((key, value)) = text.split_once("==") {
         (key, Operator::Equal, value)
     } else if let Some((key, value)) = text.split_once("!=") {
@@ -158,6 +164,11 @@ impl Subject {
 // === impl Constraint ===
 
 impl Constraint {
+    /// False when no node can satisfy it, as its key means nothing.
+    pub fn is_on_something_known(&self) -> bool {
+        self.subject != Subject::Unknown
+    }
+
     /// Whether `node` satisfies it.
     pub fn matches(&self, node: &Node) -> bool {
         let description = node.description.as_ref();

@@ -29,7 +29,10 @@ pub use self::{
         PREDEFINED_NETWORKS, VXLAN_IDS_OPTION,
     },
     node::{Availability, Membership, NodeSpec, Role},
-    resources::{GenericResource, Platform, ResourceRequirements, Resources},
+    resources::{
+        GENERIC_NAME_LENGTH_MAX, GENERIC_RESOURCES_MAX, GenericError, GenericResource, Platform,
+        ResourceRequirements, Resources, is_generic_name, parse_generic,
+    },
     service::{
         DEFAULT_UPDATE_MONITOR, DEFAULT_UPDATE_PARALLELISM, EndpointSpec, FailureAction,
         PortConfig, Protocol, PublishMode, ResolutionMode, ServiceMode, ServiceSpec, UpdateConfig,

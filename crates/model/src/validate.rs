@@ -4,6 +4,7 @@
 //! the first problem is the one Swarm would have reported. Rules that need stored objects take
 //! them as arguments. What Skep merely does not support yet is refused at the API edge, not here.
 
+mod generic;
 mod image;
 mod names;
 pub mod network;
@@ -178,6 +179,7 @@ fn check_resources(resources: &Resources, found: &mut Problems) {
             "invalid memory value {memory}: Must be at least 4MiB"
         ));
     }
+    generic::check(&resources.generic, found);
 }
 
 /// Billionths in the shortest form, as Go's `%g` prints a float: `0.0005`, `1e-09`.

@@ -1,13 +1,16 @@
 //! What a node must have to take a task: `check` and `explain` side by side, with Swarm's texts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use skep_model::{
-    MountKind, Node, Platform, Plugin, Protocol, Resources, Task,
+    MountKind, Node, OVERLAY_DRIVER, Platform, Plugin, Protocol, Resources, Task,
     constraint::{self, Constraint},
 };
 
-use super::fleet::{Candidate, Fleet, host_ports};
+use super::{
+    fleet::{Candidate, Fleet, host_ports},
+    relation::Relations,
+};
 use crate::network;
 
 /// A reason not to take a task, in the order they are asked.
@@ -21,6 +24,8 @@ pub(super) enum Filter {
     HostPort,
     NodeAddress,
     MaxReplicas,
+    Affinity,
+    AntiAffinity,
 }
 
 /// What the tasks of a group ask of a node, parsed once.
@@ -29,11 +34,14 @@ pub(super) struct Needs<'a> {
     reserved: &'a Resources,
     volume_drivers: Vec<&'a str>,
     log_driver: Option<&'a str>,
+    network_drivers: BTreeSet<&'a str>,
     constraints: Vec<Constraint>,
     ports: Vec<(Protocol, u16)>,
     /// Ports published on every node lead to it, at an address of its node's slice.
     wants_node_address: bool,
     max_replicas: u64,
+    /// What the group has to do with other tasks.
+    pub(super) relations: Relations,
 }
 
 /// How many nodes failed each filter.
@@ -43,7 +51,7 @@ pub(super) struct Tally(BTreeMap<Filter, u32>);
 // === impl Needs ===
 
 impl<'a> Needs<'a> {
-    pub(super) fn of(task: &'a Task) -> Self {
+    pub(super) fn of(task: &'a Task, relations: Relations) -> Self {
         let spec = &task.spec;
         let mounts = spec.container.mounts.iter();
         let volume_drivers = mounts
@@ -53,16 +61,23 @@ impl<'a> Needs<'a> {
             .filter(|name| !name.is_empty() && *name != "local");
         // The task's own choice only: the cluster's default must not exclude nodes.
         let log_driver = spec.log_driver.as_ref().map(|driver| driver.name.as_str());
+        let networks = task.networks.iter().map(|place| &place.network);
+        let network_drivers = networks
+            .filter_map(|network| network.driver_state.as_ref())
+            .map(|driver| driver.name.as_str())
+            .filter(|name| !name.is_empty());
         Self {
             task,
             reserved: &spec.resources.reservations,
             volume_drivers: volume_drivers.collect(),
             log_driver: log_driver.filter(|name| !name.is_empty() && *name != "none"),
+            network_drivers: network_drivers.collect(),
             // Checked before the service was stored; what cannot be read excludes nothing.
             constraints: constraint::parse(&spec.placement.constraints).unwrap_or_default(),
             ports: host_ports(task).collect(),
             wants_node_address: network::wants_address(task),
             max_replicas: spec.placement.max_replicas,
+            relations,
         }
     }
 
@@ -102,6 +117,10 @@ impl<'a> Needs<'a> {
             Some(Filter::NodeAddress)
         } else if !self.is_below_max_replicas(count) {
             Some(Filter::MaxReplicas)
+        } else if !self.relations.is_near(index) {
+            Some(Filter::Affinity)
+        } else if !self.relations.is_apart(index) {
+            Some(Filter::AntiAffinity)
         } else {
             None
         }
@@ -114,6 +133,26 @@ impl<'a> Needs<'a> {
             && self.has_free_ports(candidate)
             && self.has_node_address(fleet, index)
             && self.is_below_max_replicas(count)
+            && self.relations.is_near(index)
+            && self.relations.is_apart(index)
+    }
+
+    /// How full the node would be with one more task, as classic Swarm weighs nodes: percents of CPU and of memory,
+    /// added; what the task does not reserve counts as full.
+    pub(super) fn fullness(&self, fleet: &Fleet<'_>, index: usize) -> u32 {
+        let candidate = fleet.get(index);
+        let description = candidate.node.description.as_ref();
+        let whole = description.map(|description| &description.resources);
+        let percent = |wanted: i64, free: i64, whole: i64| {
+            if wanted == 0 || whole <= 0 {
+                return 100;
+            }
+            let used = i128::from(whole) - i128::from(free) + i128::from(wanted);
+            u32::try_from(used * 100 / i128::from(whole)).unwrap_or(0)
+        };
+        let (cpus, memory) = whole.map_or((0, 0), |whole| (whole.nano_cpus, whole.memory_bytes));
+        percent(self.reserved.nano_cpus, candidate.nano_cpus, cpus)
+            + percent(self.reserved.memory_bytes, candidate.memory_bytes, memory)
     }
 
     fn fits_resources(&self, candidate: &Candidate<'_>) -> bool {
@@ -132,7 +171,10 @@ impl<'a> Needs<'a> {
     }
 
     fn has_plugins(&self, node: &Node) -> bool {
-        if self.volume_drivers.is_empty() && self.log_driver.is_none() {
+        if self.volume_drivers.is_empty()
+            && self.log_driver.is_none()
+            && self.network_drivers.is_empty()
+        {
             return true;
         }
         // A node that has not described its engine is not judged by it.
@@ -141,11 +183,16 @@ impl<'a> Needs<'a> {
         };
         let plugins = &description.engine.plugins;
         let mut volumes = self.volume_drivers.iter();
-        let reports_logs = plugins.iter().any(|plugin| plugin.kind == "Log");
+        let mut networks = self.network_drivers.iter();
+        // An engine that names no drivers of a kind at all is too old to name them.
+        let reports = |kind: &str| plugins.iter().any(|plugin| plugin.kind == kind);
         volumes.all(|name| has_plugin(plugins, "Volume", name))
-            // An engine that names no log drivers at all is too old to name them.
-            && self.log_driver.is_none_or(|name| {
-                !reports_logs || has_plugin(plugins, "Log", name)
+            && self
+                .log_driver
+                .is_none_or(|name| !reports("Log") || has_plugin(plugins, "Log", name))
+            && networks.all(|name| {
+                let is_ours = *name == OVERLAY_DRIVER && node.is_skep();
+                is_ours || !reports("Network") || has_plugin(plugins, "Network", name)
             })
     }
 
@@ -214,6 +261,8 @@ impl Filter {
             Self::Platform => "unsupported platform on",
             Self::NodeAddress => "no address for published ports left on",
             Self::HostPort => "host-mode port already in use on",
+            Self::Affinity => "affinity not satisfied on",
+            Self::AntiAffinity => "anti-affinity not satisfied on",
         };
         let plural = if nodes == 1 { "" } else { "s" };
         format!("{text} {nodes} node{plural}")

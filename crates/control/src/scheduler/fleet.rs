@@ -246,7 +246,7 @@ impl Candidate<'_> {
 }
 
 /// Whether a task counts when tasks are spread: placed, not ended, and not told to stop.
-fn counts_as_active(task: &Task) -> bool {
+pub(super) fn counts_as_active(task: &Task) -> bool {
     (TaskState::Assigned..=TaskState::Running).contains(&task.status.state)
         && task.desired_state <= TaskState::Complete
 }

@@ -1,4 +1,4 @@
-//! Spreads the tasks of one group: the emptiest branch of every preference, then the best node.
+//! Spreads or packs the tasks of one group: the emptiest branch of every preference, then the best node.
 //!
 //! Each choice costs the logarithm of the number of branches and of nodes. Branches and nodes that
 //! tie are taken in the order of their label's value and of their id, so that the same state gives
@@ -9,7 +9,7 @@ use std::{
     collections::{BTreeMap, BinaryHeap},
 };
 
-use skep_model::constraint;
+use skep_model::{constraint, reserved::service::placement::Strategy};
 
 use super::{
     filter::{Needs, Tally},
@@ -37,31 +37,48 @@ enum Branch {
 /// How good a node is; less is better. Compared in this order, the index breaks ties.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
-    penalty: u32,
-    of_service: u32,
+    /// Recent failures, if too many, then the weight of preferences not met.
+    demerit: u32,
+    /// Tasks of the service, or how empty the node is when tasks are packed.
+    crowd: u32,
+    /// All tasks, counted down when tasks are packed.
     active: u32,
     index: u32,
 }
+
+/// Bits of [`Rank::demerit`] for preferences: their weights add up to at most 3200.
+const UNMET_BITS: u32 = 16;
+/// Least good weight of a node for packing: full CPU and full memory are 100 each.
+const FULL: u32 = 200;
 
 // === impl Spread ===
 
 impl Spread {
     pub(super) fn new(fleet: &Fleet<'_>, needs: &Needs<'_>, counts: Counts) -> Self {
+        let root = Self::grow(fleet, needs, &counts);
+        Self { counts, root }
+    }
+
+    fn grow(fleet: &Fleet<'_>, needs: &Needs<'_>, counts: &Counts) -> Branch {
         // Preferences on anything but labels are ignored, as in Swarm.
         let preferences: Vec<&str> = needs
             .preferences()
             .iter()
             .map(String::as_str)
-            .filter(|text| is_label(text))
+            .filter(|text| constraint::is_label(text))
             .collect();
         let all: Vec<usize> = (0..fleet.len()).collect();
-        let root = Branch::grow(fleet, needs, &counts, &preferences, all);
-        Self { counts, root }
+        Branch::grow(fleet, needs, counts, &preferences, all)
     }
 
     /// The node for the next task; it is taken to get the task. `None` when there is none.
-    pub(super) fn choose(&mut self, fleet: &Fleet<'_>, needs: &Needs<'_>) -> Option<usize> {
-        self.root.choose(fleet, needs, &mut self.counts)
+    pub(super) fn choose(&mut self, fleet: &Fleet<'_>, needs: &mut Needs<'_>) -> Option<usize> {
+        let index = self.root.choose(fleet, needs, &mut self.counts)?;
+        if needs.relations.note(index) {
+            // A place got its first task that others want to be near.
+            self.root = Self::grow(fleet, needs, &self.counts);
+        }
+        Some(index)
     }
 
     /// Why the nodes do not take another task.
@@ -74,20 +91,6 @@ impl Spread {
         }
         tally
     }
-}
-
-fn is_label(descriptor: &str) -> bool {
-    [
-        constraint::NODE_LABEL_PREFIX,
-        constraint::ENGINE_LABEL_PREFIX,
-    ]
-    .iter()
-    .any(|prefix| {
-        descriptor.len() > prefix.len()
-            && descriptor
-                .get(..prefix.len())
-                .is_some_and(|head| head.eq_ignore_ascii_case(prefix))
-    })
 }
 
 // === impl Branch ===
@@ -104,7 +107,7 @@ impl Branch {
             let ranks = nodes.into_iter().filter_map(|index| {
                 let count = counts.of_service[index];
                 let is_fit = needs.check(fleet, index, count).is_none();
-                is_fit.then(|| Reverse(Rank::new(fleet, counts, index)))
+                is_fit.then(|| Reverse(Rank::new(fleet, needs, counts, index)))
             });
             return Self::Leaf {
                 nodes: ranks.collect::<Vec<_>>().into(),
@@ -153,16 +156,30 @@ impl Branch {
                 while let Some(mut best) = nodes.peek_mut() {
                     let Reverse(rank) = *best;
                     let index = rank.index();
-                    if needs.still_fits(fleet, index, rank.of_service) {
-                        counts.of_service[index] += 1;
-                        *best = Reverse(Rank {
-                            of_service: rank.of_service + 1,
-                            active: rank.active + 1,
-                            ..rank
-                        });
-                        return Some(index);
+                    if !needs.still_fits(fleet, index, counts.of_service[index]) {
+                        std::collections::binary_heap::PeekMut::pop(best);
+                        continue;
                     }
-                    std::collections::binary_heap::PeekMut::pop(best);
+                    if needs.relations.is_dynamic() {
+                        let actual = Rank::new(fleet, needs, counts, index);
+                        if actual > rank {
+                            *best = Reverse(actual);
+                            continue;
+                        }
+                    }
+                    counts.of_service[index] += 1;
+                    match needs.relations.strategy {
+                        Strategy::Spread => {
+                            *best = Reverse(Rank {
+                                crowd: rank.crowd + 1,
+                                active: rank.active + 1,
+                                ..rank
+                            });
+                        }
+                        // It is fuller now, so it stays the best.
+                        Strategy::BinPack => {}
+                    }
+                    return Some(index);
                 }
                 None
             }
@@ -173,11 +190,17 @@ impl Branch {
 // === impl Rank ===
 
 impl Rank {
-    fn new(fleet: &Fleet<'_>, counts: &Counts, index: usize) -> Self {
+    fn new(fleet: &Fleet<'_>, needs: &Needs<'_>, counts: &Counts, index: usize) -> Self {
+        let penalty = counts.penalty[index].min(u32::MAX >> UNMET_BITS);
+        let active = fleet.get(index).active_count;
+        let (crowd, active) = match needs.relations.strategy {
+            Strategy::Spread => (counts.of_service[index], active),
+            Strategy::BinPack => (FULL - needs.fullness(fleet, index).min(FULL), u32::MAX - active),
+        };
         Self {
-            penalty: counts.penalty[index],
-            of_service: counts.of_service[index],
-            active: fleet.get(index).active_count,
+            demerit: penalty << UNMET_BITS | needs.relations.unmet(fleet, index),
+            crowd,
+            active,
             index: u32::try_from(index).expect("fewer than four billion nodes"),
         }
     }

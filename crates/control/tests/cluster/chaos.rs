@@ -45,8 +45,8 @@ impl Chaos {
         chaos.run("network create back ipv6");
         // Too small for all services at once.
         chaos.run("network create small subnet=10.99.0.0/28");
-        chaos.run("node add n1 cpu=4 label.rack=a plugin=Network/overlay");
-        chaos.run("node add n2 cpu=4 label.rack=b plugin=Network/overlay plugin=Network/skep");
+        chaos.run("node add n1 cpu=4 gpu=a,b label.rack=a plugin=Network/overlay");
+        chaos.run("node add n2 cpu=4 gpu=2 label.rack=b plugin=Network/overlay plugin=Network/skep");
         chaos.nodes.extend(["n1", "n2"]);
         chaos
     }
@@ -66,7 +66,7 @@ impl Chaos {
             0 if !has_node => {
                 self.nodes.insert(node);
                 format!(
-                    "node add {node} cpu=4 label.rack={} plugin=Network/{}",
+                    "node add {node} cpu=4 gpu=2 label.rack={} plugin=Network/{}",
                     ["a", "b"][step.how % 2],
                     ["skep", "overlay", "skep"][step.how % 3]
                 )
@@ -86,6 +86,10 @@ impl Chaos {
             }
             5 if has_node && step.how == 0 => {
                 format!("node update {node} plugin=Network/skep")
+            }
+            5 if has_node && step.how % 2 == 1 => {
+                let gpus = ["a,b", "b", "3"][step.how % 3];
+                format!("node update {node} gpu={gpus}")
             }
             5 if has_node => format!("node update {node} cpu={}", 1 + step.how % 4),
             6 | 7 if !has_service => {
@@ -137,7 +141,7 @@ impl Chaos {
             }
             self.run(&format!("node up {node}"));
             self.run(&format!(
-                "node update {node} availability=active cpu=64 label.rack=a"
+                "node update {node} availability=active cpu=64 gpu=64 label.rack=a"
             ));
         }
         self.run("agents act");
@@ -222,9 +226,9 @@ fn create(service: &str, how: usize) -> String {
         "update-parallelism=2 update-delay=2s",
         "update-failure=rollback label=skep.update.deadline:20s",
         "update-failure=continue label=skep.update.deadline:8s",
-        "cpu=1",
+        "cpu=1 gpu=1",
         "port=80:80",
-        "spread=node.labels.rack",
+        "spread=node.labels.rack label=skep.placement.prefer:node.labels.rack==b,service!=db",
         "max-per-node=2",
         "update-order=start-first update-failure=rollback rollback-order=start-first",
         "restart=on-failure attempts=2",

@@ -69,6 +69,7 @@ scripts! {
     dead_workers_are_forgotten => "node-ttl";
     global_services_cover_nodes => "global";
     tasks_go_where_they_fit => "placement";
+    tasks_go_near_others_or_apart => "affinity";
     tasks_that_no_longer_fit_are_evicted => "eviction";
     removed_services_disappear => "removal";
     history_is_limited => "history";

@@ -63,7 +63,8 @@ fn set_service(spec: &mut ServiceSpec, key: &str, value: &str) -> bool {
         "label" => {
             let (key, value) = value.split_once(':').unwrap();
             let labels = &mut Arc::make_mut(&mut spec.annotations).labels;
-            labels.insert(key.to_owned(), value.to_owned());
+            // Words of a command have no spaces.
+            labels.insert(key.to_owned(), value.replace('+', " "));
         }
         "mode" if value == "dnsrr" => {
             let endpoint = spec.endpoint.get_or_insert_with(EndpointSpec::default);

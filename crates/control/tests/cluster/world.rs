@@ -6,7 +6,7 @@ use skep_control::{
     Dirty, Key, Violation, WRITES_PER_ENTRY_MAX, Wakes, check, check_step, drive, job, reconcile,
 };
 use skep_model::{
-    Availability, Certificate, Cluster, ClusterId, ClusterSpec, GenericResource, Meta, Node,
+    Availability, Certificate, Cluster, ClusterId, ClusterSpec, Meta, Node,
     NodeDescription, NodeId, NodeSpec, NodeState, NodeStatus, Platform, Plugin, Rng, Role, RootCa,
     Service, ServiceId, ServiceMode, Slot, Task, TaskId, TaskState, TaskStatus, Timestamp,
     UpdateState, UpdateStatus, Version, reserved::service::rollout,
@@ -685,10 +685,8 @@ fn change_node(node: &mut Node, args: &[&str]) {
             "cpu" => resources.nano_cpus = spec::nano_cpus(value),
             "mem" => resources.memory_bytes = spec::bytes(value),
             "gpu" => {
-                resources.generic = vec![GenericResource::Discrete {
-                    kind: "gpu".to_owned(),
-                    value: value.parse().unwrap(),
-                }]
+                let terms: Vec<String> = value.split(',').map(|v| format!("gpu={v}")).collect();
+                resources.generic = skep_model::parse_generic(&terms).unwrap();
             }
             "arch" => description.platform.architecture = value.to_owned(),
             "os" => description.platform.os = value.to_owned(),

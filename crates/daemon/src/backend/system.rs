@@ -83,6 +83,7 @@ impl SystemBackend for System {
                 .iter()
                 .map(|(key, value)| format!("{key}={value}"))
                 .collect(),
+            generic_resources: config.node_generic_resources.clone(),
             root_dir: config.data_dir.display().to_string(),
             storage_driver: "overlay2".to_owned(),
             storage_status: vec![("Supports d_type".to_owned(), "true".to_owned())],

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use async_trait::async_trait;
-use skep_model::{Timestamp, directory::Entry};
+use skep_model::{GenericResource, Timestamp, directory::Entry};
 
 use crate::error::Result;
 
@@ -64,6 +64,8 @@ pub struct EngineFacts {
     pub cpu_count: u32,
     /// Bytes of memory.
     pub memory_bytes: i64,
+    /// User-defined resources tasks can reserve.
+    pub generic_resources: Vec<GenericResource>,
     /// Host name.
     pub name: String,
     /// Engine labels, `key=value`.

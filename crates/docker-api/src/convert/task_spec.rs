@@ -80,6 +80,22 @@ impl From<&GenericResource> for meta::GenericResource {
     }
 }
 
+impl TryFrom<meta::GenericResource> for GenericResource {
+    type Error = ApiError;
+
+    fn try_from(resource: meta::GenericResource) -> Result<Self> {
+        match (resource.named_resource_spec, resource.discrete_resource_spec) {
+            (Some(meta::NamedResource { kind, value }), None) => Ok(Self::Named { kind, value }),
+            (None, Some(meta::DiscreteResource { kind, value })) => {
+                Ok(Self::Discrete { kind, value })
+            }
+            (None, None) | (Some(_), Some(_)) => Err(ApiError::invalid(
+                "a generic resource is either a NamedResourceSpec or a DiscreteResourceSpec",
+            )),
+        }
+    }
+}
+
 /// Generic resources as Docker shows them.
 pub(crate) fn generic(resources: &[GenericResource]) -> Vec<meta::GenericResource> {
     resources.iter().map(Into::into).collect()
@@ -120,14 +136,18 @@ impl TryFrom<dto::ResourceRequirements> for ResourceRequirements {
                 "memory swap provided, but no memory-limit was set",
             ));
         }
-        let amount = |nano_cpus, memory_bytes| Resources {
-            nano_cpus,
-            memory_bytes,
-            generic: Vec::new(),
-        };
+        let generic = reservations.generic_resources.into_iter();
         Ok(Self {
-            limits: amount(limits.nano_cpus, limits.memory_bytes),
-            reservations: amount(reservations.nano_cpus, reservations.memory_bytes),
+            limits: Resources {
+                nano_cpus: limits.nano_cpus,
+                memory_bytes: limits.memory_bytes,
+                generic: Vec::new(),
+            },
+            reservations: Resources {
+                nano_cpus: reservations.nano_cpus,
+                memory_bytes: reservations.memory_bytes,
+                generic: generic.map(TryInto::try_into).collect::<Result<_>>()?,
+            },
             swap_bytes: requirements.swap_bytes,
             memory_swappiness: requirements.memory_swappiness,
             pids_limit: limits.pids,

@@ -187,7 +187,13 @@ fn task() -> impl Strategy<Value = TaskSpec> {
                     container,
                     resources: ResourceRequirements {
                         limits: amount(amounts[0], amounts[1]),
-                        reservations: amount(amounts[2], amounts[3]),
+                        reservations: Resources {
+                            generic: vec![GenericResource::Discrete {
+                                kind: "gpu".to_owned(),
+                                value: amounts[4],
+                            }],
+                            ..amount(amounts[2], amounts[3])
+                        },
                         pids_limit: amounts[4],
                         ..ResourceRequirements::default()
                     },

@@ -69,14 +69,6 @@ fn template(spec: &TaskSpec, found: &mut Found) {
         spec.network_attachment_spec.is_some(),
         "TaskTemplate.NetworkAttachmentSpec",
     );
-    let reservations = spec
-        .resources
-        .as_ref()
-        .and_then(|all| all.reservations.as_ref());
-    found.when(
-        reservations.is_some_and(|reservations| !reservations.generic_resources.is_empty()),
-        "TaskTemplate.Resources.Reservations.GenericResources",
-    );
     if let Some(driver) = &spec.log_driver {
         let is_known = ["", "json-file", "none"].contains(&driver.name.as_str());
         found.when(

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     backend::{EngineFacts, EngineTotals},
-    dto::{Map, cluster::LocalInfo, is_default},
+    convert::task_spec::generic,
+    dto::{Map, cluster::LocalInfo, is_default, meta::GenericResource},
     http::version::{ApiVersion, VERSION_MAX, VERSION_MIN},
 };
 
@@ -147,7 +148,7 @@ pub(crate) struct Info {
     #[serde(rename = "NCPU")]
     cpu_count: u32,
     mem_total: i64,
-    generic_resources: Option<()>,
+    generic_resources: Option<Vec<GenericResource>>,
     docker_root_dir: String,
     http_proxy: String,
     https_proxy: String,
@@ -284,7 +285,8 @@ impl Info {
             registry_config: RegistryConfig::new(facts.insecure_registries),
             cpu_count: facts.cpu_count,
             mem_total: facts.memory_bytes,
-            generic_resources: None,
+            generic_resources: (!facts.generic_resources.is_empty())
+                .then(|| generic(&facts.generic_resources)),
             docker_root_dir: facts.root_dir,
             http_proxy: facts.http_proxy,
             https_proxy: facts.https_proxy,

@@ -63,7 +63,7 @@ pub(super) fn description(engine: &Engine, tls: NodeTlsInfo) -> io::Result<NodeD
         resources: Resources {
             nano_cpus: i64::from(facts.cpu_count) * 1_000_000_000,
             memory_bytes: facts.memory_bytes,
-            generic: Vec::new(),
+            generic: engine.config().generic_resources.clone(),
         },
         engine: EngineDescription {
             engine_version: engine.config().version.clone(),

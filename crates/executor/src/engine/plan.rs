@@ -252,7 +252,7 @@ fn environment(spec: &model::ContainerSpec, task: &Task, image: &[String]) -> Ve
     if spec.has_tty {
         defaults.push("TERM=xterm".to_owned());
     }
-    let generic = task.assigned_generic_resources.iter().map(generic_resource);
+    let generic = generic_resources(&task.assigned_generic_resources);
     let all = defaults
         .into_iter()
         .chain(image.iter().cloned())
@@ -276,15 +276,21 @@ fn environment(spec: &model::ContainerSpec, task: &Task, image: &[String]) -> Ve
     env
 }
 
-fn generic_resource(resource: &model::GenericResource) -> String {
-    match resource {
-        model::GenericResource::Named { kind, value } => {
-            format!("DOCKER_RESOURCE_{}={value}", kind.to_uppercase())
-        }
-        model::GenericResource::Discrete { kind, value } => {
-            format!("DOCKER_RESOURCE_{}={value}", kind.to_uppercase())
-        }
+/// What the task was given, by kind: items with commas between them, or how many.
+fn generic_resources(assigned: &[model::GenericResource]) -> Vec<String> {
+    let mut by_name: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for resource in assigned {
+        let name = format!("DOCKER_RESOURCE_{}", resource.kind().to_uppercase());
+        let value = match resource {
+            model::GenericResource::Named { value, .. } => value.clone(),
+            model::GenericResource::Discrete { value, .. } => value.to_string(),
+        };
+        by_name.entry(name).or_default().push(value);
     }
+    let entries = by_name.into_iter();
+    entries
+        .map(|(name, values)| format!("{name}={}", values.join(",")))
+        .collect()
 }
 
 fn resources(requirements: &model::ResourceRequirements) -> Resources {

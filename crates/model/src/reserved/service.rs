@@ -1,5 +1,6 @@
 //! Settings of services that only Skep has, kept as labels of the service.
 
+pub mod placement;
 pub mod rollout;
 pub mod schedule;
 
@@ -25,7 +26,7 @@ const FAMILY: &str = "skep.";
 
 /// All labels of services that mean something; a topic with a file of its own adds its own.
 fn known() -> Vec<&'static str> {
-    [&KNOWN[..], &rollout::KNOWN, &schedule::KNOWN].concat()
+    [&KNOWN[..], &placement::KNOWN, &rollout::KNOWN, &schedule::KNOWN].concat()
 }
 
 /// A reserved label that cannot be honoured.
@@ -46,6 +47,9 @@ pub enum InvalidPolicy {
     /// About updates and restarts.
     #[error(transparent)]
     Rollout(#[from] rollout::InvalidRollout),
+    /// About where tasks go.
+    #[error(transparent)]
+    Placement(#[from] placement::InvalidPlacement),
 }
 
 /// What the reserved labels of a service say.
@@ -99,6 +103,8 @@ impl ServicePolicy {
                 .into_iter()
                 .map(Into::into),
         );
+        let placement = placement::PlacementPolicy::problems(labels);
+        found.extend(placement.into_iter().map(Into::into));
         found
     }
 

@@ -1,5 +1,11 @@
 //! Amounts of CPU, memory and generic resources, and platforms.
 
+mod parse;
+
+pub use self::parse::{
+    GENERIC_NAME_LENGTH_MAX, GENERIC_RESOURCES_MAX, GenericError, is_generic_name, parse_generic,
+};
+
 /// An amount of resources. Zero means "not set".
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Resources {
@@ -52,4 +58,13 @@ pub struct Platform {
     pub architecture: String,
     /// Go's name, e.g. `linux`.
     pub os: String,
+}
+
+impl GenericResource {
+    /// Its kind.
+    pub fn kind(&self) -> &str {
+        match self {
+            Self::Named { kind, .. } | Self::Discrete { kind, .. } => kind,
+        }
+    }
 }

@@ -80,6 +80,23 @@ fn a_terminal_gets_its_type_and_every_process_a_path() {
 }
 
 #[test]
+fn reserved_items_are_told_by_kind() {
+    let named = |value: &str| model::GenericResource::Named {
+        kind: "gpu".to_owned(),
+        value: value.to_owned(),
+    };
+    let count = model::GenericResource::Discrete {
+        kind: "ssd".to_owned(),
+        value: 2,
+    };
+    let mut task = task(ContainerSpec::default());
+    task.assigned_generic_resources = vec![named("UUID1"), count, named("UUID2")];
+    let env = environment(&ContainerSpec::default(), &task, &[]);
+    let expected = ["DOCKER_RESOURCE_GPU=UUID1,UUID2", "DOCKER_RESOURCE_SSD=2"];
+    assert_eq!(env[1..], expected);
+}
+
+#[test]
 fn labels_tie_the_container_to_its_task() {
     let task = task(ContainerSpec::default());
     let labels = labels(&task, &BTreeMap::new());
