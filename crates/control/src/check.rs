@@ -4,6 +4,7 @@
 //! here. Each invariant is one function.
 
 mod jobs;
+mod moves;
 mod network;
 mod slices;
 mod updates;
@@ -16,8 +17,8 @@ use std::{
 };
 
 use skep_model::{
-    Availability, GenericResource, Node, NodeId, NodeState, Protocol, PublishMode, ServiceId, ServiceMode, Slot, Task,
-    TaskId, TaskState, constraint,
+    Availability, GenericResource, Node, NodeId, NodeState, Protocol, PublishMode, ServiceId,
+    ServiceMode, Slot, Task, TaskId, TaskState, constraint, reserved::task::moved_by,
 };
 use skep_store::{NodeLoad, Store};
 
@@ -119,6 +120,11 @@ pub enum Violation {
         /// Slots it works on.
         count: usize,
     },
+    /// A task was told to stop for a move before its replacement could take over.
+    MovedTooEarly {
+        /// The task.
+        task: TaskId,
+    },
     /// An ended task that the orchestrator has not looked at.
     Unattended {
         /// The task.
@@ -153,6 +159,7 @@ pub fn check(view: &Store) -> Vec<Violation> {
 pub fn check_step(before: &Store, after: &Store) -> Vec<Violation> {
     let mut found = Vec::new();
     updates::check_step(before, after, &mut found);
+    moves::check_step(before, after, &mut found);
     let mut of_jobs = Vec::new();
     jobs::check_step(before, after, &mut of_jobs);
     found.extend(of_jobs.into_iter().map(Violation::Job));
@@ -273,7 +280,7 @@ fn is_drained(view: &Store, task: &Task) -> bool {
 
 /// A slot has one task that shall run. During a start-first update it has one of each of two
 /// revisions; an update that is replaced by the next leaves them for a while. While a task leaves
-/// a drained node, its replacement is there already.
+/// a drained node, or is moved for balance, its replacement is there already.
 fn check_slots(view: &Store, found: &mut Vec<Violation>) {
     for ((service, slot), tasks) in live_slots(view) {
         let count = tasks.len();
@@ -283,6 +290,8 @@ fn check_slots(view: &Store, found: &mut Vec<Violation>) {
                 first.spec_version == second.spec_version
                     && !is_drained(view, first)
                     && !is_drained(view, second)
+                    && moved_by(first) != Some(second.id)
+                    && moved_by(second) != Some(first.id)
             }
             [_, _, _, ..] => true,
         };
@@ -392,7 +401,7 @@ fn check_generic(view: &Store, node: &Node, found: &mut Vec<Violation>) {
                 let sum = counted.entry(kind).or_default();
                 *sum = sum.saturating_add(*value);
                 has.iter().any(|has| match has {
-                    GenericResource::Discrete { kind: had, value } => had == kind && sum <= value,
+                    GenericResource::Discrete { kind: had, value } => had == kind && *sum <= *value,
                     GenericResource::Named { .. } => false,
                 })
             }
@@ -449,7 +458,10 @@ impl fmt::Display for Violation {
                 write!(f, "tasks on node {node} reserve more than it has")
             }
             Self::GivenTwice { node, kind } => {
-                write!(f, "tasks on node {node} were given more of {kind} than it has")
+                write!(
+                    f,
+                    "tasks on node {node} were given more of {kind} than it has"
+                )
             }
             Self::Misplaced { task, node } => {
                 write!(f, "node {node} does not satisfy constraints of task {task}")
@@ -475,6 +487,12 @@ impl fmt::Display for Violation {
                 write!(f, "{count} slots of service {service} are updated at once")
             }
             Self::Job(violation) => violation.fmt(f),
+            Self::MovedTooEarly { task } => {
+                write!(
+                    f,
+                    "task {task} was stopped before its replacement could take over"
+                )
+            }
             Self::Network(violation) => violation.fmt(f),
             Self::Unattended { task } => write!(f, "task {task} has ended and nobody noticed"),
         }

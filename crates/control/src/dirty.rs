@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use skep_model::{Cluster, Network, Node, Service, Slot, Task, TaskState, reserved};
+use skep_model::{
+    Cluster, Network, Node, Service, Slot, Task, TaskState,
+    reserved::{self, rebalance::RebalancePolicy},
+};
 use skep_store::{Change, Object, Store};
 
 use crate::key::Key;
@@ -43,6 +46,11 @@ impl Dirty {
                 {
                     self.is_all = true;
                 }
+                let rebalance =
+                    |cluster: &Cluster| RebalancePolicy::of(&cluster.spec.annotations.labels);
+                if rebalance(old) != rebalance(new) {
+                    self.insert(Key::Rebalance);
+                }
             }
             (_, Some(Object::Cluster(_) | Object::Extension(_) | Object::Resource(_)))
             | (Some(Object::Cluster(_) | Object::Extension(_) | Object::Resource(_)), _) => {}
@@ -79,6 +87,7 @@ impl Dirty {
             }
         }
         self.insert(Key::Scheduler);
+        self.insert(Key::Rebalance);
     }
 
     /// Marks one key.
@@ -118,6 +127,7 @@ impl Dirty {
             self.insert(Key::Slice(Some(node.id)));
             self.insert(Key::Node(node.id));
             self.insert(Key::Scheduler);
+            self.insert(Key::Rebalance);
             self.insert(Key::Balancers(node.id));
         }
         let places = |node: Option<&Node>| node.map_or(0, |node| node.attachments.len());
@@ -143,6 +153,7 @@ impl Dirty {
 
     fn mark_service(&mut self, old: Option<&Service>, new: &Service) {
         self.insert(Key::Service(new.id));
+        self.insert(Key::Rebalance);
         // Placement reads constraints from the tasks, but explains itself by the service.
         if let Some(old) = old {
             if old.spec_version != new.spec_version {
@@ -173,6 +184,10 @@ impl Dirty {
             self.insert(Key::Scheduler);
         }
         self.mark_places(old, new);
+        // Tasks that move, or are moved, are labelled: a step of theirs may be what the next move waits for.
+        if (state_changed || desire_changed) && !new.annotations.labels.is_empty() {
+            self.insert(Key::Rebalance);
+        }
         let Some(service) = new.service_id else {
             return;
         };

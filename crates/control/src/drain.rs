@@ -6,11 +6,15 @@
 //! of a service move at once as its updates may replace at once, both counted together. See
 //! `docs/design/orchestration.md`, "Drain". Not here: tasks of global services, which just stop,
 //! and tasks that do not run yet, which are made anew elsewhere like failed ones (`slot.rs`).
+//!
+//! A task that is moved for balance (`rebalance.rs`) leaves its node in the same way: it is *leaving* as long as a
+//! replacement made for that shall run.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use skep_model::{
     RestartCondition, Rng, Service, ServiceId, Slot, Task, TaskState, Timestamp, UpdateOrder,
+    reserved::task::{MOVE_REASON, REASON, moved_by},
 };
 use skep_store::Store;
 
@@ -22,9 +26,38 @@ use crate::{
     update,
 };
 
-/// Whether a task serves on a node that is being drained.
+/// Whether a task serves on a node that is being drained, or is being moved off its node.
 pub(crate) fn is_leaving(view: &Store, task: &Task) -> bool {
-    is_live(task) && task.status.state == TaskState::Running && is_draining(node_of(view, task))
+    is_live(task)
+        && task.status.state == TaskState::Running
+        && (is_draining(node_of(view, task)) || mover_of(view, task).is_some())
+}
+
+/// The replacement made to move a task off its node, while it shall run.
+fn mover_of<'a>(view: &'a Store, task: &Task) -> Option<&'a Arc<Task>> {
+    let (service, slot) = task.service_id.zip(task.slot())?;
+    let mut others = view.tasks_in_slot(service, slot);
+    others.find(|other| is_live(other) && moved_by(other) == Some(task.id))
+}
+
+/// Tells a task to stop; one that is moved is told why.
+pub(crate) fn stop(view: &Store, task: &Task) -> Change {
+    let Some(mover) = mover_of(view, task) else {
+        return desire(task, TaskState::Shutdown);
+    };
+    let why = mover
+        .annotations
+        .labels
+        .get(MOVE_REASON)
+        .map(String::as_str);
+    let reason = format!("{} (task {})", why.unwrap_or("moved"), mover.id);
+    let mut stopped = Task {
+        desired_state: TaskState::Shutdown,
+        ..task.clone()
+    };
+    let annotations = Arc::make_mut(&mut stopped.annotations);
+    annotations.labels.insert(REASON.to_owned(), reason);
+    Change::UpdateTask(Arc::new(stopped))
 }
 
 /// In which order the service wants old and new tasks to change places.
@@ -35,7 +68,7 @@ pub(crate) fn order(service: &Service) -> UpdateOrder {
 
 /// Slots of which a task is on its way from a drained node to another.
 pub(crate) fn moving(view: &Store, places: &[Place<'_>]) -> BTreeSet<Slot> {
-    if !has_draining_node(view) {
+    if !has_draining_node(view) && !places.iter().any(Place::has_mover) {
         return BTreeSet::new();
     }
     let moving = places.iter().filter(|place| is_moving(view, place));
@@ -54,6 +87,9 @@ fn is_moving(view: &Store, place: &Place<'_>) -> bool {
         return false;
     };
     if older.iter().any(|task| is_leaving(view, task)) {
+        return true;
+    }
+    if newest.status.state < TaskState::Running && moved_by(newest).is_some() {
         return true;
     }
     let before = |task: &&&Arc<Task>| restart::order(task) < restart::order(newest);

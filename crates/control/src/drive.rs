@@ -11,7 +11,7 @@ use crate::{
     key::Key,
     network, node,
     plan::{Change, Plan},
-    scheduler, service, slot, task,
+    rebalance, scheduler, service, slot, task,
     wakes::Wakes,
 };
 
@@ -83,6 +83,7 @@ pub fn reconcile(view: &Store, key: &Key, now: Timestamp, rng: &mut Rng) -> Plan
         Key::Task(id) => task::reconcile(view, id, now),
         Key::History(id, slot) => history::reconcile(view, id, slot),
         Key::Scheduler => scheduler::reconcile(view, now),
+        Key::Rebalance => rebalance::reconcile(view, now, rng),
         Key::Waiting => network::retry(view),
         Key::Balancers(id) => network::balance(view, id),
     }

@@ -26,6 +26,8 @@ pub enum Key {
     History(ServiceId, Option<Slot>),
     /// All tasks that wait for a node.
     Scheduler,
+    /// All running tasks, as to whether some should move.
+    Rebalance,
     /// Whoever waits for an address or a port.
     Waiting,
     /// The load balancers of a node, once its tasks are known.
@@ -45,6 +47,7 @@ impl fmt::Display for Key {
             Self::Task(id) => write!(f, "task {id}"),
             Self::History(id, _) => write!(f, "history of service {id}"),
             Self::Scheduler => f.write_str("scheduler"),
+            Self::Rebalance => f.write_str("rebalancing"),
             Self::Waiting => f.write_str("what waits for addresses"),
             Self::Balancers(id) => write!(f, "load balancers of node {id}"),
         }

@@ -22,6 +22,7 @@ pub mod network;
 mod node;
 mod placement;
 mod plan;
+pub mod rebalance;
 mod replicated;
 mod restart;
 mod revision;

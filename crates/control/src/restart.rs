@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use skep_model::{
     Availability, NodeState, RestartCondition, Task, TaskId, TaskState, Timestamp,
-    reserved::service::rollout,
+    reserved::{service::rollout, task::moved_by},
 };
 use skep_store::Store;
 
@@ -157,7 +157,8 @@ pub(crate) fn delay_after(view: &Store, old: &Task, new: &Task) -> Duration {
     let is_drained = node.is_some_and(|node| node.spec.availability == Availability::Drain);
     let is_lost = old.node_id.is_some() && is_gone(node) && !has_ended_by_itself(old);
     // Scaling makes a new version, too, but of the same task.
-    if is_drained || is_lost || old.spec != new.spec {
+    let is_move = moved_by(new) == Some(old.id);
+    if is_drained || is_lost || is_move || old.spec != new.spec {
         Duration::ZERO
     } else {
         rollout::restart_delay(new)

@@ -4,6 +4,7 @@
 //! decision takes the best node off a heap. Why a task is not placed is written into its status,
 //! where `service ps` shows it. See `docs/design/scheduler.md`.
 
+pub(crate) mod balance;
 mod filter;
 mod fleet;
 mod relation;

@@ -1,11 +1,12 @@
 //! One slot of a service: replaces what ended, starts what waited, ends what was superseded.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use skep_model::{
     Rng, Service, ServiceId, ServiceMode, Slot, Task, TaskId, TaskState, Timestamp, UpdateOrder,
     UpdateState,
     reserved::service::rollout::{self, EXHAUSTED_LABEL, FAILURES_LABEL},
+    reserved::task::moved_by,
 };
 use skep_store::Store;
 
@@ -17,6 +18,11 @@ use crate::{
     revision::{Template, is_dirty, is_live, is_lost, node_of, status_time},
     update,
 };
+
+/// How long a replacement that moves a task may be without a node: it was made for one that had room a moment before.
+const MOVE_PLACED_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long it may take to run: long enough for a large image. The task it is to move serves on meanwhile.
+const MOVE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
 /// Reconciles one slot. While an update is under way the whole service is looked at instead,
 /// because slots then depend on each other.
@@ -134,10 +140,17 @@ impl<'a> Place<'a> {
                 && !drain::is_leaving(self.view, task)
     }
 
-    /// Whether a task serves on a node that is being drained.
+    /// Whether a task serves on a node that is being drained, or is being moved off its node.
     pub(crate) fn has_leaving(&self) -> bool {
         let mut tasks = self.tasks.iter();
-        drain::has_draining_node(self.view) && tasks.any(|task| drain::is_leaving(self.view, task))
+        (drain::has_draining_node(self.view) || self.has_mover())
+            && tasks.any(|task| drain::is_leaving(self.view, task))
+    }
+
+    /// Whether a task that shall run was made to move another one.
+    pub(crate) fn has_mover(&self) -> bool {
+        let mut tasks = self.tasks.iter();
+        tasks.any(|task| is_live(task) && moved_by(task).is_some())
     }
 
     /// True when [`Place::plan`] could have something to do.
@@ -177,9 +190,14 @@ impl<'a> Place<'a> {
                     plan.wake_by(until);
                 }
                 (true, Start::AfterStop(..) | Start::Now) => {
-                    let has_newer = index + 1 < live.len();
+                    let has_newer = index + 1 < live.len() || is_spare(task, &live);
                     let change = self.restart(task, has_newer, template, (now, rng), &mut plan);
                     plan.changes.push(change);
+                }
+                (false, Start::Now)
+                    if is_spare(task, &live) && self.gives_up(task, now, &mut plan) =>
+                {
+                    plan.changes.push(desire(task, TaskState::Shutdown));
                 }
                 (false, Start::Now) => {
                     if is_waiting {
@@ -194,6 +212,28 @@ impl<'a> Place<'a> {
         plan
     }
 
+    /// Whether a replacement made to move a task that serves elsewhere is not worth waiting for any more: no node takes
+    /// it, it does not come up, or the service has become another.
+    fn gives_up(&self, task: &Task, now: Timestamp, plan: &mut Plan) -> bool {
+        if task.status.state >= TaskState::Running {
+            return false;
+        }
+        let patience = if task.status.state < TaskState::Assigned {
+            MOVE_PLACED_TIMEOUT
+        } else {
+            MOVE_TIMEOUT
+        };
+        let due = task.meta.created_at + patience;
+        let is_outdated = update::is_active(self.service)
+            || update::is_paused(self.service)
+            || is_dirty(self.view, self.service, task);
+        if is_outdated || now >= due {
+            return true;
+        }
+        plan.wake_by(due);
+        false
+    }
+
     /// Lets a task that waited run. Beside an older one that serves on a node being drained, it
     /// takes over as the service's update order wants.
     fn plan_start(&self, task: &Task, older: &[&Arc<Task>], plan: &mut Plan) {
@@ -202,7 +242,7 @@ impl<'a> Place<'a> {
         if leaving.peek().is_none() || drain::order(self.service) == UpdateOrder::StartFirst {
             plan.changes.push(desire(task, TaskState::Running));
         } else if task.status.state >= TaskState::Ready {
-            let stops = leaving.map(|old| desire(old, TaskState::Shutdown));
+            let stops = leaving.map(|old| drain::stop(self.view, old));
             plan.changes.extend(stops);
         }
     }
@@ -222,7 +262,7 @@ impl<'a> Place<'a> {
                 keeper.id != task.id && (!is_leaving(keeper) || running().count() > 1)
             });
             if is_superseded {
-                plan.changes.push(desire(task, TaskState::Shutdown));
+                plan.changes.push(drain::stop(self.view, task));
             }
         }
     }
@@ -271,8 +311,13 @@ impl<'a> Place<'a> {
             task.id != keeper.id && (is_superseded || must_go)
         });
         plan.changes
-            .extend(others.map(|task| desire(task, TaskState::Shutdown)));
+            .extend(others.map(|task| drain::stop(self.view, task)));
     }
+}
+
+/// Whether a task was made to move another, which is there still.
+fn is_spare(task: &Task, live: &[&Arc<Task>]) -> bool {
+    moved_by(task).is_some_and(|old| live.iter().any(|task| task.id == old))
 }
 
 /// Why a task that shall run waits until then.

@@ -319,7 +319,9 @@ impl<'a> Oracle<'a> {
     }
 
     fn in_rack(&self, service: usize, node: usize) -> i64 {
-        self.count_like(service, |other| self.nodes[other].rack == self.nodes[node].rack)
+        self.count_like(service, |other| {
+            self.nodes[other].rack == self.nodes[node].rack
+        })
     }
 
     fn is_near(&self, service: usize, node: usize) -> bool {
@@ -358,7 +360,11 @@ impl<'a> Oracle<'a> {
             _ => (used + wanted) * 100 / whole,
         };
         percent(case.cpus, self.used(node, |other| other.cpus), at.cpus)
-            + percent(case.memory, self.used(node, |other| other.memory), at.memory)
+            + percent(
+                case.memory,
+                self.used(node, |other| other.memory),
+                at.memory,
+            )
     }
 
     /// Labels of a node, outermost preference first.

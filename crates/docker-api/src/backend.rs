@@ -24,8 +24,8 @@ mod volume;
 pub use self::{
     cluster::{
         ClusterBackend, ClusterStatus, ClusterView, CreatedService, InitRequest, JoinRequest,
-        LocalNodeState, LogSelector, ManagerState, Peer, RestoreRequest, Revision, RotateFlags,
-        ServiceUpdate,
+        LocalNodeState, LogSelector, ManagerState, Peer, PlannedMove, RestoreRequest, Revision,
+        RotateFlags, ServiceUpdate,
     },
     container::{
         AttachOptions, AttachedIo, ConsoleSize, ContainerBackend, ContainerDetail, ContainerHealth,

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use skep_control::rebalance;
 use skep_model::{
-    NodeId, TaskId, TaskStatus,
+    NodeId, TaskId, TaskStatus, Timestamp,
     dispatch::{DispatchError, SessionRequest},
 };
 use skep_store::{Change, Store};
@@ -40,6 +41,13 @@ pub struct Published {
     pub fault: Option<String>,
     /// The raft group.
     pub group: Arc<Group>,
+}
+
+impl Published {
+    /// The moves that would spread running tasks better, one after the other, whatever the cluster's labels say.
+    pub fn planned_moves(&self, now: Timestamp) -> Vec<rebalance::Move> {
+        rebalance::preview(&self.store, now)
+    }
 }
 
 /// Changes of one committed entry, as the feed tells them.

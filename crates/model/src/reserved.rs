@@ -6,7 +6,9 @@
 //! count; one that cannot be read then admits nobody and removes nothing.
 
 pub mod engine;
+pub mod rebalance;
 pub mod service;
+pub mod task;
 mod text;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
@@ -39,7 +41,11 @@ const KNOWN: [&str; 5] = [
     JOIN_MANAGER_USES,
 ];
 /// A label in one of these families that is not known is a slip of the finger.
-const FAMILIES: [&str; 2] = ["skep.node.", "skep.join."];
+const FAMILIES: [&str; 3] = ["skep.node.", "skep.join.", rebalance::MODE];
+
+fn known() -> Vec<&'static str> {
+    [&KNOWN[..], &rebalance::KNOWN].concat()
+}
 
 type Labels = BTreeMap<String, String>;
 
@@ -47,7 +53,7 @@ type Labels = BTreeMap<String, String>;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
     /// No such label.
-    #[error("unknown label `{0}`: known are {known}", known = KNOWN.join(", "))]
+    #[error("unknown label `{0}`: known are {known}", known = known().join(", "))]
     Unknown(String),
     /// Not a Go duration.
     #[error("label `{NODE_TTL}`: `{0}` is not a duration like `24h` or `90m`")]
@@ -71,6 +77,9 @@ pub enum Invalid {
         /// Its value.
         value: String,
     },
+    /// About moving tasks.
+    #[error(transparent)]
+    Rebalance(#[from] rebalance::InvalidRebalance),
 }
 
 /// Everything wrong with the reserved labels among `labels`.
@@ -78,7 +87,7 @@ pub fn problems(labels: &Labels) -> Vec<Invalid> {
     let mut found = Vec::new();
     for key in labels.keys() {
         let is_ours = FAMILIES.iter().any(|family| key.starts_with(family));
-        if is_ours && !KNOWN.contains(&key.as_str()) {
+        if is_ours && !known().contains(&key.as_str()) {
             found.push(Invalid::Unknown(key.clone()));
         }
     }
@@ -87,6 +96,8 @@ pub fn problems(labels: &Labels) -> Vec<Invalid> {
         found.extend(expires(labels, keys).err());
         found.extend(uses(labels, keys).err());
     }
+    let rebalance = rebalance::RebalancePolicy::problems(labels);
+    found.extend(rebalance.into_iter().map(Invalid::from));
     found
 }
 

@@ -7,6 +7,7 @@ use clap::Subcommand;
 use crate::args::Connection;
 
 mod drain;
+mod rebalance;
 mod ttl;
 
 /// What to do with nodes.
@@ -22,6 +23,8 @@ pub struct Args {
 enum Verb {
     /// Give a node's tasks to others
     Drain(drain::Args),
+    /// Move running tasks to where they are spread better, once or from now on
+    Rebalance(rebalance::Args),
     /// Show or set how long a worker may be down before it is removed
     Ttl(ttl::Args),
 }
@@ -31,6 +34,7 @@ pub(crate) async fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Exit
     let client = args.connection.client()?;
     match &args.verb {
         Verb::Drain(args) => drain::run(&client, args, out).await?,
+        Verb::Rebalance(args) => rebalance::run(&client, args, out).await?,
         Verb::Ttl(args) => ttl::run(&client, args, out).await?,
     }
     Ok(ExitCode::SUCCESS)

@@ -9,9 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use skep_model::{
     Annotations, ServiceId, Task, TaskState,
     constraint::Constraint,
-    reserved::service::placement::{
-        ANTI_AFFINITY, Affinity, PlacementPolicy, Strategy, Wish,
-    },
+    reserved::service::placement::{ANTI_AFFINITY, Affinity, PlacementPolicy, Strategy, Wish},
 };
 use skep_store::Store;
 
@@ -56,7 +54,9 @@ enum Kind {
 /// The labels that count: those of the service as it is now, as a task that waits has those of the day it was made.
 pub(super) fn annotations_of<'a>(view: &'a Store, task: &'a Task) -> &'a Annotations {
     let service = task.service_id.and_then(|id| view.service(id));
-    service.map_or(&task.service_annotations, |service| &service.spec.annotations)
+    service.map_or(&task.service_annotations, |service| {
+        &service.spec.annotations
+    })
 }
 
 // === impl Rivals ===
@@ -168,7 +168,8 @@ impl Relations {
         let mut is_better = false;
         for rule in self.rules.iter_mut().filter(|rule| rule.is_own) {
             rule.total += 1;
-            if let Some(place) = rule.place_of[index].and_then(|place| usize::try_from(place).ok()) {
+            if let Some(place) = rule.place_of[index].and_then(|place| usize::try_from(place).ok())
+            {
                 rule.counts[place] += 1;
                 is_better |= rule.counts[place] == 1 && matches!(rule.kind, Kind::PreferNear(_));
             }

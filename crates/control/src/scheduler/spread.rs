@@ -195,7 +195,10 @@ impl Rank {
         let active = fleet.get(index).active_count;
         let (crowd, active) = match needs.relations.strategy {
             Strategy::Spread => (counts.of_service[index], active),
-            Strategy::BinPack => (FULL - needs.fullness(fleet, index).min(FULL), u32::MAX - active),
+            Strategy::BinPack => (
+                FULL - needs.fullness(fleet, index).min(FULL),
+                u32::MAX - active,
+            ),
         };
         Self {
             demerit: penalty << UNMET_BITS | needs.relations.unmet(fleet, index),

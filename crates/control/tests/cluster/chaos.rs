@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use skep_model::{ServiceMode, TaskState, UpdateState};
+use skep_model::{ServiceMode, TaskState, UpdateState, reserved::task::moved_by};
 
 use crate::world::World;
 
@@ -39,6 +39,7 @@ impl Chaos {
             services: BTreeSet::new(),
             log: Vec::new(),
         };
+        chaos.run("cluster label skep.rebalance.budget=2");
         chaos.run("network create ingress ingress");
         // Three slices of seven addresses.
         chaos.run("network between nodes 10.98.0.0/26");
@@ -46,7 +47,8 @@ impl Chaos {
         // Too small for all services at once.
         chaos.run("network create small subnet=10.99.0.0/28");
         chaos.run("node add n1 cpu=4 gpu=a,b label.rack=a plugin=Network/overlay");
-        chaos.run("node add n2 cpu=4 gpu=2 label.rack=b plugin=Network/overlay plugin=Network/skep");
+        chaos
+            .run("node add n2 cpu=4 gpu=2 label.rack=b plugin=Network/overlay plugin=Network/skep");
         chaos.nodes.extend(["n1", "n2"]);
         chaos
     }
@@ -114,6 +116,20 @@ impl Chaos {
                 let end = ["fail", "reject", "complete"][step.how % 3];
                 format!("task {end} {name}")
             }
+            _ => match self.command_of_cluster(step, service) {
+                Some(command) => command,
+                None => return,
+            },
+        };
+        if command.starts_with("service update") && !self.services.contains(service) {
+            return;
+        }
+        self.run(&command);
+    }
+
+    /// What is not about one node or the life of a service.
+    fn command_of_cluster(&self, step: &Step, service: &str) -> Option<String> {
+        Some(match step.what {
             12 => format!("agents {}", ["act", "wait"][step.how % 2]),
             13 => "leader change".to_owned(),
             14 => format!("tick {}s", [1, 5, 10, 70][step.how % 4]),
@@ -125,12 +141,12 @@ impl Chaos {
                 let ports = ["-", ":80", ":80,:53/udp"][step.how % 3];
                 format!("service update {service} publish={ports}")
             }
-            _ => return,
-        };
-        if command.starts_with("service update") && !self.services.contains(service) {
-            return;
-        }
-        self.run(&command);
+            18 => {
+                let mode = ["off", "on-join", "continuous"][step.how % 3];
+                format!("cluster label skep.rebalance={mode}")
+            }
+            _ => return None,
+        })
     }
 
     /// All nodes are well, all services can run somewhere, time passes.
@@ -155,7 +171,8 @@ impl Chaos {
                 "service update {service} image=app:healed networks=back {more}"
             ));
         }
-        self.run("tick 10m");
+        self.run("cluster label skep.rebalance=continuous");
+        self.run("tick 12m");
         self.world.complete_jobs();
     }
 
@@ -182,6 +199,19 @@ impl Chaos {
             "{name} still runs after {:#?}",
             self.log
         );
+    }
+
+    /// Nothing is left that could be spread better, and nothing moves to and fro.
+    fn check_balanced(&mut self) {
+        let made = |world: &World| {
+            let tasks = world.store().tasks();
+            let moves = tasks.filter(|task| moved_by(task).is_some());
+            moves.map(|task| (task.meta.created_at, task.id)).max()
+        };
+        let (moves, newest) = (self.world.run("show moves"), made(&self.world));
+        assert_eq!(moves, "", "after {:#?}", self.log);
+        self.run("tick 5m");
+        assert_eq!(made(&self.world), newest, "after {:#?}", self.log);
     }
 
     /// Every slot runs the wanted image, and nothing else runs.
@@ -296,5 +326,6 @@ proptest! {
         }
         chaos.heal();
         chaos.check_converged();
+        chaos.check_balanced();
     }
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a broken test shall panic")]
 
 mod chaos;
+mod rebalance;
 mod scripts;
 mod spec;
 mod world;

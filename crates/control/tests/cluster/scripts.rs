@@ -66,6 +66,7 @@ scripts! {
     nodes_come_and_go => "nodes";
     drained_nodes_empty_task_by_task => "drain";
     drained_nodes_keep_no_revision_of_a_paused_update => "drain-paused";
+    tasks_move_to_nodes_that_come => "rebalance";
     dead_workers_are_forgotten => "node-ttl";
     global_services_cover_nodes => "global";
     tasks_go_where_they_fit => "placement";

@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use skep_model::{
-    Driver, EndpointSpec, FailureAction, GenericResource, NetworkAttachmentConfig, Platform,
-    PortConfig, Protocol, PublishMode, ResolutionMode, RestartCondition, ServiceMode, ServiceSpec,
-    TaskSpec, UpdateConfig, UpdateOrder,
+    Driver, EndpointSpec, FailureAction, GenericResource, Mount, MountKind,
+    NetworkAttachmentConfig, Platform, PortConfig, Protocol, PublishMode, ResolutionMode,
+    RestartCondition, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder,
 };
 
 /// The spec called `name` that `args` make of `old`.
@@ -121,6 +121,11 @@ fn set_task(task: &mut TaskSpec, key: &str, value: &str) {
             let names = value.split(',').filter(|name| *name != "-");
             task.networks = names.map(named).collect();
         }
+        "mount" => task.container.mounts.push(Mount {
+            kind: MountKind::Volume,
+            target: text,
+            ..Mount::default()
+        }),
         "auth" => task.container.registry_auth.0 = text,
         "cpu" => task.resources.reservations.nano_cpus = nano_cpus(value),
         "mem" => task.resources.reservations.memory_bytes = bytes(value),

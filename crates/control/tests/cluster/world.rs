@@ -6,10 +6,11 @@ use skep_control::{
     Dirty, Key, Violation, WRITES_PER_ENTRY_MAX, Wakes, check, check_step, drive, job, reconcile,
 };
 use skep_model::{
-    Availability, Certificate, Cluster, ClusterId, ClusterSpec, Meta, Node,
-    NodeDescription, NodeId, NodeSpec, NodeState, NodeStatus, Platform, Plugin, Rng, Role, RootCa,
-    Service, ServiceId, ServiceMode, Slot, Task, TaskId, TaskState, TaskStatus, Timestamp,
-    UpdateState, UpdateStatus, Version, reserved::service::rollout,
+    Availability, Certificate, Cluster, ClusterId, ClusterSpec, Meta, Node, NodeDescription,
+    NodeId, NodeSpec, NodeState, NodeStatus, Platform, Plugin, Rng, Role, RootCa, Service,
+    ServiceId, ServiceMode, Slot, Task, TaskId, TaskState, TaskStatus, Timestamp, UpdateState,
+    UpdateStatus, Version,
+    reserved::{service::rollout, task::shown_message},
 };
 use skep_store::{Object, Store, Transaction};
 
@@ -107,6 +108,7 @@ impl World {
                 self.change_leader()
             }
             ["show", "nodes"] => return self.show_nodes(),
+            ["show", "moves"] => return self.show_moves(),
             ["show", "blacklist"] => return self.show_blacklist(),
             ["show", "wait", name] => return self.show_wait(name),
             ["network", "create", name, args @ ..] => self.create_network(name, args),
@@ -535,7 +537,7 @@ impl World {
                 task.status.state,
                 task.desired_state,
                 task.spec.container.image,
-                task.status.message,
+                self.redact(shown_message(task)),
             );
         }
         text
@@ -609,6 +611,14 @@ impl World {
             );
         }
         text
+    }
+
+    fn show_moves(&self) -> String {
+        let moves = skep_control::rebalance::preview(&self.store, self.now);
+        moves.iter().fold(String::new(), |mut text, step| {
+            let _ = writeln!(text, "{}: {}", self.names[&step.task], step.reason);
+            text
+        })
     }
 
     fn show_blacklist(&self) -> String {

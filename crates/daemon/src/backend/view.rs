@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use skep_docker_api::backend::{ClusterView, Revision};
+use skep_docker_api::backend::{ClusterView, PlannedMove, Revision};
 use skep_manager::{Published, group::Group};
 use skep_model::{
     Cluster, ManagerStatus, Network, NetworkId, Node, NodeId, NodeTlsInfo, Service, ServiceId,
-    Task, TaskId, object::ServiceRevision,
+    Task, TaskId, Timestamp, object::ServiceRevision,
 };
 
 /// One published state, with the raft group at that time.
@@ -119,6 +119,18 @@ impl ClusterView for View {
 
     fn tasks_of_service(&self, id: ServiceId) -> Vec<Arc<Task>> {
         self.published.store.tasks_of_service(id).cloned().collect()
+    }
+
+    fn planned_moves(&self, now: Timestamp) -> Vec<PlannedMove> {
+        let moves = self.published.planned_moves(now).into_iter();
+        moves
+            .map(|step| PlannedMove {
+                task: step.task,
+                from: step.from,
+                to: step.to,
+                reason: step.reason,
+            })
+            .collect()
     }
 
     fn tasks_on_node(&self, id: NodeId) -> Vec<Arc<Task>> {

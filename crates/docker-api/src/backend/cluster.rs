@@ -5,7 +5,8 @@ use std::{fmt, net::IpAddr, sync::Arc};
 use async_trait::async_trait;
 use skep_model::{
     Availability, Cluster, ClusterSpec, Network, NetworkId, NetworkSpec, Node, NodeId, NodeSpec,
-    NodeTlsInfo, Service, ServiceId, ServiceSpec, Task, TaskId, Version, object::ServiceRevision,
+    NodeTlsInfo, Service, ServiceId, ServiceSpec, Task, TaskId, Timestamp, Version,
+    object::ServiceRevision,
 };
 
 use crate::{
@@ -150,6 +151,24 @@ pub trait ClusterView: Send + Sync {
     fn tasks_of_service(&self, id: ServiceId) -> Vec<Arc<Task>>;
     /// Tasks placed on one node.
     fn tasks_on_node(&self, id: NodeId) -> Vec<Arc<Task>>;
+    /// The moves that would spread running tasks better, one after the other. Costs a look at every task and node.
+    fn planned_moves(&self, now: Timestamp) -> Vec<PlannedMove> {
+        let _ = now;
+        Vec::new()
+    }
+}
+
+/// A running task that would stand better elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedMove {
+    /// The task.
+    pub task: TaskId,
+    /// Where it is.
+    pub from: NodeId,
+    /// Where its replacement would be.
+    pub to: NodeId,
+    /// Why, for people.
+    pub reason: String,
 }
 
 /// Counters that change with every change of objects of a kind.

@@ -1,7 +1,8 @@
 //! Tasks, for showing only.
 
 use skep_model::{
-    NetworkAttachment, NodeId, ServiceId, Task, TaskStatus, reserved::service::rollout,
+    NetworkAttachment, NodeId, ServiceId, Task, TaskStatus,
+    reserved::{service::rollout, task::shown_message},
 };
 
 use crate::{
@@ -32,6 +33,7 @@ impl From<&Task> for dto::Task {
                 .map(NodeId::to_string)
                 .unwrap_or_default(),
             status: dto::TaskStatus {
+                message: shown_message(task).to_owned(),
                 err: rollout::shown_error(task),
                 ..(&task.status).into()
             },

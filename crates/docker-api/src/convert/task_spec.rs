@@ -84,7 +84,10 @@ impl TryFrom<meta::GenericResource> for GenericResource {
     type Error = ApiError;
 
     fn try_from(resource: meta::GenericResource) -> Result<Self> {
-        match (resource.named_resource_spec, resource.discrete_resource_spec) {
+        match (
+            resource.named_resource_spec,
+            resource.discrete_resource_spec,
+        ) {
             (Some(meta::NamedResource { kind, value }), None) => Ok(Self::Named { kind, value }),
             (None, Some(meta::DiscreteResource { kind, value })) => {
                 Ok(Self::Discrete { kind, value })

@@ -8,12 +8,13 @@ use hyper::Method;
 use serde::Serialize;
 
 use crate::{
-    backend::{LocalNodeState, RestoreRequest},
+    backend::{ClusterView, LocalNodeState, PlannedMove, RestoreRequest},
     error::{ApiError, Result},
     http::{
         request::Request,
         response::{self, Response},
         server::Context,
+        timestamp,
     },
     routes::{cluster::ALREADY_IN_SWARM, jobs, lookup, page_not_found},
 };
@@ -40,6 +41,7 @@ pub(crate) async fn dispatch(
         (Method::POST, ["services", id, "rollback"]) => {
             services::roll_back(context, id, &request).await
         }
+        (Method::GET, ["rebalance"]) => rebalance(context).await,
         _ => Err(page_not_found()),
     }
 }
@@ -72,6 +74,57 @@ async fn heal(context: &Context) -> Result<Response> {
         repaired: Some(repaired),
         findings: system.examine_networks().await?,
     })
+}
+
+/// A move that would spread a service's tasks better.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct ShownMove {
+    #[serde(rename = "TaskID")]
+    task_id: String,
+    task: String,
+    #[serde(rename = "FromID")]
+    from_id: String,
+    from: String,
+    #[serde(rename = "ToID")]
+    to_id: String,
+    to: String,
+    reason: String,
+}
+
+/// What `skep.rebalance` would do; changes nothing.
+async fn rebalance(context: &Context) -> Result<Response> {
+    let view = lookup::view(context).await?;
+    // Every task and every node is looked at.
+    let planned = tokio::task::spawn_blocking(move || {
+        let moves = view.planned_moves(timestamp::now());
+        moves
+            .iter()
+            .map(|step| shown(&*view, step))
+            .collect::<Vec<_>>()
+    });
+    let moves = planned.await;
+    let moves = moves.map_err(|error| ApiError::system("failed to plan moves", error))?;
+    response::json(&moves)
+}
+
+fn shown(view: &dyn ClusterView, step: &PlannedMove) -> ShownMove {
+    let node = |id| {
+        let node = view.node(id);
+        node.map_or(String::new(), |node| node.hostname().to_owned())
+    };
+    let task = view.task(step.task);
+    ShownMove {
+        task_id: step.task.to_string(),
+        task: task.map_or(String::new(), |task| {
+            format!("{}.{}", task.service_annotations.name, task.slot)
+        }),
+        from_id: step.from.to_string(),
+        from: node(step.from),
+        to_id: step.to.to_string(),
+        to: node(step.to),
+        reason: step.reason.clone(),
+    }
 }
 
 async fn backup(context: &Context) -> Result<Response> {

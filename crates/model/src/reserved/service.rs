@@ -26,7 +26,13 @@ const FAMILY: &str = "skep.";
 
 /// All labels of services that mean something; a topic with a file of its own adds its own.
 fn known() -> Vec<&'static str> {
-    [&KNOWN[..], &placement::KNOWN, &rollout::KNOWN, &schedule::KNOWN].concat()
+    [
+        &KNOWN[..],
+        &placement::KNOWN,
+        &rollout::KNOWN,
+        &schedule::KNOWN,
+    ]
+    .concat()
 }
 
 /// A reserved label that cannot be honoured.

@@ -137,7 +137,7 @@ fn every_mistake_is_told() {
         texts,
         [
             "unknown label `skep.node.tll`: known are skep.node.ttl, skep.join.worker.expires, \
-             skep.join.worker.uses, skep.join.manager.expires, skep.join.manager.uses",
+             skep.join.worker.uses, skep.join.manager.expires, skep.join.manager.uses, skep.rebalance, skep.rebalance.budget, skep.rebalance.once",
             "label `skep.node.ttl`: `1s` is less than 1m; remove the label to keep nodes for ever",
             "label `skep.join.worker.expires`: `soon` is not a time like `2030-01-31T12:00:00Z`",
             "label `skep.join.manager.uses`: `x` is not a number between 0 and 1000000",

@@ -49,7 +49,10 @@ mod tests {
             value: "UUID1".to_owned(),
         };
         let mut found = Problems::default();
-        check(&[named, count("ssd", -1), count("ssd", 1), count("a b", 0)], &mut found);
+        check(
+            &[named, count("ssd", -1), count("ssd", 1), count("a b", 0)],
+            &mut found,
+        );
         let texts: Vec<String> = found.0.into_iter().map(|problem| problem.0).collect();
         assert_eq!(
             texts,

@@ -204,7 +204,9 @@ fn hard(term: &str) -> Result<Affinity, String> {
     if is_near {
         Ok(affinity)
     } else {
-        Err(format!("use `==`; to keep apart there is `{ANTI_AFFINITY}`"))
+        Err(format!(
+            "use `==`; to keep apart there is `{ANTI_AFFINITY}`"
+        ))
     }
 }
 

@@ -22,7 +22,9 @@ pub enum GenericError {
     #[error("could not parse GenericResource: cannot ask for negative resource {0}")]
     Negative(String),
     /// A count beside items, or two counts.
-    #[error("could not parse GenericResource: mixed discrete and named resources in expression '{kind}={values}'")]
+    #[error(
+        "could not parse GenericResource: mixed discrete and named resources in expression '{kind}={values}'"
+    )]
     Mixed {
         /// The kind.
         kind: String,
@@ -38,7 +40,9 @@ pub enum GenericError {
         item: String,
     },
     /// It ends up in the environment of containers.
-    #[error("could not parse GenericResource: `{0}` is not a name: letters, digits and `-_.:/` are, up to {GENERIC_NAME_LENGTH_MAX}")]
+    #[error(
+        "could not parse GenericResource: `{0}` is not a name: letters, digits and `-_.:/` are, up to {GENERIC_NAME_LENGTH_MAX}"
+    )]
     Name(String),
     /// More than anybody needs.
     #[error("could not parse GenericResource: at most {GENERIC_RESOURCES_MAX} are allowed")]
@@ -153,11 +157,15 @@ mod tests {
     fn mistakes_have_dockers_texts() {
         check(
             &["gpu"],
-            Err("could not parse GenericResource: incorrect term gpu, missing '=' or malformed expression"),
+            Err(
+                "could not parse GenericResource: incorrect term gpu, missing '=' or malformed expression",
+            ),
         );
         check(
             &["a=b=c"],
-            Err("could not parse GenericResource: incorrect term a=b=c, missing '=' or malformed expression"),
+            Err(
+                "could not parse GenericResource: incorrect term a=b=c, missing '=' or malformed expression",
+            ),
         );
         check(
             &["gpu=-1"],
@@ -165,7 +173,9 @@ mod tests {
         );
         check(
             &["gpu=1", "gpu=a"],
-            Err("could not parse GenericResource: mixed discrete and named resources in expression 'gpu=[1 a]'"),
+            Err(
+                "could not parse GenericResource: mixed discrete and named resources in expression 'gpu=[1 a]'",
+            ),
         );
     }
 
@@ -177,7 +187,9 @@ mod tests {
         );
         check(
             &["g u=1"],
-            Err("could not parse GenericResource: `g u` is not a name: letters, digits and `-_.:/` are, up to 128"),
+            Err(
+                "could not parse GenericResource: `g u` is not a name: letters, digits and `-_.:/` are, up to 128",
+            ),
         );
         let many = vec!["a=b"; GENERIC_RESOURCES_MAX + 1];
         check(
