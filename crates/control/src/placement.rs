@@ -27,7 +27,14 @@ impl Pool {
         let reserved = &task.spec.resources.reservations;
         let is_there = |wanted: &GenericResource| match wanted {
             GenericResource::Named { .. } => self.generic.contains(wanted),
-            GenericResource::Discrete { kind, value } => self.count(kind) >= *value,
+            // A count is not made good by items: nobody could say which.
+            GenericResource::Discrete { kind, value } => self.generic.iter().any(|has| match has {
+                GenericResource::Discrete {
+                    kind: had,
+                    value: left,
+                } => had == kind && left >= value,
+                GenericResource::Named { .. } => false,
+            }),
         };
         reserved.memory_bytes <= self.memory_bytes.max(0)
             && reserved.nano_cpus <= self.nano_cpus.max(0)

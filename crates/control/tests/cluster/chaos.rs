@@ -208,6 +208,8 @@ impl Chaos {
             let moves = tasks.filter(|task| moved_by(task).is_some());
             moves.map(|task| (task.meta.created_at, task.id)).max()
         };
+        // Jobs that ended have left gaps.
+        self.run("tick 2m");
         let (moves, newest) = (self.world.run("show moves"), made(&self.world));
         assert_eq!(moves, "", "after {:#?}", self.log);
         self.run("tick 5m");

@@ -179,12 +179,18 @@ proptest! {
         }
         run(&mut world, &format!("cluster label skep.rebalance.budget={}", case.budget));
         run(&mut world, "cluster label skep.rebalance=continuous");
-        let count = running(&world).count();
+        let mut count = running(&world).count();
         let mut last = potential(&world);
         for _ in 0..200 {
             run(&mut world, "tick 1s");
-            prop_assert_eq!(running(&world).count(), count);
+            // Never fewer than before; a move may make room for a task that waited.
+            let running_now = running(&world).count();
+            prop_assert!(running_now >= count);
             let now = potential(&world);
+            if running_now > count {
+                (count, last) = (running_now, now);
+                continue;
+            }
             if is_quiet(&world) && now != last {
                 prop_assert!(is_lower(&now, &last), "{:?} after {:?}", now, last);
                 last = now;
