@@ -16,7 +16,7 @@ use skep_model::{
 };
 
 pub use self::{
-    effect::{Change, Effect, StoredTask},
+    effect::{Change, Effect, StoredTask, Supplies},
     event::Event,
     session::Attempt,
 };
@@ -254,14 +254,16 @@ impl AgentCore {
             AssignmentsKind::Complete => self.assigned_ids(),
             AssignmentsKind::Incremental => BTreeMap::new(),
         };
-        for change in message.changes {
+        let (tasks, supplies) = sort_out(message.kind, message.changes);
+        out.extend(supplies.map(Effect::Supply));
+        for change in tasks {
             match change {
-                AssignmentChange::UpdateTask(task) => {
+                Ok(task) => {
                     missing.remove(&task.id);
                     self.unclaimed.retain(|id| *id != task.id);
                     self.assign(now, task, out);
                 }
-                AssignmentChange::RemoveTask(id) => self.unassign(now, id, false, out),
+                Err(id) => self.unassign(now, id, false, out),
             }
         }
         for id in missing.into_keys() {
@@ -398,6 +400,30 @@ impl AgentCore {
             out.push(Effect::SendStatuses { attempt, update });
         }
     }
+}
+
+/// Tasks assigned and (`Err`) taken away, in order; and what they are given to work with, which must
+/// be there before them.
+fn sort_out(
+    kind: AssignmentsKind,
+    changes: Vec<AssignmentChange>,
+) -> (Vec<Result<Arc<Task>, TaskId>>, Option<Supplies>) {
+    let mut tasks = Vec::with_capacity(changes.len());
+    let mut supplies = Supplies {
+        is_complete: kind == AssignmentsKind::Complete,
+        ..Supplies::default()
+    };
+    for change in changes {
+        match change {
+            AssignmentChange::UpdateTask(task) => tasks.push(Ok(task)),
+            AssignmentChange::RemoveTask(id) => tasks.push(Err(id)),
+            AssignmentChange::UpdateSecret(secret) => supplies.secrets.push(secret),
+            AssignmentChange::RemoveSecret(id) => supplies.gone_secrets.push(id),
+            AssignmentChange::UpdateConfig(config) => supplies.configs.push(config),
+            AssignmentChange::RemoveConfig(id) => supplies.gone_configs.push(id),
+        }
+    }
+    (tasks, (supplies != Supplies::default()).then_some(supplies))
 }
 
 fn is_reportable(machine: &TaskMachine) -> bool {

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use skep_model::{ContainerStatus, Node, NodeDescription, PortConfig, Task, TaskId};
 
+pub use crate::core::Supplies;
+
 /// A node that can run tasks.
 #[async_trait]
 pub trait Executor: Send + Sync + 'static {
@@ -20,6 +22,10 @@ pub trait Executor: Send + Sync + 'static {
 
     /// The node object changed (labels, role, data-path port). Idempotent.
     async fn configure(&self, node: &Node) -> Result<(), ExecError>;
+
+    /// Secrets and configs that tasks may use from now on, and those they may not any more. Cheap, no
+    /// IO that can wait. What a container was made with stays with it until it is removed.
+    fn supply(&self, supplies: Supplies);
 
     /// The controller of `task`. Cheap, no IO that can wait; adopts a container of that task if
     /// there is one. [`ControllerError::Unsupported`] rejects the task.

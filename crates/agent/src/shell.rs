@@ -312,6 +312,7 @@ impl Shell {
                 let job = jobs::configure(Arc::clone(&self.node.executor), node);
                 self.configure_job = Some(self.jobs.spawn(job));
             }
+            Effect::Supply(supplies) => self.node.executor.supply(supplies),
             Effect::Run { task, op } => {
                 let cancel = CancellationToken::new();
                 self.cancels.insert(task.id, cancel.clone());

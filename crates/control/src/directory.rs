@@ -84,7 +84,9 @@ impl Feed {
                 | Object::Network(_)
                 | Object::Cluster(_)
                 | Object::Extension(_)
-                | Object::Resource(_),
+                | Object::Resource(_)
+                | Object::Secret(_)
+                | Object::Config(_),
             )
             | None => false,
         };
@@ -183,7 +185,11 @@ fn key_of(object: &Object) -> Option<Key> {
         Object::Service(service) => Some(Key::Service(service.id)),
         Object::Task(task) => Some(Key::Task(task.id)),
         Object::Node(node) => Some(Key::Node(node.id)),
-        Object::Cluster(_) | Object::Extension(_) | Object::Resource(_) => None,
+        Object::Cluster(_)
+        | Object::Extension(_)
+        | Object::Resource(_)
+        | Object::Secret(_)
+        | Object::Config(_) => None,
     }
 }
 
@@ -202,7 +208,11 @@ fn entry_of(object: &Object) -> Option<Entry> {
         Object::Service(service) => Some(service_entry(service)),
         Object::Task(task) => task_entry(task),
         Object::Node(node) => node_entry(node),
-        Object::Cluster(_) | Object::Extension(_) | Object::Resource(_) => None,
+        Object::Cluster(_)
+        | Object::Extension(_)
+        | Object::Resource(_)
+        | Object::Secret(_)
+        | Object::Config(_) => None,
     }
 }
 

@@ -52,8 +52,27 @@ impl Dirty {
                     self.insert(Key::Rebalance);
                 }
             }
-            (_, Some(Object::Cluster(_) | Object::Extension(_) | Object::Resource(_)))
-            | (Some(Object::Cluster(_) | Object::Extension(_) | Object::Resource(_)), _) => {}
+            // Tasks that use a secret or config are there before and after it.
+            (
+                _,
+                Some(
+                    Object::Cluster(_)
+                    | Object::Extension(_)
+                    | Object::Resource(_)
+                    | Object::Secret(_)
+                    | Object::Config(_),
+                ),
+            )
+            | (
+                Some(
+                    Object::Cluster(_)
+                    | Object::Extension(_)
+                    | Object::Resource(_)
+                    | Object::Secret(_)
+                    | Object::Config(_),
+                ),
+                _,
+            ) => {}
         }
     }
 
@@ -255,59 +274,27 @@ fn needs_own_look(task: &Task) -> bool {
 fn node_of(object: Option<&Object>) -> Option<&Node> {
     match object {
         Some(Object::Node(node)) => Some(node),
-        Some(
-            Object::Service(_)
-            | Object::Task(_)
-            | Object::Network(_)
-            | Object::Cluster(_)
-            | Object::Extension(_)
-            | Object::Resource(_),
-        )
-        | None => None,
+        Some(_) | None => None,
     }
 }
 
 fn service_of(object: Option<&Object>) -> Option<&Service> {
     match object {
         Some(Object::Service(service)) => Some(service),
-        Some(
-            Object::Node(_)
-            | Object::Task(_)
-            | Object::Network(_)
-            | Object::Cluster(_)
-            | Object::Extension(_)
-            | Object::Resource(_),
-        )
-        | None => None,
+        Some(_) | None => None,
     }
 }
 
 fn network_of(object: Option<&Object>) -> Option<&Network> {
     match object {
         Some(Object::Network(network)) => Some(network),
-        Some(
-            Object::Node(_)
-            | Object::Service(_)
-            | Object::Task(_)
-            | Object::Cluster(_)
-            | Object::Extension(_)
-            | Object::Resource(_),
-        )
-        | None => None,
+        Some(_) | None => None,
     }
 }
 
 fn task_of(object: Option<&Object>) -> Option<&Task> {
     match object {
         Some(Object::Task(task)) => Some(task),
-        Some(
-            Object::Node(_)
-            | Object::Service(_)
-            | Object::Network(_)
-            | Object::Cluster(_)
-            | Object::Extension(_)
-            | Object::Resource(_),
-        )
-        | None => None,
+        Some(_) | None => None,
     }
 }

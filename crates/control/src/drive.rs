@@ -228,7 +228,12 @@ impl Limit {
                 let payload = resource.payload.as_ref();
                 TASK_BYTES_BASE + payload.map_or(0, |payload| payload.value.len())
             }
-            Object::Network(_) | Object::Cluster(_) | Object::Extension(_) => TASK_BYTES_BASE,
+            // No reconciler writes the last two.
+            Object::Network(_)
+            | Object::Cluster(_)
+            | Object::Extension(_)
+            | Object::Secret(_)
+            | Object::Config(_) => TASK_BYTES_BASE,
         };
     }
 

@@ -256,6 +256,7 @@ async fn engine(
     let settings = EngineConfig {
         containers_dir: data.join("containers"),
         volumes_dir: data.join("volumes"),
+        supplies_dir: config.run_dir.join("supplies"),
         labels: config.labels.clone(),
         generic_resources: config.node_generic_resources.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

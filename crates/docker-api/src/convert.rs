@@ -8,6 +8,7 @@ mod container_spec;
 mod mount;
 mod network;
 mod node;
+pub(crate) mod secret;
 mod service;
 mod task;
 pub(crate) mod task_spec;

@@ -15,6 +15,7 @@ pub(crate) mod mount;
 pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod progress;
+pub(crate) mod secret;
 pub(crate) mod service;
 pub(crate) mod stats;
 pub(crate) mod task;

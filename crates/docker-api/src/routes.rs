@@ -16,6 +16,7 @@ mod names;
 mod networks;
 mod nodes;
 mod registry;
+mod secrets;
 mod services;
 mod skep;
 mod system;
@@ -59,6 +60,8 @@ pub(crate) async fn dispatch(
         ["containers", rest @ ..] => Box::pin(containers::dispatch(context, rest, request)).await,
         ["exec", rest @ ..] => Box::pin(exec::dispatch(context, rest, request)).await,
         ["networks", ..] => Box::pin(networks::dispatch(context, &segments, request)).await,
+        ["secrets", rest @ ..] => Box::pin(secrets::secrets(context, rest, request)).await,
+        ["configs", rest @ ..] => Box::pin(secrets::configs(context, rest, request)).await,
         ["volumes", ..] => Box::pin(volumes::dispatch(context, &segments, request)).await,
         _ => Box::pin(system(context, &segments, request)).await,
     }
@@ -100,6 +103,6 @@ async fn system(context: &Arc<Context>, path: &[&str], request: Request) -> Resu
         (Method::GET, ["distribution", name @ .., "json"]) if !name.is_empty() => {
             registry::distribution(context, &name.join("/"), &request).await
         }
-        (method, path) => unsupported::answer(context, &method, path),
+        (method, path) => unsupported::answer(&method, path),
     }
 }

@@ -22,6 +22,7 @@ mod plan;
 mod prober;
 mod pull;
 mod record;
+mod supplies;
 mod volume_fill;
 mod volumes;
 
@@ -49,6 +50,7 @@ pub use self::{
     places::{DnsRecord, NodeMode, PlaceError},
     plan::{Error as PlanError, signal_number},
     record::{MountRecord, NetworkRecord, Record},
+    supplies::SupplyError,
     volumes::{Error as VolumeError, Volume, Volumes},
 };
 use crate::{
@@ -67,6 +69,8 @@ pub struct EngineConfig {
     pub containers_dir: PathBuf,
     /// Directory of the volumes.
     pub volumes_dir: PathBuf,
+    /// Directory of the secrets and configs of containers; becomes a file system in memory.
+    pub supplies_dir: PathBuf,
     /// Engine labels.
     pub labels: BTreeMap<String, String>,
     /// User-defined resources tasks can reserve.
@@ -85,6 +89,7 @@ pub struct Engine {
     dataplane: Dataplane,
     slice: watch::Sender<SliceState>,
     volumes: Volumes,
+    supplies: supplies::Supplies,
     containers: RwLock<Containers>,
     events: broadcast::Sender<EngineEvent>,
     pulls: pull::Pulls,

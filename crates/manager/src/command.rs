@@ -1,8 +1,8 @@
 //! What a client can ask of the control plane, and what it answers.
 
 use skep_model::{
-    Availability, ClusterSpec, Membership, NetworkId, NetworkSpec, NodeId, NodeSpec, Redacted,
-    ServiceId, ServiceSpec, Version,
+    Availability, ClusterSpec, ConfigId, ConfigSpec, Membership, NetworkId, NetworkSpec, NodeId,
+    NodeSpec, Redacted, SecretId, SecretSpec, ServiceId, ServiceSpec, Version,
 };
 
 /// A request to change the cluster's wish. Executed by the leader, answered after its commit.
@@ -36,6 +36,44 @@ pub enum Command {
     RemoveNetwork {
         /// Which.
         id: NetworkId,
+    },
+    /// Adds a secret; answered with [`Answer::Secret`].
+    CreateSecret {
+        /// What is wanted; validated by the core.
+        spec: Box<SecretSpec>,
+    },
+    /// Replaces a secret's labels.
+    UpdateSecret {
+        /// Which.
+        id: SecretId,
+        /// The version the client read.
+        version: Version,
+        /// What is wanted; empty data stands for the present data.
+        spec: Box<SecretSpec>,
+    },
+    /// Removes a secret no service uses.
+    RemoveSecret {
+        /// Which.
+        id: SecretId,
+    },
+    /// Adds a config; answered with [`Answer::Config`].
+    CreateConfig {
+        /// What is wanted; validated by the core.
+        spec: Box<ConfigSpec>,
+    },
+    /// Replaces a config's labels.
+    UpdateConfig {
+        /// Which.
+        id: ConfigId,
+        /// The version the client read.
+        version: Version,
+        /// What is wanted; empty data stands for the present data.
+        spec: Box<ConfigSpec>,
+    },
+    /// Removes a config no service uses.
+    RemoveConfig {
+        /// Which.
+        id: ConfigId,
     },
     /// Replaces a node's spec.
     UpdateNode {
@@ -125,6 +163,10 @@ pub enum Answer {
     Service(ServiceId),
     /// The id of the network created.
     Network(NetworkId),
+    /// The id of the secret created.
+    Secret(SecretId),
+    /// The id of the config created.
+    Config(ConfigId),
     /// The node whose certificate was issued.
     Certificate {
         /// Its id.

@@ -18,7 +18,9 @@ mod networks;
 mod nodes;
 pub(crate) mod revisions;
 mod roles;
+mod secrets;
 mod services;
+mod supplies;
 #[cfg(test)]
 pub(crate) mod tests;
 

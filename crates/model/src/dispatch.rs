@@ -8,8 +8,8 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
-    id::{NodeId, SessionId, TaskId},
-    object::{EncryptionKey, Node, NodeDescription, Task, TaskStatus},
+    id::{ConfigId, NodeId, SecretId, SessionId, TaskId},
+    object::{Config, EncryptionKey, Node, NodeDescription, Secret, Task, TaskStatus},
 };
 
 /// Most statuses in one [`StatusUpdate`]. A thousand take about 300 KiB on the wire, well below
@@ -117,6 +117,14 @@ pub enum AssignmentChange {
     UpdateTask(Arc<Task>),
     /// The task is deleted from the cluster: stop and forget it.
     RemoveTask(TaskId),
+    /// Tasks of the node use the secret.
+    UpdateSecret(Arc<Secret>),
+    /// No task of the node uses the secret any more: forget it.
+    RemoveSecret(SecretId),
+    /// Tasks of the node use the config.
+    UpdateConfig(Arc<Config>),
+    /// No task of the node uses the config any more: forget it.
+    RemoveConfig(ConfigId),
 }
 
 /// Reports observed states of tasks. At most [`STATUS_UPDATES_PER_REQUEST_MAX`] of them.

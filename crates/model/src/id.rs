@@ -166,6 +166,14 @@ id_type!(
     ResourceId
 );
 id_type!(
+    /// Identifies a secret.
+    SecretId
+);
+id_type!(
+    /// Identifies a config.
+    ConfigId
+);
+id_type!(
     /// Identifies one registration of an agent with the dispatcher.
     SessionId
 );

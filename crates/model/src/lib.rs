@@ -3,7 +3,7 @@
 //! Pure: no IO, no clock, no randomness. Every other crate speaks in these types; wire and Docker
 //! JSON forms are converted at the edges. Field-for-field the objects follow `docker.swarmkit.v1`,
 //! so that stored state can move between Swarm and Skep. What is deliberately absent: objects no
-//! part of Skep acts on yet (secrets, configs, cluster volumes).
+//! part of Skep acts on yet (cluster volumes).
 
 pub mod constraint;
 pub mod cron;
@@ -20,13 +20,16 @@ pub mod time;
 pub mod validate;
 
 pub use crate::{
-    id::{ClusterId, Id, NetworkId, NodeId, ServiceId, SessionId, SpecVersion, TaskId, Version},
+    id::{
+        ClusterId, ConfigId, Id, NetworkId, NodeId, SecretId, ServiceId, SessionId, SpecVersion,
+        TaskId, Version,
+    },
     object::{
-        Certificate, CertificateState, Cluster, ContainerStatus, DEFAULT_DATA_PATH_PORT,
+        Certificate, CertificateState, Cluster, Config, ContainerStatus, DEFAULT_DATA_PATH_PORT,
         EncryptionKey, Endpoint, EngineDescription, JobStatus, JoinTokens, ManagerStatus, Meta,
         Network, NetworkAttachment, Node, NodeDescription, NodeState, NodeStatus, NodeTlsInfo,
-        Plugin, Reachability, RootCa, Service, Slot, Task, TaskStatus, UpdateState, UpdateStatus,
-        VirtualIp,
+        Plugin, Reachability, RootCa, Secret, Service, Slot, Task, TaskStatus, UpdateState,
+        UpdateStatus, VirtualIp,
     },
     redact::Redacted,
     rng::Rng,

@@ -4,6 +4,7 @@ mod cluster;
 pub mod network;
 mod node;
 mod resource;
+mod secret;
 mod service;
 mod task;
 
@@ -18,6 +19,7 @@ pub use self::{
         NodeState, NodeStatus, NodeTlsInfo, Plugin, Reachability, SKEP_NETWORK_DRIVER,
     },
     resource::{Extension, Payload, Resource, ServiceRevision},
+    secret::{Config, Secret},
     service::{Endpoint, JobStatus, Service, UpdateState, UpdateStatus, VirtualIp},
     task::{ContainerStatus, Slot, Task, TaskStatus},
 };

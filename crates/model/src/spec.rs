@@ -9,6 +9,7 @@ mod mount;
 mod network;
 mod node;
 mod resources;
+mod secret;
 mod service;
 mod task;
 
@@ -33,6 +34,7 @@ pub use self::{
         GENERIC_NAME_LENGTH_MAX, GENERIC_RESOURCES_MAX, GenericError, GenericResource, Platform,
         ResourceRequirements, Resources, is_generic_name, parse_generic,
     },
+    secret::{CONFIG_BYTES_MAX, ConfigSpec, SECRET_BYTES_MAX, SecretSpec},
     service::{
         DEFAULT_UPDATE_MONITOR, DEFAULT_UPDATE_PARALLELISM, EndpointSpec, FailureAction,
         PortConfig, Protocol, PublishMode, ResolutionMode, ServiceMode, ServiceSpec, UpdateConfig,

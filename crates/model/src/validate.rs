@@ -8,6 +8,7 @@ mod generic;
 mod image;
 mod names;
 pub mod network;
+mod secret;
 
 use std::{collections::BTreeMap, collections::BTreeSet, fmt, time::Duration};
 
@@ -45,7 +46,10 @@ pub const CLUSTER_NAME: &str = "default";
 /// Constraints per service. Swarm has no limit; without one a spec could make every placement slow.
 pub const CONSTRAINTS_MAX: usize = 1000;
 
-pub use self::network::network_spec;
+pub use self::{
+    network::network_spec,
+    secret::{config_spec, secret_spec},
+};
 
 /// One thing wrong with a spec: the text a client is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]

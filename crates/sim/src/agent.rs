@@ -273,6 +273,8 @@ impl Agent {
                 let event = Event::RoleSeen(self.index, node.role);
                 ctx.queue.after(Duration::ZERO, event);
             }
+            // What was sent is checked on its way (`invariants::supplies`).
+            Effect::Supply(_) => {}
             Effect::ManagersChanged(managers) => {
                 let known = managers.iter().filter_map(|peer| index_of(&peer.addr));
                 self.known = known.collect();

@@ -1,6 +1,7 @@
 //! Clients: what they ask of the cluster, at random, sometimes with what they read long ago.
 
 mod networks;
+mod secrets;
 
 use std::{sync::Arc, time::Duration};
 
@@ -85,6 +86,9 @@ impl Clients {
         let has_room = services.len() < self.services_max;
         if self.rng.percent(8) {
             return Some(self.network_command(store));
+        }
+        if self.rng.percent(6) {
+            return Some(self.supply_command(store));
         }
         if services.is_empty() || (has_room && self.rng.percent(30)) {
             let spec = Box::new(self.service_spec(store));
@@ -250,10 +254,11 @@ impl Clients {
             let replicas = self.rng.below(self.replicas_max + 1);
             ServiceMode::Replicated { replicas }
         };
-        let container = ContainerSpec {
+        let mut container = ContainerSpec {
             image: "registry.example/app:1".to_owned(),
             ..ContainerSpec::default()
         };
+        self.use_supplies(store, &mut container);
         let task = TaskSpec {
             container,
             resources: self.resources(),

@@ -18,6 +18,7 @@ mod same_store;
 mod slices_stay;
 mod states_grow;
 mod stored_state;
+mod supplies;
 mod versions_grow;
 
 use std::fmt;
@@ -53,6 +54,7 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(same_group::SameGroup),
         Box::<certificates::Certificates>::default(),
         Box::new(slices_stay::SlicesStay),
+        Box::new(supplies::Supplies),
         Box::new(node_addresses::NodeAddresses),
         Box::<directory::Directory>::default(),
         Box::<rollouts::Rollouts>::default(),

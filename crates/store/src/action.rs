@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use skep_model::{
-    Cluster, ClusterId, Meta, Network, NetworkId, Node, NodeId, Service, ServiceId, Task, TaskId,
+    Cluster, ClusterId, Config, ConfigId, Meta, Network, NetworkId, Node, NodeId, Secret, SecretId,
+    Service, ServiceId, Task, TaskId,
     id::{ExtensionId, ResourceId},
     object::{Extension, Resource},
 };
@@ -36,6 +37,10 @@ pub enum Object {
     Extension(Arc<Extension>),
     /// Data of Skep's, or of an extension of Swarm.
     Resource(Arc<Resource>),
+    /// A secret.
+    Secret(Arc<Secret>),
+    /// A config.
+    Config(Arc<Config>),
 }
 
 /// Names one object of the store.
@@ -55,6 +60,10 @@ pub enum ObjectId {
     Extension(ExtensionId),
     /// A resource.
     Resource(ResourceId),
+    /// A secret.
+    Secret(SecretId),
+    /// A config.
+    Config(ConfigId),
 }
 
 impl Object {
@@ -68,6 +77,8 @@ impl Object {
             Self::Cluster(cluster) => ObjectId::Cluster(cluster.id),
             Self::Extension(extension) => ObjectId::Extension(extension.id),
             Self::Resource(resource) => ObjectId::Resource(resource.id),
+            Self::Secret(secret) => ObjectId::Secret(secret.id),
+            Self::Config(config) => ObjectId::Config(config.id),
         }
     }
 
@@ -81,6 +92,8 @@ impl Object {
             Self::Cluster(cluster) => &cluster.meta,
             Self::Extension(extension) => &extension.meta,
             Self::Resource(resource) => &resource.meta,
+            Self::Secret(secret) => &secret.meta,
+            Self::Config(config) => &config.meta,
         }
     }
 }

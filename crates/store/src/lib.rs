@@ -8,6 +8,7 @@
 mod action;
 mod addresses;
 mod load;
+mod named;
 mod network_tables;
 mod resource_tables;
 mod store;
@@ -17,6 +18,7 @@ pub use crate::{
     action::{Action, ActionKind, Change, Object, ObjectId},
     addresses::{Addresses, Holder},
     load::{NodeLoad, NodeRoom},
+    named::{Named, Row},
     network_tables::NetworkTables,
     store::{ApplyError, Store},
     transaction::{Error, Transaction},

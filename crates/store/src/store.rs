@@ -10,7 +10,8 @@ use std::{
 
 use imbl::{OrdMap, OrdSet};
 use skep_model::{
-    Availability, Cluster, Id, Node, NodeId, Service, ServiceId, Slot, Task, TaskId, TaskState,
+    Availability, Cluster, Config, Id, Node, NodeId, Secret, Service, ServiceId, Slot, Task,
+    TaskId, TaskState,
     id::ResourceId,
     object::{Extension, Resource},
 };
@@ -18,6 +19,7 @@ use skep_model::{
 use crate::{
     action::{Action, ActionKind, Change, Object, ObjectId},
     load::{NodeLoad, NodeRoom},
+    named::Named,
     network_tables::NetworkTables,
     resource_tables::ResourceTables,
 };
@@ -46,9 +48,11 @@ pub struct Store {
     tasks_to_place: OrdMap<PlaceKey, Arc<Task>>,
     /// Nodes without load are absent.
     loads: OrdMap<NodeId, NodeLoad>,
-    /// Behind a pointer, because a store is passed around.
+    /// Behind pointers, because a store is passed around.
     networks: Arc<NetworkTables>,
     resources: ResourceTables,
+    secrets: Arc<Named<Secret>>,
+    configs: Arc<Named<Config>>,
 }
 
 /// A node, and beside it what the scheduler asks of every node: reading it from ten thousand objects
@@ -122,6 +126,8 @@ impl Store {
                 .map(Object::Cluster),
             ObjectId::Extension(id) => self.resources.extension(id).cloned().map(Object::Extension),
             ObjectId::Resource(id) => self.resources.get(id).cloned().map(Object::Resource),
+            ObjectId::Secret(id) => self.secrets.get(id).cloned().map(Object::Secret),
+            ObjectId::Config(id) => self.configs.get(id).cloned().map(Object::Config),
         }
     }
 
@@ -148,6 +154,16 @@ impl Store {
     /// Resources whose names begin with `prefix`, without regard to case, by name.
     pub fn resources_by_name_prefix(&self, prefix: String) -> impl Iterator<Item = &Arc<Resource>> {
         self.resources.by_name_prefix(prefix)
+    }
+
+    /// Secrets.
+    pub fn secrets(&self) -> &Named<Secret> {
+        &self.secrets
+    }
+
+    /// Configs.
+    pub fn configs(&self) -> &Named<Config> {
+        &self.configs
     }
 
     /// The node with `id`.
@@ -319,6 +335,8 @@ impl Store {
         cluster
             .chain(nodes)
             .chain(networks)
+            .chain(self.secrets.all().cloned().map(Object::Secret))
+            .chain(self.configs.all().cloned().map(Object::Config))
             .chain(services)
             .chain(self.tasks.values().cloned().map(Object::Task))
             .chain(self.resources.extensions().cloned().map(Object::Extension))
@@ -375,6 +393,14 @@ impl Store {
                 let name = resource.annotations.name.as_str();
                 let holder = self.resources.by_name(name);
                 (holder.map(|r| ObjectId::Resource(r.id)), name)
+            }
+            Object::Secret(secret) => {
+                let holder = self.secrets.by_name(secret.name());
+                (holder.map(|s| ObjectId::Secret(s.id)), secret.name())
+            }
+            Object::Config(config) => {
+                let holder = self.configs.by_name(config.name());
+                (holder.map(|c| ObjectId::Config(c.id)), config.name())
             }
             Object::Node(_) | Object::Task(_) => return Ok(()),
         };
@@ -439,6 +465,8 @@ impl Store {
             Object::Cluster(cluster) => self.cluster = Some(Arc::clone(cluster)),
             Object::Extension(extension) => self.resources.set_extension(extension),
             Object::Resource(resource) => self.resources.set(resource),
+            Object::Secret(secret) => Arc::make_mut(&mut self.secrets).insert(secret),
+            Object::Config(config) => Arc::make_mut(&mut self.configs).insert(config),
         }
     }
 
@@ -451,8 +479,14 @@ impl Store {
             }
             (Object::Task(old), _) => self.index_task(Some(old), None),
             (Object::Resource(old), _) => self.resources.remove(old),
+            // These tables keep their own.
             (
-                Object::Node(_) | Object::Network(_) | Object::Cluster(_) | Object::Extension(_),
+                Object::Node(_)
+                | Object::Network(_)
+                | Object::Cluster(_)
+                | Object::Extension(_)
+                | Object::Secret(_)
+                | Object::Config(_),
                 _,
             ) => {}
         }
@@ -525,6 +559,8 @@ impl Store {
             Object::Extension(extension) => self.resources.remove_extension(extension.id),
             // With its index entry.
             Object::Resource(_) => {}
+            Object::Secret(secret) => Arc::make_mut(&mut self.secrets).remove(secret.id),
+            Object::Config(config) => Arc::make_mut(&mut self.configs).remove(config.id),
         }
     }
 }
@@ -535,6 +571,8 @@ impl PartialEq for Store {
         self.cluster == other.cluster
             && self.nodes == other.nodes
             && self.networks == other.networks
+            && self.secrets == other.secrets
+            && self.configs == other.configs
             && self.services == other.services
             && self.tasks == other.tasks
             && self.resources == other.resources

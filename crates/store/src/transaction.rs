@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use skep_model::{
-    Cluster, ClusterId, Meta, Network, NetworkId, Node, NodeId, Service, ServiceId, Task, TaskId,
-    Timestamp, Version,
+    Cluster, ClusterId, Config, ConfigId, Meta, Network, NetworkId, Node, NodeId, Secret, SecretId,
+    Service, ServiceId, Task, TaskId, Timestamp, Version,
     id::ResourceId,
     object::{Extension, Resource},
 };
@@ -123,6 +123,18 @@ impl Transaction {
         self.write(ActionKind::Create, Object::Resource(Arc::new(resource)))
     }
 
+    /// Creates a secret.
+    pub fn create_secret(&mut self, mut secret: Secret) -> Result<(), Error> {
+        secret.meta = self.fresh_meta();
+        self.write(ActionKind::Create, Object::Secret(Arc::new(secret)))
+    }
+
+    /// Creates a config.
+    pub fn create_config(&mut self, mut config: Config) -> Result<(), Error> {
+        config.meta = self.fresh_meta();
+        self.write(ActionKind::Create, Object::Config(Arc::new(config)))
+    }
+
     /// Replaces a node; `node.meta.version` must be the stored one.
     pub fn update_node(&mut self, mut node: Node) -> Result<(), Error> {
         let stored = self.head.node(node.id).map(|stored| stored.meta);
@@ -184,6 +196,20 @@ impl Transaction {
         self.write(ActionKind::Update, Object::Cluster(Arc::new(cluster)))
     }
 
+    /// Replaces a secret; `secret.meta.version` must be the stored one.
+    pub fn update_secret(&mut self, mut secret: Secret) -> Result<(), Error> {
+        let stored = self.head.secrets().get(secret.id).map(|stored| stored.meta);
+        secret.meta = self.next_meta(stored, secret.meta)?;
+        self.write(ActionKind::Update, Object::Secret(Arc::new(secret)))
+    }
+
+    /// Replaces a config; `config.meta.version` must be the stored one.
+    pub fn update_config(&mut self, mut config: Config) -> Result<(), Error> {
+        let stored = self.head.configs().get(config.id).map(|stored| stored.meta);
+        config.meta = self.next_meta(stored, config.meta)?;
+        self.write(ActionKind::Update, Object::Config(Arc::new(config)))
+    }
+
     /// Removes a node; false when there is none.
     pub fn remove_node(&mut self, id: NodeId) -> bool {
         let object = self.head.node(id).cloned().map(Object::Node);
@@ -211,6 +237,18 @@ impl Transaction {
     /// Removes a resource; false when there is none.
     pub fn remove_resource(&mut self, id: ResourceId) -> bool {
         let object = self.head.resource(id).cloned().map(Object::Resource);
+        self.remove(object)
+    }
+
+    /// Removes a secret; false when there is none. That nobody uses it is the caller's business.
+    pub fn remove_secret(&mut self, id: SecretId) -> bool {
+        let object = self.head.secrets().get(id).cloned().map(Object::Secret);
+        self.remove(object)
+    }
+
+    /// Removes a config; false when there is none. That nobody uses it is the caller's business.
+    pub fn remove_config(&mut self, id: ConfigId) -> bool {
+        let object = self.head.configs().get(id).cloned().map(Object::Config);
         self.remove(object)
     }
 

@@ -20,6 +20,7 @@ mod directory;
 mod dispatch;
 mod network;
 mod node;
+mod secret;
 mod service;
 mod task;
 
@@ -128,13 +129,15 @@ impl Draw {
 
     /// An object of any kind.
     pub fn object(&mut self) -> Object {
-        match self.0.below(7) {
+        match self.0.below(9) {
             0 => Object::Node(self.node().into()),
             1 => Object::Service(self.service().into()),
             2 => Object::Task(self.task().into()),
             3 => Object::Network(self.network().into()),
             4 => Object::Extension(self.extension().into()),
             5 => Object::Resource(self.resource().into()),
+            6 => Object::Secret(self.secret().into()),
+            7 => Object::Config(self.config().into()),
             _ => Object::Cluster(self.cluster().into()),
         }
     }

@@ -19,6 +19,7 @@ mod node_spec;
 mod privileges;
 mod resource;
 mod resources;
+mod secret;
 mod service;
 mod service_spec;
 mod task;

@@ -2,7 +2,7 @@
 //! them. A removal carries the object as it was; a receiver needs no more than its id.
 
 use prost::Message;
-use skep_model::Cluster;
+use skep_model::{Cluster, Config, Secret};
 use skep_store::{Action, ActionKind, Object};
 
 use crate::{
@@ -33,7 +33,10 @@ const ACTION_TASK: usize = 4;
 const ACTION_NETWORK: usize = 5;
 /// `StoreAction.cluster`.
 const ACTION_CLUSTER: usize = 6;
-
+/// `StoreAction.secret`.
+const ACTION_SECRET: usize = 7;
+/// `StoreAction.config`.
+const ACTION_CONFIG: usize = 10;
 /// `StoreAction.resource`.
 const ACTION_RESOURCE: usize = 8;
 /// `StoreAction.extension`.
@@ -113,10 +116,16 @@ fn decode_target(
             Object::Cluster(cluster.at("cluster")?.into())
         }
         ACTION_NETWORK => Object::Network(decode_network(bytes, cache).at("network")?),
-        7 => return Err(Problem::Unsupported).at("secret"),
         ACTION_RESOURCE => Object::Resource(decode_resource(bytes).at("resource")?),
         ACTION_EXTENSION => Object::Extension(decode_extension(bytes).at("extension")?),
-        10 => return Err(Problem::Unsupported).at("config"),
+        ACTION_SECRET => {
+            let secret = Secret::try_from(proto::Secret::decode(bytes)?);
+            Object::Secret(secret.at("secret")?.into())
+        }
+        ACTION_CONFIG => {
+            let config = Config::try_from(proto::Config::decode(bytes)?);
+            Object::Config(config.at("config")?.into())
+        }
         11 => return Err(Problem::Unsupported).at("volume"),
         _ => return Ok(None),
     };
@@ -152,6 +161,8 @@ fn target_number(object: &Object) -> usize {
         Object::Cluster(_) => ACTION_CLUSTER,
         Object::Resource(_) => ACTION_RESOURCE,
         Object::Extension(_) => ACTION_EXTENSION,
+        Object::Secret(_) => ACTION_SECRET,
+        Object::Config(_) => ACTION_CONFIG,
     }
 }
 

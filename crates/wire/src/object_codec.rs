@@ -55,6 +55,8 @@ impl<'a> ObjectEncoder<'a> {
             Object::Cluster(cluster) => append(&proto::Cluster::from(&**cluster), buffer),
             Object::Extension(extension) => append(&proto::Extension::from(&**extension), buffer),
             Object::Resource(resource) => append(&proto::Resource::from(&**resource), buffer),
+            Object::Secret(secret) => append(&proto::Secret::from(&**secret), buffer),
+            Object::Config(config) => append(&proto::Config::from(&**config), buffer),
         }
     }
 

@@ -2,7 +2,7 @@
 //! object, so that no second copy of the store is ever built.
 
 use prost::Message;
-use skep_model::Cluster;
+use skep_model::{Cluster, Config, Secret};
 use skep_store::Object;
 
 use crate::{
@@ -38,6 +38,10 @@ const STORE_CLUSTERS: usize = 5;
 const STORE_RESOURCES: usize = 7;
 /// `StoreSnapshot.extensions`.
 const STORE_EXTENSIONS: usize = 8;
+/// `StoreSnapshot.secrets`.
+const STORE_SECRETS: usize = 6;
+/// `StoreSnapshot.configs`.
+const STORE_CONFIGS: usize = 9;
 
 /// What an object's encoding usually takes; only a first guess at a buffer's size.
 const OBJECT_BYTES_GUESS: usize = 512;
@@ -138,10 +142,16 @@ fn decode_object(
             Object::Cluster(cluster.at("clusters")?.into())
         }
         STORE_NETWORKS => Object::Network(decode_network(bytes, cache).at("networks")?),
-        6 => return Err(Problem::Unsupported).at("secrets"),
         STORE_RESOURCES => Object::Resource(decode_resource(bytes).at("resources")?),
         STORE_EXTENSIONS => Object::Extension(decode_extension(bytes).at("extensions")?),
-        9 => return Err(Problem::Unsupported).at("configs"),
+        STORE_SECRETS => {
+            let secret = Secret::try_from(proto::Secret::decode(bytes)?);
+            Object::Secret(secret.at("secrets")?.into())
+        }
+        STORE_CONFIGS => {
+            let config = Config::try_from(proto::Config::decode(bytes)?);
+            Object::Config(config.at("configs")?.into())
+        }
         10 => return Err(Problem::Unsupported).at("volumes"),
         _ => return Ok(None),
     };
@@ -157,6 +167,8 @@ fn table_number(object: &Object) -> usize {
         Object::Cluster(_) => STORE_CLUSTERS,
         Object::Resource(_) => STORE_RESOURCES,
         Object::Extension(_) => STORE_EXTENSIONS,
+        Object::Secret(_) => STORE_SECRETS,
+        Object::Config(_) => STORE_CONFIGS,
     }
 }
 

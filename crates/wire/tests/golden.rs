@@ -19,7 +19,9 @@ use skep_wire::{
     snapshot::{Membership, Snapshot, decode_snapshot, encode_snapshot},
 };
 
-use crate::objects::{network_objects, node, objects, resource_objects, task, task_status};
+use crate::objects::{
+    network_objects, node, objects, resource_objects, supply_objects, task, task_status,
+};
 
 /// The stored bytes called `name`; `current` is what today's encoder makes of the same object.
 #[track_caller]
@@ -104,12 +106,14 @@ fn old_worker_records_are_read() {
 fn old_objects_are_read() {
     let names = ["node", "service", "task", "cluster"];
     let later_names = ["network", "attached-task", "attached-node"];
+    let last_names = ["secret", "config"];
     let objects = names.into_iter().zip(objects());
     let networks = later_names.into_iter().zip(network_objects());
     let resources = ["extension", "service-revision"]
         .into_iter()
         .zip(resource_objects());
-    for (name, object) in objects.chain(networks).chain(resources) {
+    let supplies = last_names.into_iter().zip(supply_objects());
+    for (name, object) in objects.chain(networks).chain(resources).chain(supplies) {
         let actions = vec![Action {
             kind: ActionKind::Update,
             object,

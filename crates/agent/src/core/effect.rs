@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use skep_model::{
-    Node, SessionId, Task, TaskId, TaskStatus,
+    Config, ConfigId, Node, Secret, SecretId, SessionId, Task, TaskId, TaskStatus,
     dispatch::{HeartbeatRequest, SessionRequest, StatusUpdate, WeightedPeer},
 };
 
@@ -55,6 +55,9 @@ pub enum Effect {
     Configure(Arc<Node>),
     /// The managers changed: remember them, also across restarts. Nothing comes back.
     ManagersChanged(Vec<WeightedPeer>),
+    /// The secrets and configs that tasks may use changed: tell the executor, before any later effect.
+    /// Nothing comes back.
+    Supply(Supplies),
     /// Start the operation on the task's controller; comes back as [`Event::OpDone`], always.
     Run {
         /// The task as now assigned.
@@ -69,6 +72,21 @@ pub enum Effect {
     RemoveOrphan(TaskId),
     /// All tasks are gone after [`Event::Leave`]. Nothing comes back.
     Left,
+}
+
+/// Secrets and configs for the node's tasks. Kept in memory only, as in Swarm.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Supplies {
+    /// These are all: what was given before and is not here is to be forgotten.
+    pub is_complete: bool,
+    /// Secrets given.
+    pub secrets: Vec<Arc<Secret>>,
+    /// Configs given.
+    pub configs: Vec<Arc<Config>>,
+    /// Secrets to be forgotten.
+    pub gone_secrets: Vec<SecretId>,
+    /// Configs to be forgotten.
+    pub gone_configs: Vec<ConfigId>,
 }
 
 /// A change of the worker's stored tasks.

@@ -5,8 +5,8 @@ mod chaos;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use skep_model::{
-    Annotations, Id, Meta, NodeDescription, Rng, SessionId, Task, TaskId, TaskSpec, TaskState,
-    TaskStatus, Timestamp,
+    Annotations, Id, Meta, NodeDescription, Rng, Secret, SecretSpec, SessionId, Task, TaskId,
+    TaskSpec, TaskState, TaskStatus, Timestamp,
     dispatch::{
         AssignmentChange, AssignmentSequence, AssignmentsKind, AssignmentsMessage, DispatchError,
         HeartbeatResponse, SessionMessage, StatusUpdate,
@@ -398,11 +398,44 @@ fn a_task_is_stored_before_anything_runs() {
         (0, 1),
         vec![update(1, TaskState::Running)],
     );
-    assert_eq!(
-        rig.out[0],
-        Effect::Persist(Change::Task(task(1, TaskState::Running)))
-    );
+    let persisted = Effect::Persist(Change::Task(task(1, TaskState::Running)));
+    let others = |effect: &&Effect| !matches!(effect, Effect::Supply(_));
+    assert_eq!(rig.out.iter().find(others), Some(&persisted));
     assert_eq!(runs(&rig.out), [(task_id(1), Op::Resolve)]);
+}
+
+#[test]
+fn what_tasks_use_is_there_before_them() {
+    let (mut rig, attempt) = Rig::registered(vec![], vec![]);
+    rig.take();
+    let secret = Arc::new(Secret {
+        id: "secret0000000000000000001".parse().unwrap(),
+        meta: Meta::default(),
+        spec: SecretSpec::default(),
+        is_internal: false,
+    });
+    let given = AssignmentChange::UpdateSecret(Arc::clone(&secret));
+    let changes = vec![update(1, TaskState::Running), given];
+    rig.assign(attempt, AssignmentsKind::Complete, (0, 1), changes);
+    let supply = |out: &[Effect]| {
+        let mut effects = out.iter().enumerate();
+        effects.find_map(|(index, effect)| match effect {
+            Effect::Supply(supplies) => Some((index, supplies.clone())),
+            _ => None,
+        })
+    };
+    let (index, supplies) = supply(&rig.out).unwrap();
+    assert!(supplies.is_complete && supplies.secrets == [Arc::clone(&secret)]);
+    let run = rig
+        .out
+        .iter()
+        .position(|it| matches!(it, Effect::Run { .. }));
+    assert!(run.is_some_and(|run| index < run));
+    rig.take();
+    let gone = vec![AssignmentChange::RemoveSecret(secret.id)];
+    rig.assign(attempt, AssignmentsKind::Incremental, (1, 2), gone);
+    let (_, supplies) = supply(&rig.out).unwrap();
+    assert!(!supplies.is_complete && supplies.gone_secrets == [secret.id]);
 }
 
 #[test]

@@ -18,7 +18,8 @@ use skep_manager::{
     command::{Answer, Command, Rotate, ServiceChange},
 };
 use skep_model::{
-    ClusterSpec, NetworkId, NetworkSpec, NodeId, NodeSpec, Role, ServiceId, ServiceSpec, Version,
+    ClusterSpec, ConfigId, ConfigSpec, NetworkId, NetworkSpec, NodeId, NodeSpec, Role, SecretId,
+    SecretSpec, ServiceId, ServiceSpec, Version,
 };
 
 use crate::{
@@ -139,10 +140,7 @@ impl ClusterBackend for Cluster {
                 id,
                 warnings: Vec::new(),
             }),
-            Answer::Done | Answer::Network(_) | Answer::Certificate { .. } => Err(ApiError::new(
-                skep_docker_api::ErrorKind::System,
-                "the control plane did not name the service",
-            )),
+            _ => Err(unnamed("service")),
         }
     }
 
@@ -174,15 +172,50 @@ impl ClusterBackend for Cluster {
         let spec = Box::new(spec);
         match self.command(Command::CreateNetwork { spec }).await? {
             Answer::Network(id) => Ok(id),
-            Answer::Done | Answer::Service(_) | Answer::Certificate { .. } => Err(ApiError::new(
-                skep_docker_api::ErrorKind::System,
-                "the control plane did not name the network",
-            )),
+            _ => Err(unnamed("network")),
         }
     }
 
     async fn remove_network(&self, id: NetworkId) -> Result<()> {
         self.command(Command::RemoveNetwork { id }).await.map(drop)
+    }
+
+    async fn create_secret(&self, spec: SecretSpec) -> Result<SecretId> {
+        let spec = Box::new(spec);
+        match self.command(Command::CreateSecret { spec }).await? {
+            Answer::Secret(id) => Ok(id),
+            _ => Err(unnamed("secret")),
+        }
+    }
+
+    async fn update_secret(&self, id: SecretId, version: Version, spec: SecretSpec) -> Result<()> {
+        let spec = Box::new(spec);
+        self.command(Command::UpdateSecret { id, version, spec })
+            .await
+            .map(drop)
+    }
+
+    async fn remove_secret(&self, id: SecretId) -> Result<()> {
+        self.command(Command::RemoveSecret { id }).await.map(drop)
+    }
+
+    async fn create_config(&self, spec: ConfigSpec) -> Result<ConfigId> {
+        let spec = Box::new(spec);
+        match self.command(Command::CreateConfig { spec }).await? {
+            Answer::Config(id) => Ok(id),
+            _ => Err(unnamed("config")),
+        }
+    }
+
+    async fn update_config(&self, id: ConfigId, version: Version, spec: ConfigSpec) -> Result<()> {
+        let spec = Box::new(spec);
+        self.command(Command::UpdateConfig { id, version, spec })
+            .await
+            .map(drop)
+    }
+
+    async fn remove_config(&self, id: ConfigId) -> Result<()> {
+        self.command(Command::RemoveConfig { id }).await.map(drop)
     }
 
     async fn update_node(&self, id: NodeId, version: Version, spec: NodeSpec) -> Result<()> {
@@ -228,6 +261,14 @@ impl ClusterBackend for Cluster {
     async fn restore(&self, request: RestoreRequest) -> Result<NodeId> {
         self.swarm.restore(request).await
     }
+}
+
+/// The leader created something and did not say what.
+fn unnamed(noun: &str) -> ApiError {
+    ApiError::new(
+        skep_docker_api::ErrorKind::System,
+        format!("the control plane did not name the {noun}"),
+    )
 }
 
 fn member_status(member: &Member) -> ClusterStatus {

@@ -39,7 +39,7 @@ pub(crate) fn event(change: &Change, now: Timestamp) -> Option<Event> {
         (old, Some(Object::Task(new))) => task(old.as_ref(), new),
         (None, Some(Object::Network(new))) => network("create", new, new.meta.created_at),
         (Some(Object::Network(old)), None) => network("remove", old, now),
-        _ => None,
+        (old, new) => supply(old.as_ref(), new.as_ref(), now),
     }
 }
 
@@ -71,6 +71,22 @@ fn task(old: Option<&Object>, new: &Task) -> Option<Event> {
     let attributes = BTreeMap::from([place, task]);
     let time = new.meta.updated_at;
     Some(swarm_event("service", action, service, attributes, time))
+}
+
+/// Secrets and configs.
+fn supply(old: Option<&Object>, new: Option<&Object>, now: Timestamp) -> Option<Event> {
+    let action = match (old, new) {
+        (None, _) => "create",
+        (Some(_), Some(_)) => "update",
+        (Some(_), None) => "remove",
+    };
+    let (kind, id, name, meta) = match new.or(old)? {
+        Object::Secret(secret) => ("secret", secret.id.to_string(), secret.name(), &secret.meta),
+        Object::Config(config) => ("config", config.id.to_string(), config.name(), &config.meta),
+        _ => return None,
+    };
+    let time = new.map_or(now, |_| meta.updated_at);
+    Some(swarm_event(kind, action, (id, name), BTreeMap::new(), time))
 }
 
 /// The node network is none of the users'.

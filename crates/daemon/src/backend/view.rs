@@ -5,8 +5,8 @@ use std::sync::Arc;
 use skep_docker_api::backend::{ClusterView, PlannedMove, Revision};
 use skep_manager::{Published, group::Group};
 use skep_model::{
-    Cluster, ManagerStatus, Network, NetworkId, Node, NodeId, NodeTlsInfo, Service, ServiceId,
-    Task, TaskId, Timestamp, object::ServiceRevision,
+    Cluster, Config, ManagerStatus, Network, NetworkId, Node, NodeId, NodeTlsInfo, Secret, Service,
+    ServiceId, Task, TaskId, Timestamp, object::ServiceRevision,
 };
 
 /// One published state, with the raft group at that time.
@@ -107,6 +107,14 @@ impl ClusterView for View {
 
     fn networks(&self) -> Vec<Arc<Network>> {
         self.published.store.networks().all().cloned().collect()
+    }
+
+    fn secrets(&self) -> Vec<Arc<Secret>> {
+        self.published.store.secrets().all().cloned().collect()
+    }
+
+    fn configs(&self) -> Vec<Arc<Config>> {
+        self.published.store.configs().all().cloned().collect()
     }
 
     fn task(&self, id: TaskId) -> Option<Arc<Task>> {

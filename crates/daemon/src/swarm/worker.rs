@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use skep_agent::{
     Agent, AgentConfig,
     db::Db,
-    exec::{Controller, ControllerError, ExecError, Executor},
+    exec::{Controller, ControllerError, ExecError, Executor, Supplies},
     shell::{Handle, Report},
 };
 use skep_docker_api::error::{ApiError, Result};
@@ -178,6 +178,10 @@ impl Executor for NodeExecutor {
     async fn configure(&self, node: &Node) -> Result<(), ExecError> {
         self.slice.configure(node).await;
         self.tasks.configure(node).await
+    }
+
+    fn supply(&self, supplies: Supplies) {
+        self.tasks.supply(supplies);
     }
 
     fn controller(&self, task: &Task) -> Result<Arc<dyn Controller>, ControllerError> {

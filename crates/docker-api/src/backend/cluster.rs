@@ -4,9 +4,9 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use async_trait::async_trait;
 use skep_model::{
-    Availability, Cluster, ClusterSpec, Network, NetworkId, NetworkSpec, Node, NodeId, NodeSpec,
-    NodeTlsInfo, Service, ServiceId, ServiceSpec, Task, TaskId, Timestamp, Version,
-    object::ServiceRevision,
+    Availability, Cluster, ClusterSpec, Config, ConfigId, ConfigSpec, Network, NetworkId,
+    NetworkSpec, Node, NodeId, NodeSpec, NodeTlsInfo, Secret, SecretId, SecretSpec, Service,
+    ServiceId, ServiceSpec, Task, TaskId, Timestamp, Version, object::ServiceRevision,
 };
 
 use crate::{
@@ -91,6 +91,31 @@ pub trait ClusterBackend: Send + Sync + 'static {
     /// [`ErrorKind::InvalidArgument`]: crate::error::ErrorKind::InvalidArgument
     async fn remove_network(&self, id: NetworkId) -> Result<()>;
 
+    /// Creates a secret. A taken name: [`ErrorKind::Conflict`] and
+    /// `rpc error: code = AlreadyExists desc = secret X already exists`.
+    ///
+    /// [`ErrorKind::Conflict`]: crate::error::ErrorKind::Conflict
+    async fn create_secret(&self, spec: SecretSpec) -> Result<SecretId>;
+
+    /// Replaces a secret's labels. Anything else of it: [`ErrorKind::InvalidArgument`].
+    ///
+    /// [`ErrorKind::InvalidArgument`]: crate::error::ErrorKind::InvalidArgument
+    async fn update_secret(&self, id: SecretId, version: Version, spec: SecretSpec) -> Result<()>;
+
+    /// Removes a secret. In use: [`ErrorKind::InvalidArgument`] with the services' names.
+    ///
+    /// [`ErrorKind::InvalidArgument`]: crate::error::ErrorKind::InvalidArgument
+    async fn remove_secret(&self, id: SecretId) -> Result<()>;
+
+    /// Creates a config, as [`create_secret`](Self::create_secret).
+    async fn create_config(&self, spec: ConfigSpec) -> Result<ConfigId>;
+
+    /// Replaces a config's labels, as [`update_secret`](Self::update_secret).
+    async fn update_config(&self, id: ConfigId, version: Version, spec: ConfigSpec) -> Result<()>;
+
+    /// Removes a config, as [`remove_secret`](Self::remove_secret).
+    async fn remove_config(&self, id: ConfigId) -> Result<()>;
+
     /// Replaces a node's spec.
     async fn update_node(&self, id: NodeId, version: Version, spec: NodeSpec) -> Result<()>;
 
@@ -143,6 +168,10 @@ pub trait ClusterView: Send + Sync {
     fn network_by_name(&self, name: &str) -> Option<Arc<Network>>;
     /// All networks.
     fn networks(&self) -> Vec<Arc<Network>>;
+    /// All secrets.
+    fn secrets(&self) -> Vec<Arc<Secret>>;
+    /// All configs.
+    fn configs(&self) -> Vec<Arc<Config>>;
     /// A task by its whole id.
     fn task(&self, id: TaskId) -> Option<Arc<Task>>;
     /// All tasks.

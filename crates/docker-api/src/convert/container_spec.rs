@@ -1,8 +1,8 @@
 //! The container part of a task template.
 
 use skep_model::{
-    AppArmorMode, ConfigTarget, ContainerSpec, CredentialSpec, DnsConfig, FileTarget, HealthConfig,
-    Isolation, Privileges, Redacted, SeLinuxContext, SeccompMode, SeccompOptions, Ulimit,
+    AppArmorMode, ContainerSpec, CredentialSpec, DnsConfig, HealthConfig, Isolation, Privileges,
+    Redacted, SeLinuxContext, SeccompMode, SeccompOptions, Ulimit,
 };
 
 use crate::{
@@ -40,8 +40,8 @@ impl From<&ContainerSpec> for dto::ContainerSpec {
                 search: dns.search.clone(),
                 options: dns.options.clone(),
             }),
-            secrets: secrets(spec),
-            configs: configs(spec),
+            secrets: spec.secrets.iter().map(Into::into).collect(),
+            configs: spec.configs.iter().map(Into::into).collect(),
             isolation: match spec.isolation {
                 Isolation::Default => "default",
                 Isolation::Process => "process",
@@ -55,39 +55,6 @@ impl From<&ContainerSpec> for dto::ContainerSpec {
             oom_score_adj: spec.oom_score_adj,
         }
     }
-}
-
-fn file(file: &FileTarget) -> serde_json::Value {
-    serde_json::json!({ "Name": file.name, "UID": file.uid, "GID": file.gid, "Mode": file.mode })
-}
-
-/// References a stored service may hold although this API does not take them yet.
-fn secrets(spec: &ContainerSpec) -> Vec<serde_json::Value> {
-    let secret = |secret: &skep_model::SecretReference| {
-        serde_json::json!({
-            "File": secret.file.as_ref().map(file),
-            "SecretID": secret.secret_id,
-            "SecretName": secret.secret_name,
-        })
-    };
-    spec.secrets.iter().map(secret).collect()
-}
-
-fn configs(spec: &ContainerSpec) -> Vec<serde_json::Value> {
-    let config = |config: &skep_model::ConfigReference| {
-        let mut object = serde_json::Map::new();
-        match &config.target {
-            Some(ConfigTarget::File(target)) => object.insert("File".to_owned(), file(target)),
-            Some(ConfigTarget::Runtime) => {
-                object.insert("Runtime".to_owned(), serde_json::json!({}))
-            }
-            None => None,
-        };
-        object.insert("ConfigID".to_owned(), config.config_id.clone().into());
-        object.insert("ConfigName".to_owned(), config.config_name.clone().into());
-        object.into()
-    };
-    spec.configs.iter().map(config).collect()
 }
 
 impl TryFrom<dto::ContainerSpec> for ContainerSpec {
@@ -120,8 +87,12 @@ impl TryFrom<dto::ContainerSpec> for ContainerSpec {
                 .map(|nanos| duration(nanos, "ContainerSpec.StopGracePeriod"))
                 .transpose()?,
             registry_auth: Redacted::default(),
-            secrets: Vec::new(),
-            configs: Vec::new(),
+            secrets: spec.secrets.into_iter().map(Into::into).collect(),
+            configs: spec
+                .configs
+                .into_iter()
+                .map(TryInto::try_into)
+                .collect::<Result<_>>()?,
             hosts: spec.hosts,
             dns: spec.dns_config.map(|dns| DnsConfig {
                 nameservers: dns.nameservers,

@@ -99,8 +99,6 @@ fn log_options(options: &Map, found: &mut Found) {
 
 fn container(spec: &ContainerSpec, found: &mut Found) {
     let path = |field: &str| format!("TaskTemplate.ContainerSpec.{field}");
-    found.when(!spec.secrets.is_empty(), path("Secrets"));
-    found.when(!spec.configs.is_empty(), path("Configs"));
     found.when(
         !["", "default"].contains(&spec.isolation.as_str()),
         path(&format!("Isolation={}", spec.isolation)),

@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::dto::{Map, is_default, mount::Mount};
+use crate::dto::{
+    Map, is_default,
+    mount::Mount,
+    secret::{ConfigReference, SecretReference},
+};
 
 /// The container a task runs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -49,9 +53,9 @@ pub(crate) struct ContainerSpec {
     #[serde(rename = "DNSConfig", skip_serializing_if = "Option::is_none")]
     pub(crate) dns_config: Option<DnsConfig>,
     #[serde(skip_serializing_if = "is_default")]
-    pub(crate) secrets: Vec<serde_json::Value>,
+    pub(crate) secrets: Vec<SecretReference>,
     #[serde(skip_serializing_if = "is_default")]
-    pub(crate) configs: Vec<serde_json::Value>,
+    pub(crate) configs: Vec<ConfigReference>,
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) isolation: String,
     #[serde(skip_serializing_if = "is_default")]

@@ -2,7 +2,10 @@
 
 use std::{str::FromStr, sync::Arc};
 
-use skep_model::{Network, NetworkId, Node, NodeId, Service, ServiceId, ServiceSpec, Task, TaskId};
+use skep_model::{
+    Config, ConfigId, Network, NetworkId, Node, NodeId, Secret, SecretId, Service, ServiceId,
+    ServiceSpec, Task, TaskId,
+};
 
 use crate::{
     backend::{ClusterStatus, ClusterView, LocalNodeState, ManagerState},
@@ -97,6 +100,30 @@ pub(crate) fn network(view: &dyn ClusterView, wanted: &str) -> Result<Arc<Networ
         |id: NetworkId| view.network(id),
         || view.network_by_name(wanted).into_iter().collect(),
         || starting(view.networks(), wanted, |network| network.id.as_str()),
+    )
+}
+
+/// The secret called `wanted`.
+pub(crate) fn secret(view: &dyn ClusterView, wanted: &str) -> Result<Arc<Secret>> {
+    let secrets = || view.secrets().into_iter();
+    find(
+        "secret",
+        wanted,
+        |id: SecretId| secrets().find(|secret| secret.id == id),
+        || secrets().filter(|secret| secret.name() == wanted).collect(),
+        || starting(view.secrets(), wanted, |secret| secret.id.as_str()),
+    )
+}
+
+/// The config called `wanted`.
+pub(crate) fn config(view: &dyn ClusterView, wanted: &str) -> Result<Arc<Config>> {
+    let configs = || view.configs().into_iter();
+    find(
+        "config",
+        wanted,
+        |id: ConfigId| configs().find(|config| config.id == id),
+        || configs().filter(|config| config.name() == wanted).collect(),
+        || starting(view.configs(), wanted, |config| config.id.as_str()),
     )
 }
 

@@ -4,26 +4,13 @@ use hyper::Method;
 
 use crate::{
     error::{ApiError, Result},
-    http::{
-        response::{self, Response},
-        server::Context,
-    },
-    routes::{lookup, page_not_found},
+    http::response::{self, Response},
+    routes::page_not_found,
 };
 
 /// Answers paths that no handler takes.
-pub(crate) fn answer(context: &Context, method: &Method, path: &[&str]) -> Result<Response> {
+pub(crate) fn answer(method: &Method, path: &[&str]) -> Result<Response> {
     let what = match (method, path) {
-        // Empty lists let `docker stack` and the like find out that there are none.
-        (&Method::GET, ["secrets" | "configs"]) => {
-            lookup::check_manager(context)?;
-            return response::json::<[(); 0]>(&[]);
-        }
-        (&Method::GET, [kind @ ("secrets" | "configs"), id]) => {
-            lookup::check_manager(context)?;
-            let noun = kind.trim_end_matches('s');
-            return Err(ApiError::not_found(format!("{noun} {id} not found")));
-        }
         (&Method::GET, ["plugins"]) => return response::json::<[(); 0]>(&[]),
         // There is no build cache; `docker system prune` empties it all the same.
         (&Method::POST, ["build", "prune"]) => {
@@ -31,8 +18,6 @@ pub(crate) fn answer(context: &Context, method: &Method, path: &[&str]) -> Resul
                 &serde_json::json!({ "CachesDeleted": null, "SpaceReclaimed": 0 }),
             );
         }
-        (_, ["secrets", ..]) => "secrets",
-        (_, ["configs", ..]) => "configs",
         (_, ["plugins", ..]) => "plugins",
         (&Method::POST, ["build", ..]) => {
             "building images; build elsewhere, then `docker load` or a registry"

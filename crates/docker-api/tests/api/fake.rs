@@ -25,6 +25,8 @@ pub(crate) struct State {
     pub(crate) services: BTreeMap<ServiceId, Arc<Service>>,
     pub(crate) tasks: BTreeMap<TaskId, Arc<Task>>,
     pub(crate) networks: BTreeMap<NetworkId, Arc<Network>>,
+    pub(crate) secrets: BTreeMap<SecretId, Arc<Secret>>,
+    pub(crate) configs: BTreeMap<ConfigId, Arc<Config>>,
     /// What the node's data plane was told.
     pub(crate) directory: Vec<directory::Entry>,
     pub(crate) rng: Rng,
@@ -45,6 +47,8 @@ impl Fake {
             services: BTreeMap::new(),
             tasks: BTreeMap::new(),
             networks: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            configs: BTreeMap::new(),
             directory: Vec::new(),
             rng: Rng::from_seed(1),
         })))
@@ -202,6 +206,12 @@ impl ClusterView for State {
         networks
             .find(|network| network.name().eq_ignore_ascii_case(name))
             .cloned()
+    }
+    fn secrets(&self) -> Vec<Arc<Secret>> {
+        self.secrets.values().cloned().collect()
+    }
+    fn configs(&self) -> Vec<Arc<Config>> {
+        self.configs.values().cloned().collect()
     }
     fn networks(&self) -> Vec<Arc<Network>> {
         self.networks.values().cloned().collect()
@@ -497,6 +507,65 @@ impl ClusterBackend for Fake {
     }
 
     /// Gives every network the same subnet: allocation is not the API's business.
+    async fn create_secret(&self, spec: SecretSpec) -> Result<SecretId> {
+        let state = &mut *self.0.lock().unwrap();
+        let secret = Secret {
+            id: SecretId::random(&mut state.rng),
+            meta: Self::meta(state),
+            spec,
+            is_internal: false,
+        };
+        let id = secret.id;
+        state.secrets.insert(id, Arc::new(secret));
+        Ok(id)
+    }
+
+    async fn update_secret(&self, id: SecretId, version: Version, spec: SecretSpec) -> Result<()> {
+        let state = &mut *self.0.lock().unwrap();
+        let mut secret = Secret::clone(&state.secrets[&id]);
+        if secret.meta.version != version {
+            return Err(out_of_sequence());
+        }
+        secret.spec.annotations.labels = spec.annotations.labels;
+        secret.meta = Self::meta(state);
+        state.secrets.insert(id, Arc::new(secret));
+        Ok(())
+    }
+
+    async fn remove_secret(&self, id: SecretId) -> Result<()> {
+        self.0.lock().unwrap().secrets.remove(&id);
+        Ok(())
+    }
+
+    async fn create_config(&self, spec: ConfigSpec) -> Result<ConfigId> {
+        let state = &mut *self.0.lock().unwrap();
+        let config = Config {
+            id: ConfigId::random(&mut state.rng),
+            meta: Self::meta(state),
+            spec,
+        };
+        let id = config.id;
+        state.configs.insert(id, Arc::new(config));
+        Ok(id)
+    }
+
+    async fn update_config(&self, id: ConfigId, version: Version, spec: ConfigSpec) -> Result<()> {
+        let state = &mut *self.0.lock().unwrap();
+        let mut config = Config::clone(&state.configs[&id]);
+        if config.meta.version != version {
+            return Err(out_of_sequence());
+        }
+        config.spec.annotations.labels = spec.annotations.labels;
+        config.meta = Self::meta(state);
+        state.configs.insert(id, Arc::new(config));
+        Ok(())
+    }
+
+    async fn remove_config(&self, id: ConfigId) -> Result<()> {
+        self.0.lock().unwrap().configs.remove(&id);
+        Ok(())
+    }
+
     async fn create_network(&self, spec: NetworkSpec) -> Result<NetworkId> {
         let state = &mut *self.0.lock().unwrap();
         let id = NetworkId::random(&mut state.rng);

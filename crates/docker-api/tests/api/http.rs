@@ -184,14 +184,13 @@ async fn every_unsupported_field_is_named() {
     let served = Served::with_swarm().await;
     let spec = r#"{"Name":"x","Mode":{"GlobalJob":{}},
         "TaskTemplate":{"LogDriver":{"Name":"gelf"},
-            "ContainerSpec":{"Image":"i","Secrets":[{}],"Configs":[{}]}}}"#;
+            "ContainerSpec":{"Image":"i","Env":["A={{.Node.ID}}"]}}}"#;
     let answer = served.post("/services/create", spec).await;
     check(
         &answer,
         501,
         "not supported yet: TaskTemplate.LogDriver.Name=gelf, \
-         TaskTemplate.ContainerSpec.Secrets, \
-         TaskTemplate.ContainerSpec.Configs",
+         TaskTemplate.ContainerSpec.Env[0] (template)",
     );
 }
 

@@ -21,6 +21,7 @@ use super::{
     prober::{STARTS_PER_CORE, stored_health},
     pull::Pulls,
     record::Record,
+    supplies::Supplies,
 };
 use crate::{
     dataplane::Dataplane,
@@ -52,6 +53,7 @@ impl Engine {
     ) -> Result<Arc<Self>, OpenError> {
         fs::create_dir_all(&config.containers_dir)?;
         let volumes = Volumes::open(&config.volumes_dir)?;
+        let supplies = Supplies::open(&config.supplies_dir)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let engine = Arc::new(Self {
             config,
@@ -61,6 +63,7 @@ impl Engine {
             dataplane,
             slice: watch::Sender::default(),
             volumes,
+            supplies,
             containers: RwLock::new(Containers::default()),
             events: broadcast::Sender::new(EVENTS_LAG_MAX),
             pulls: Pulls::default(),

@@ -19,6 +19,7 @@ use super::{
     places::{self, HOST_GATEWAY, NetworkPlan, NodeMode, PlaceError},
     plan::{self, ContainerPlan, VolumeUse},
     record::{MountRecord, RECORD_VERSION, Record},
+    supplies::SupplyError,
     volume_fill,
     volumes::{self, Volume},
 };
@@ -66,6 +67,9 @@ pub enum CreateError {
     /// The node network refused.
     #[error(transparent)]
     Network(#[from] skep_network::Error),
+    /// Its secrets and configs cannot be given to it.
+    #[error(transparent)]
+    Supplies(#[from] SupplyError),
     /// The OCI runtime refused.
     #[error(transparent)]
     Runtime(#[from] runtime::Error),
@@ -78,7 +82,7 @@ impl CreateError {
     /// Whether the same may succeed a little later on this node.
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::NoSlice => true,
+            Self::NoSlice | Self::Supplies(SupplyError::NotYet) => true,
             Self::Dataplane(error) => error.is_temporary(),
             Self::Image(_)
             | Self::Store(_)
@@ -86,6 +90,7 @@ impl CreateError {
             | Self::MissingSource(_)
             | Self::Volume(_)
             | Self::Place(_)
+            | Self::Supplies(_)
             | Self::Network(_)
             | Self::Runtime(_)
             | Self::Files(_) => false,
@@ -153,6 +158,8 @@ impl Engine {
         let generated = write_files(&dir, &plan, &networks, &attached);
         let mut config = plan.config;
         config.mounts.extend(generated.map_err(CreateError::Files)?);
+        let supplied = self.supplies.write(id, &task.spec.container)?;
+        config.mounts.extend(supplied);
         config.hostname.clone_from(&plan.hostname);
         config.namespaces.network = match &attached.netns_path {
             Some(path) => NetworkNamespace::Path(path.clone()),

@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE};
 use skep_agent::exec::{
-    Controller, ControllerError, ExecError, Executor, OOM_CAUSE, UNHEALTHY_CAUSE,
+    Controller, ControllerError, ExecError, Executor, OOM_CAUSE, Supplies, UNHEALTHY_CAUSE,
 };
 use skep_model::{
     ContainerStatus, Node, NodeDescription, NodeTlsInfo, PortConfig, Protocol, PublishMode, Task,
@@ -49,6 +49,10 @@ impl Executor for TaskExecutor {
     async fn configure(&self, _node: &Node) -> Result<(), ExecError> {
         // Nothing on the node depends on its record yet.
         Ok(())
+    }
+
+    fn supply(&self, supplies: Supplies) {
+        self.engine.supplies.take(supplies);
     }
 
     fn controller(&self, task: &Task) -> Result<Arc<dyn Controller>, ControllerError> {

@@ -213,6 +213,9 @@ impl Engine {
         if let Err(error) = self.detach(id).await {
             problems.push(error.to_string());
         }
+        if let Err(error) = self.supplies.remove(id) {
+            problems.push(format!("failed to remove secrets and configs: {error}"));
+        }
         let (images, owner, dir) = (
             self.images().clone(),
             id.to_string(),

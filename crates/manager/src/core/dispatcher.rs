@@ -20,6 +20,7 @@ use skep_model::{
 };
 use skep_store::{Change, Object, Store, Transaction};
 
+use super::supplies::Supplies;
 use crate::{
     event::{ConnectionId, Effect, ToAgent},
     group::Group,
@@ -69,6 +70,7 @@ struct Session {
     /// The task as last sent; compared to decide whether an update says anything new.
     sent: BTreeMap<TaskId, Arc<Task>>,
     sent_node: Arc<Node>,
+    supplies: Supplies,
     sequence: AssignmentSequence,
 }
 
@@ -221,6 +223,7 @@ impl Dispatcher {
             connection: registration.connection,
             sent: BTreeMap::new(),
             sent_node: Arc::clone(node),
+            supplies: Supplies::default(),
             sequence: AssignmentSequence::NONE,
         };
         out.push(session_message(&session, store, &self.group));
@@ -229,12 +232,12 @@ impl Dispatcher {
             .filter(|task| is_sent(store, task))
             .cloned();
         session.sent = tasks.map(|task| (task.id, task)).collect();
-        let changes = session
-            .sent
-            .values()
-            .cloned()
-            .map(AssignmentChange::UpdateTask)
-            .collect();
+        let mut changes = Vec::new();
+        for task in session.sent.values() {
+            session.supplies.note(store, task, &mut changes);
+        }
+        let tasks = session.sent.values().cloned();
+        changes.extend(tasks.map(AssignmentChange::UpdateTask));
         out.push(session.assignments(AssignmentsKind::Complete, changes));
         self.nodes_by_connection.insert(session.connection, node_id);
         self.sessions.insert(node_id, session);
@@ -337,9 +340,10 @@ impl Dispatcher {
                     let Some(session) = self.sessions.get_mut(&node_id) else {
                         continue;
                     };
-                    if session.note_task(store, task) {
-                        let update = AssignmentChange::UpdateTask(Arc::clone(task));
-                        updates.entry(node_id).or_default().push(update);
+                    let mut news = Vec::new();
+                    session.note_task(store, task, &mut news);
+                    if !news.is_empty() {
+                        updates.entry(node_id).or_default().extend(news);
                     }
                 }
                 (Some(Object::Task(task)), None) => {
@@ -350,8 +354,9 @@ impl Dispatcher {
                         continue;
                     };
                     if session.sent.remove(&task.id).is_some() {
-                        let update = AssignmentChange::RemoveTask(task.id);
-                        updates.entry(node_id).or_default().push(update);
+                        let news = updates.entry(node_id).or_default();
+                        news.push(AssignmentChange::RemoveTask(task.id));
+                        session.supplies.release(task, news);
                     }
                 }
                 (_, Some(Object::Node(node))) => {
@@ -431,19 +436,23 @@ impl Dispatcher {
 }
 
 impl Session {
-    /// Remembers the task as sent; true when the agent must hear of it.
-    fn note_task(&mut self, store: &Store, task: &Arc<Task>) -> bool {
+    /// Remembers the task as sent and adds what the agent must hear of it.
+    fn note_task(&mut self, store: &Store, task: &Arc<Task>, news: &mut Vec<AssignmentChange>) {
         if !is_sent(store, task) {
-            return false;
+            return;
         }
+        self.supplies.note(store, task, news);
         let is_news = self
             .sent
             .get(&task.id)
             .is_none_or(|sent| !is_same_for_agent(sent, task));
         if is_news {
             self.sent.insert(task.id, Arc::clone(task));
+            news.push(AssignmentChange::UpdateTask(Arc::clone(task)));
         }
-        is_news
+        if task.status.state.is_terminal() {
+            self.supplies.release(task, news);
+        }
     }
 
     fn assignments(&mut self, kind: AssignmentsKind, changes: Vec<AssignmentChange>) -> Effect {

@@ -11,7 +11,7 @@ use super::{
     dispatcher::{Dispatcher, Registration},
     keys, networks, nodes,
     roles::Roles,
-    rotation, services,
+    rotation, secrets, services,
 };
 use crate::{
     command::{Answer, Command, CommandError},
@@ -259,6 +259,16 @@ fn execute(
         Command::RemoveService { id } => services::remove(tx, id),
         Command::CreateNetwork { spec } => networks::create(tx, means.rng, *spec),
         Command::RemoveNetwork { id } => networks::remove(tx, id),
+        Command::CreateSecret { spec } => secrets::create_secret(tx, means.rng, *spec),
+        Command::UpdateSecret { id, version, spec } => {
+            secrets::update_secret(tx, id, version, *spec)
+        }
+        Command::RemoveSecret { id } => secrets::remove_secret(tx, id),
+        Command::CreateConfig { spec } => secrets::create_config(tx, means.rng, *spec),
+        Command::UpdateConfig { id, version, spec } => {
+            secrets::update_config(tx, id, version, *spec)
+        }
+        Command::RemoveConfig { id } => secrets::remove_config(tx, id),
         Command::UpdateNode { id, version, spec } => nodes::update(tx, group, id, version, *spec),
         Command::RemoveNode { id, is_forced } => nodes::remove(tx, group, id, is_forced),
         Command::LeaveGroup { node_id } => nodes::leave_group(tx, group, node_id),

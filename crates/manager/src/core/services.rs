@@ -9,7 +9,7 @@ use skep_model::{
 };
 use skep_store::Transaction;
 
-use super::{refuse_problems, refuse_store_error, revisions};
+use super::{refuse_problems, refuse_store_error, revisions, secrets};
 use crate::command::{Answer, Code, CommandError, ServiceChange};
 
 /// Where managers listen.
@@ -25,6 +25,7 @@ pub(super) fn create(
 ) -> Result<Answer, CommandError> {
     refuse_problems(&validate::service_spec(&spec))?;
     check_networks(tx, &spec)?;
+    secrets::check_references(tx, &spec)?;
     check_ports(tx, None, &spec)?;
     check_name_is_free(tx, &spec.annotations.name)?;
     let id = ServiceId::random(rng);
@@ -66,14 +67,21 @@ pub(super) fn update(
             refuse_problems(&validate::service_spec(&spec))?;
             check_change(&service.spec, &spec)?;
             check_networks(tx, &spec)?;
+            secrets::check_references(tx, &spec)?;
             check_ports(tx, Some(id), &spec)?;
             service.previous_spec = Some(std::mem::replace(&mut service.spec, (*spec).into()));
             service.previous_spec_version = Some(service.spec_version);
             service.spec_version = version;
             service.update_status = None;
         }
-        ServiceChange::Rollback => roll_back(&mut service, tx.now())?,
-        ServiceChange::RollbackTo(number) => roll_back_to(tx, &mut service, number)?,
+        ServiceChange::Rollback => {
+            roll_back(&mut service, tx.now())?;
+            secrets::check_references(tx, &service.spec)?;
+        }
+        ServiceChange::RollbackTo(number) => {
+            roll_back_to(tx, &mut service, number)?;
+            secrets::check_references(tx, &service.spec)?;
+        }
     }
     job::revise(&mut service, &stored, tx.now());
     tx.update_service(service.clone())

@@ -2,6 +2,7 @@
 
 mod networks;
 mod revisions;
+mod secrets;
 
 use std::{sync::Arc, time::Duration};
 

@@ -4,7 +4,9 @@ use skep_manager::{
     Handle, Published,
     command::{Answer, Command, Rotate, ServiceChange},
 };
-use skep_model::{Cluster, NetworkId, Node, NodeId, ServiceId, Version};
+use skep_model::{
+    Cluster, ConfigId, NetworkId, Node, NodeId, Secret, SecretId, ServiceId, Version,
+};
 use skep_wire::proto::{self, control_server, update_service_request::Rollback};
 use tonic::{Request, Response, Status, async_trait};
 
@@ -227,6 +229,138 @@ impl control_server::Control for Control {
         Ok(Response::new(proto::RemoveNetworkResponse {}))
     }
 
+    async fn get_secret(
+        &self,
+        request: Request<proto::GetSecretRequest>,
+    ) -> Result<Response<proto::GetSecretResponse>, Status> {
+        let view = handle(&request)?.view();
+        let secret_id = id(&request.get_ref().secret_id, "secret")?;
+        let secret = Some(shown_secret(&view, secret_id)?);
+        Ok(Response::new(proto::GetSecretResponse { secret }))
+    }
+
+    async fn list_secrets(
+        &self,
+        request: Request<proto::ListSecretsRequest>,
+    ) -> Result<Response<proto::ListSecretsResponse>, Status> {
+        let view = handle(&request)?.view();
+        let filters = request.into_inner().filters.unwrap_or_default();
+        let secrets = view.store.secrets().all();
+        let secrets = secrets.filter(|secret| filter::secret(&filters, secret));
+        let secrets = secrets.map(|secret| without_data(secret)).collect();
+        Ok(Response::new(proto::ListSecretsResponse { secrets }))
+    }
+
+    async fn create_secret(
+        &self,
+        request: Request<proto::CreateSecretRequest>,
+    ) -> Result<Response<proto::CreateSecretResponse>, Status> {
+        let handle = handle(&request)?;
+        let spec = present(request.into_inner().spec)?;
+        let spec = Box::new(spec.try_into().map_err(malformed)?);
+        let answer = handle.command(Command::CreateSecret { spec }).await;
+        let Answer::Secret(secret_id) = answer.map_err(status_of_command)? else {
+            return Err(Status::internal("unexpected answer of the manager"));
+        };
+        let secret = Some(shown_secret(&handle.view(), secret_id)?);
+        Ok(Response::new(proto::CreateSecretResponse { secret }))
+    }
+
+    async fn update_secret(
+        &self,
+        request: Request<proto::UpdateSecretRequest>,
+    ) -> Result<Response<proto::UpdateSecretResponse>, Status> {
+        let handle = handle(&request)?;
+        let request = request.into_inner();
+        let secret_id = id(&request.secret_id, "secret")?;
+        let spec = present(request.spec)?.try_into().map_err(malformed)?;
+        let command = Command::UpdateSecret {
+            id: secret_id,
+            version: version(request.secret_version)?,
+            spec: Box::new(spec),
+        };
+        handle.command(command).await.map_err(status_of_command)?;
+        let secret = Some(shown_secret(&handle.view(), secret_id)?);
+        Ok(Response::new(proto::UpdateSecretResponse { secret }))
+    }
+
+    async fn remove_secret(
+        &self,
+        request: Request<proto::RemoveSecretRequest>,
+    ) -> Result<Response<proto::RemoveSecretResponse>, Status> {
+        let handle = handle(&request)?;
+        let id = id(&request.get_ref().secret_id, "secret")?;
+        let removed = handle.command(Command::RemoveSecret { id }).await;
+        removed.map_err(status_of_command)?;
+        Ok(Response::new(proto::RemoveSecretResponse {}))
+    }
+
+    async fn get_config(
+        &self,
+        request: Request<proto::GetConfigRequest>,
+    ) -> Result<Response<proto::GetConfigResponse>, Status> {
+        let view = handle(&request)?.view();
+        let config_id = id(&request.get_ref().config_id, "config")?;
+        let config = Some(shown_config(&view, config_id)?);
+        Ok(Response::new(proto::GetConfigResponse { config }))
+    }
+
+    async fn list_configs(
+        &self,
+        request: Request<proto::ListConfigsRequest>,
+    ) -> Result<Response<proto::ListConfigsResponse>, Status> {
+        let view = handle(&request)?.view();
+        let filters = request.into_inner().filters.unwrap_or_default();
+        let configs = view.store.configs().all();
+        let configs = configs.filter(|config| filter::config(&filters, config));
+        let configs = configs.map(|config| config.as_ref().into()).collect();
+        Ok(Response::new(proto::ListConfigsResponse { configs }))
+    }
+
+    async fn create_config(
+        &self,
+        request: Request<proto::CreateConfigRequest>,
+    ) -> Result<Response<proto::CreateConfigResponse>, Status> {
+        let handle = handle(&request)?;
+        let spec = present(request.into_inner().spec)?;
+        let spec = Box::new(spec.try_into().map_err(malformed)?);
+        let answer = handle.command(Command::CreateConfig { spec }).await;
+        let Answer::Config(config_id) = answer.map_err(status_of_command)? else {
+            return Err(Status::internal("unexpected answer of the manager"));
+        };
+        let config = Some(shown_config(&handle.view(), config_id)?);
+        Ok(Response::new(proto::CreateConfigResponse { config }))
+    }
+
+    async fn update_config(
+        &self,
+        request: Request<proto::UpdateConfigRequest>,
+    ) -> Result<Response<proto::UpdateConfigResponse>, Status> {
+        let handle = handle(&request)?;
+        let request = request.into_inner();
+        let config_id = id(&request.config_id, "config")?;
+        let spec = present(request.spec)?.try_into().map_err(malformed)?;
+        let command = Command::UpdateConfig {
+            id: config_id,
+            version: version(request.config_version)?,
+            spec: Box::new(spec),
+        };
+        handle.command(command).await.map_err(status_of_command)?;
+        let config = Some(shown_config(&handle.view(), config_id)?);
+        Ok(Response::new(proto::UpdateConfigResponse { config }))
+    }
+
+    async fn remove_config(
+        &self,
+        request: Request<proto::RemoveConfigRequest>,
+    ) -> Result<Response<proto::RemoveConfigResponse>, Status> {
+        let handle = handle(&request)?;
+        let id = id(&request.get_ref().config_id, "config")?;
+        let removed = handle.command(Command::RemoveConfig { id }).await;
+        removed.map_err(status_of_command)?;
+        Ok(Response::new(proto::RemoveConfigResponse {}))
+    }
+
     async fn get_cluster(
         &self,
         request: Request<proto::GetClusterRequest>,
@@ -322,6 +456,27 @@ fn shown_network(view: &Published, network_id: NetworkId) -> Result<proto::Netwo
     let network = view.store.networks().get(network_id);
     let network = network.ok_or_else(|| not_found("network", network_id.as_str()))?;
     Ok(network.as_ref().into())
+}
+
+fn shown_secret(view: &Published, secret_id: SecretId) -> Result<proto::Secret, Status> {
+    let secret = view.store.secrets().get(secret_id);
+    let secret = secret.ok_or_else(|| not_found("secret", secret_id.as_str()))?;
+    Ok(without_data(secret))
+}
+
+/// What a secret hides is never read back.
+fn without_data(secret: &Secret) -> proto::Secret {
+    let mut shown = proto::Secret::from(secret);
+    if let Some(spec) = &mut shown.spec {
+        spec.data.clear();
+    }
+    shown
+}
+
+fn shown_config(view: &Published, config_id: ConfigId) -> Result<proto::Config, Status> {
+    let config = view.store.configs().get(config_id);
+    let config = config.ok_or_else(|| not_found("config", config_id.as_str()))?;
+    Ok(config.as_ref().into())
 }
 
 fn cluster_of<'v>(view: &'v Published, id: &str) -> Result<&'v Cluster, Status> {

@@ -66,9 +66,11 @@ impl node_ca_server::NodeCa for NodeCa {
                 node_id: node_id.to_string(),
                 node_membership: proto::node_spec::Membership::from(membership).into(),
             })),
-            Answer::Done | Answer::Service(_) | Answer::Network(_) => {
-                Err(Status::internal("unexpected answer of the manager"))
-            }
+            Answer::Done
+            | Answer::Service(_)
+            | Answer::Network(_)
+            | Answer::Secret(_)
+            | Answer::Config(_) => Err(Status::internal("unexpected answer of the manager")),
         }
     }
 

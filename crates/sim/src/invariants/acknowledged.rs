@@ -30,6 +30,8 @@ enum Wish {
     Show(ObjectId, u64),
     Remove(ObjectId),
     CreateNetwork,
+    CreateSecret,
+    CreateConfig,
     Certificate,
     Other,
 }
@@ -94,6 +96,12 @@ impl Acknowledged {
             (Some(Wish::CreateNetwork), Answer::Network(id)) => {
                 self.show(store, ObjectId::Network(id), 0)
             }
+            (Some(Wish::CreateSecret), Answer::Secret(id)) => {
+                self.show(store, ObjectId::Secret(id), 0)
+            }
+            (Some(Wish::CreateConfig), Answer::Config(id)) => {
+                self.show(store, ObjectId::Config(id), 0)
+            }
             (Some(Wish::Show(id, marker)), Answer::Done) => self.show(store, id, marker),
             (Some(Wish::Remove(id)), Answer::Done) if store.object(id).is_some() => {
                 Err(format!("{id:?} is said to be removed and is there"))
@@ -148,7 +156,9 @@ impl Acknowledged {
                 | Object::Network(_)
                 | Object::Cluster(_)
                 | Object::Extension(_)
-                | Object::Resource(_),
+                | Object::Resource(_)
+                | Object::Secret(_)
+                | Object::Config(_),
             ) => return Ok(()),
         };
         if stored < *acknowledged {
@@ -187,6 +197,13 @@ fn wish_of(command: &Command) -> Wish {
         Command::IssueCertificate { .. } => Wish::Certificate,
         Command::CreateNetwork { .. } => Wish::CreateNetwork,
         Command::RemoveNetwork { id } => Wish::Remove(ObjectId::Network(*id)),
-        Command::UpdateCluster { .. } | Command::LeaveGroup { .. } => Wish::Other,
+        Command::CreateSecret { .. } => Wish::CreateSecret,
+        Command::RemoveSecret { id } => Wish::Remove(ObjectId::Secret(*id)),
+        Command::CreateConfig { .. } => Wish::CreateConfig,
+        Command::RemoveConfig { id } => Wish::Remove(ObjectId::Config(*id)),
+        Command::UpdateSecret { .. }
+        | Command::UpdateConfig { .. }
+        | Command::UpdateCluster { .. }
+        | Command::LeaveGroup { .. } => Wish::Other,
     }
 }

@@ -38,6 +38,11 @@ impl Invariant for DurableFirst {
                     match change {
                         AssignmentChange::UpdateTask(task) => last.insert(task.id, Some(task)),
                         AssignmentChange::RemoveTask(id) => last.insert(*id, None),
+                        // The invariant `supplies` looks at these.
+                        AssignmentChange::UpdateSecret(_)
+                        | AssignmentChange::RemoveSecret(_)
+                        | AssignmentChange::UpdateConfig(_)
+                        | AssignmentChange::RemoveConfig(_) => None,
                     };
                 }
                 // What is sent is as of the store published last or of the one published next.

@@ -1,7 +1,7 @@
 //! What agents and dispatchers say.
 
 use skep_model::{
-    NodeId, SessionId, TaskId,
+    ConfigId, NodeId, SecretId, SessionId, TaskId,
     dispatch::{
         AssignmentChange, AssignmentSequence, AssignmentsKind, AssignmentsMessage, SessionMessage,
         SessionRequest, StatusUpdate, WeightedPeer,
@@ -40,12 +40,13 @@ impl Draw {
             kind: self.one_of(&[AssignmentsKind::Complete, AssignmentsKind::Incremental]),
             applies_to: AssignmentSequence(self.number()),
             results_in: AssignmentSequence(self.number()),
-            changes: self.list(|draw| {
-                if draw.flag() {
-                    AssignmentChange::UpdateTask(draw.task().into())
-                } else {
-                    AssignmentChange::RemoveTask(TaskId::random(&mut draw.0))
-                }
+            changes: self.list(|draw| match draw.0.below(6) {
+                0 => AssignmentChange::UpdateTask(draw.task().into()),
+                1 => AssignmentChange::RemoveTask(TaskId::random(&mut draw.0)),
+                2 => AssignmentChange::UpdateSecret(draw.secret().into()),
+                3 => AssignmentChange::RemoveSecret(SecretId::random(&mut draw.0)),
+                4 => AssignmentChange::UpdateConfig(draw.config().into()),
+                _ => AssignmentChange::RemoveConfig(ConfigId::random(&mut draw.0)),
             }),
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use skep_model::{
-    NodeId, SessionId, Task, TaskId, TaskStatus,
+    NodeId, SessionId, TaskId, TaskStatus,
     dispatch::{
         AssignmentChange, AssignmentSequence, AssignmentsKind, AssignmentsMessage,
         HeartbeatRequest, HeartbeatResponse, SessionMessage, SessionRequest, StatusUpdate,
@@ -168,21 +168,39 @@ impl TryFrom<proto::AssignmentsMessage> for AssignmentsMessage {
 
 impl From<&AssignmentChange> for proto::AssignmentChange {
     fn from(value: &AssignmentChange) -> Self {
-        let (task, action) = match value {
-            AssignmentChange::UpdateTask(task) => (task.as_ref().into(), AssignmentAction::Update),
+        use AssignmentAction::{Remove, Update};
+        let (item, action) = match value {
+            AssignmentChange::UpdateTask(task) => (Item::Task(task.as_ref().into()), Update),
+            AssignmentChange::UpdateSecret(secret) => {
+                (Item::Secret(secret.as_ref().into()), Update)
+            }
+            AssignmentChange::UpdateConfig(config) => {
+                (Item::Config(config.as_ref().into()), Update)
+            }
             AssignmentChange::RemoveTask(id) => {
                 let task = proto::Task {
                     id: id.to_string(),
                     ..Default::default()
                 };
-                (task, AssignmentAction::Remove)
+                (Item::Task(task), Remove)
+            }
+            AssignmentChange::RemoveSecret(id) => {
+                let secret = proto::Secret {
+                    id: id.to_string(),
+                    ..Default::default()
+                };
+                (Item::Secret(secret), Remove)
+            }
+            AssignmentChange::RemoveConfig(id) => {
+                let config = proto::Config {
+                    id: id.to_string(),
+                    ..Default::default()
+                };
+                (Item::Config(config), Remove)
             }
         };
-        let assignment = proto::Assignment {
-            item: Some(Item::Task(task)),
-        };
         Self {
-            assignment: Some(assignment),
+            assignment: Some(proto::Assignment { item: Some(item) }),
             action: action.into(),
         }
     }
@@ -196,28 +214,41 @@ impl TryFrom<proto::AssignmentChange> for AssignmentChange {
             .map_err(|_| Problem::UnknownValue(value.action))
             .at("action")?;
         let item = value.assignment.and_then(|assignment| assignment.item);
-        let unsupported = |field| {
-            let error = Error::field(field, Problem::Unsupported);
-            Err(error.within("assignment"))
+        let read = match item.at("assignment")? {
+            Item::Task(task) => assigned_task(task, action).at("task"),
+            Item::Secret(secret) => assigned_secret(secret, action).at("secret"),
+            Item::Config(config) => assigned_config(config, action).at("config"),
+            Item::Volume(_) => Err(Problem::Unsupported).at("volume"),
         };
-        let task = match item.at("assignment")? {
-            Item::Task(task) => task,
-            Item::Secret(_) => return unsupported("secret"),
-            Item::Config(_) => return unsupported("config"),
-            Item::Volume(_) => return unsupported("volume"),
-        };
-        let within = |error: Error| error.within("task").within("assignment");
-        match action {
-            AssignmentAction::Update => {
-                let task = Task::try_from(task).map_err(within)?;
-                Ok(Self::UpdateTask(Arc::new(task)))
-            }
-            AssignmentAction::Remove => {
-                let task_id: Result<TaskId, Error> = id(&task.id).at("id");
-                Ok(Self::RemoveTask(task_id.map_err(within)?))
-            }
-        }
+        read.at("assignment")
     }
+}
+
+fn assigned_task(task: proto::Task, action: AssignmentAction) -> Result<AssignmentChange, Error> {
+    Ok(match action {
+        AssignmentAction::Update => AssignmentChange::UpdateTask(Arc::new(task.try_into()?)),
+        AssignmentAction::Remove => AssignmentChange::RemoveTask(id(&task.id).at("id")?),
+    })
+}
+
+fn assigned_secret(
+    secret: proto::Secret,
+    action: AssignmentAction,
+) -> Result<AssignmentChange, Error> {
+    Ok(match action {
+        AssignmentAction::Update => AssignmentChange::UpdateSecret(Arc::new(secret.try_into()?)),
+        AssignmentAction::Remove => AssignmentChange::RemoveSecret(id(&secret.id).at("id")?),
+    })
+}
+
+fn assigned_config(
+    config: proto::Config,
+    action: AssignmentAction,
+) -> Result<AssignmentChange, Error> {
+    Ok(match action {
+        AssignmentAction::Update => AssignmentChange::UpdateConfig(Arc::new(config.try_into()?)),
+        AssignmentAction::Remove => AssignmentChange::RemoveConfig(id(&config.id).at("id")?),
+    })
 }
 
 impl From<&StatusUpdate> for proto::UpdateTaskStatusRequest {

@@ -37,6 +37,8 @@ fn whole_message(id: u64, actions: &[Action]) -> proto::InternalRaftRequest {
             Object::Cluster(cluster) => Target::Cluster((&**cluster).into()),
             Object::Extension(extension) => Target::Extension((&**extension).into()),
             Object::Resource(resource) => Target::Resource((&**resource).into()),
+            Object::Secret(secret) => Target::Secret((&**secret).into()),
+            Object::Config(config) => Target::Config((&**config).into()),
         }),
     });
     proto::InternalRaftRequest {
@@ -88,10 +90,10 @@ proptest! {
 
 #[test]
 fn an_object_of_a_kind_we_do_not_have_is_refused() {
-    let secret = proto::store_action::Target::Secret(proto::Secret::default());
+    let volume = proto::store_action::Target::Volume(proto::Volume::default());
     let action = proto::StoreAction {
         action: 1,
-        target: Some(secret),
+        target: Some(volume),
     };
     let entry = proto::InternalRaftRequest {
         id: 1,
@@ -99,7 +101,7 @@ fn an_object_of_a_kind_we_do_not_have_is_refused() {
     }
     .encode_to_vec();
     let error = decode_actions(&entry, &mut SpecCache::new()).unwrap_err();
-    assert_eq!(error.to_string(), "field `action.secret` is not supported");
+    assert_eq!(error.to_string(), "field `action.volume` is not supported");
 }
 
 #[test]

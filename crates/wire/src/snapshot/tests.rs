@@ -46,6 +46,8 @@ proptest! {
                 Object::Cluster(cluster) => store.clusters.push((&**cluster).into()),
                 Object::Extension(extension) => store.extensions.push((&**extension).into()),
                 Object::Resource(resource) => store.resources.push((&**resource).into()),
+                Object::Secret(secret) => store.secrets.push((&**secret).into()),
+                Object::Config(config) => store.configs.push((&**config).into()),
             }
         }
         prop_assert_eq!(snapshot, proto::Snapshot {
@@ -87,7 +89,7 @@ fn a_snapshot_of_another_version_is_refused() {
 #[test]
 fn objects_of_kinds_we_do_not_have_are_refused() {
     let store = proto::StoreSnapshot {
-        secrets: vec![proto::Secret::default()],
+        volumes: vec![proto::Volume::default()],
         ..Default::default()
     };
     let bytes = proto::Snapshot {
@@ -96,5 +98,5 @@ fn objects_of_kinds_we_do_not_have_are_refused() {
     }
     .encode_to_vec();
     let error = decode_snapshot(&bytes, &mut SpecCache::new()).unwrap_err();
-    assert_eq!(error.to_string(), "field `store.secrets` is not supported");
+    assert_eq!(error.to_string(), "field `store.volumes` is not supported");
 }

@@ -50,7 +50,9 @@ fn tasks_of_a_service_share_its_spec_after_a_restart() {
             | Object::Network(_)
             | Object::Cluster(_)
             | Object::Extension(_)
-            | Object::Resource(_) => panic!("none was written"),
+            | Object::Resource(_)
+            | Object::Secret(_)
+            | Object::Config(_) => panic!("none was written"),
         }
     }
     assert_eq!((specs.len(), annotations.len(), endpoints.len()), (1, 1, 1));

@@ -409,3 +409,36 @@ pub(crate) fn network_objects() -> Vec<Object> {
         Object::Node(node.into()),
     ]
 }
+
+/// A secret and a config: kinds of objects that came third.
+pub(crate) fn supply_objects() -> Vec<Object> {
+    let driver = model::Driver {
+        name: "golang".to_owned(),
+        options: labels(&[("a", "b")]),
+    };
+    let annotations = model::Annotations {
+        name: "password".to_owned(),
+        labels: labels(&[("tier", "db")]),
+    };
+    let secret = model::Secret {
+        id: "secret0000000000000000001".parse().unwrap(),
+        meta: meta(),
+        spec: model::SecretSpec {
+            annotations: annotations.clone(),
+            data: Redacted(b"hunter2".to_vec()),
+            templating: Some(driver.clone()),
+            driver: Some(driver.clone()),
+        },
+        is_internal: true,
+    };
+    let config = model::Config {
+        id: "config0000000000000000001".parse().unwrap(),
+        meta: meta(),
+        spec: model::ConfigSpec {
+            annotations,
+            data: Redacted(b"worker 1;".to_vec()),
+            templating: Some(driver),
+        },
+    };
+    vec![Object::Secret(secret.into()), Object::Config(config.into())]
+}

@@ -154,6 +154,7 @@ impl Chaos {
             }
             Effect::Persist(_)
             | Effect::Configure(_)
+            | Effect::Supply(_)
             | Effect::ManagersChanged(_)
             | Effect::RemoveOrphan(_)
             | Effect::Left => {}

@@ -24,7 +24,7 @@ use tokio::{
 use super::PATIENCE;
 use crate::{
     dispatcher::{DispatcherClient, MessageStream},
-    exec::{Controller, ControllerError, ExecError, Executor},
+    exec::{Controller, ControllerError, ExecError, Executor, Supplies},
 };
 
 pub(super) fn task_id(number: u64) -> TaskId {
@@ -140,6 +140,8 @@ impl Executor for FakeNode {
     async fn configure(&self, _: &Node) -> Result<(), ExecError> {
         Ok(())
     }
+
+    fn supply(&self, _: Supplies) {}
 
     fn controller(&self, task: &Task) -> Result<Arc<dyn Controller>, ControllerError> {
         Ok(Arc::new(FakeController {

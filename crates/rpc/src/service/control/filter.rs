@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use skep_model::{Cluster, Network, Node, Service, Task};
+use skep_model::{Cluster, Config, Network, Node, Secret, Service, Task};
 use skep_store::Store;
 use skep_wire::proto::{
-    self, NodeRole, list_clusters_request, list_networks_request, list_nodes_request,
-    list_services_request, list_tasks_request, node_spec::Membership,
+    self, NodeRole, list_clusters_request, list_configs_request, list_networks_request,
+    list_nodes_request, list_secrets_request, list_services_request, list_tasks_request,
+    node_spec::Membership,
 };
 
 type Labels = BTreeMap<String, String>;
@@ -56,6 +57,21 @@ pub(super) fn network(filters: &list_networks_request::Filters, network: &Networ
     let annotations = &network.spec.annotations;
     has_name(&filters.names, &filters.name_prefixes, &annotations.name)
         && has_prefix(&filters.id_prefixes, network.id.as_str())
+        && has_labels(&filters.labels, &annotations.labels)
+}
+
+pub(super) fn secret(filters: &list_secrets_request::Filters, secret: &Secret) -> bool {
+    let annotations = &secret.spec.annotations;
+    !secret.is_internal
+        && has_name(&filters.names, &filters.name_prefixes, &annotations.name)
+        && has_prefix(&filters.id_prefixes, secret.id.as_str())
+        && has_labels(&filters.labels, &annotations.labels)
+}
+
+pub(super) fn config(filters: &list_configs_request::Filters, config: &Config) -> bool {
+    let annotations = &config.spec.annotations;
+    has_name(&filters.names, &filters.name_prefixes, &annotations.name)
+        && has_prefix(&filters.id_prefixes, config.id.as_str())
         && has_labels(&filters.labels, &annotations.labels)
 }
 
