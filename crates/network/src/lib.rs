@@ -23,6 +23,7 @@ mod rules;
 
 mod apply;
 mod conntrack;
+mod doctor;
 mod netlink;
 mod netns;
 mod nfnl;
@@ -37,6 +38,7 @@ mod network;
 mod owner;
 
 pub mod dns;
+pub mod path;
 pub mod plane;
 pub mod tunnel;
 

@@ -90,6 +90,12 @@ impl Network {
         self.call(|reply| Command::Reconcile { reply }).await
     }
 
+    /// Compares everything with the kernel and says in words what differs, and what others do that is in the way; empty when all
+    /// is well. Changes nothing but what detached endpoints left to be removed.
+    pub async fn doctor(&self) -> Result<Vec<String>, Error> {
+        self.call(|reply| Command::Doctor { reply }).await
+    }
+
     /// The addresses and MTU in force. Without IPv6 in the kernel there are no IPv6 addresses.
     pub async fn layout(&self) -> Result<Layout, Error> {
         self.call(|reply| Command::Layout { reply }).await

@@ -66,6 +66,9 @@ pub(crate) enum Command {
     Reconcile {
         reply: Reply<Report>,
     },
+    Doctor {
+        reply: Reply<Vec<String>>,
+    },
     Layout {
         reply: Reply<Layout>,
     },
@@ -362,6 +365,11 @@ impl Owner {
                 Command::Reconcile { reply } => {
                     self.take(&mut turn)?;
                     let outcome = self.reconcile();
+                    answer(reply, outcome.map_err(Error::from));
+                }
+                Command::Doctor { reply } => {
+                    self.take(&mut turn)?;
+                    let outcome = self.doctor();
                     answer(reply, outcome.map_err(Error::from));
                 }
                 Command::Layout { reply } => answer(reply, Ok(self.desired.layout)),

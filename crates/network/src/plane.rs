@@ -18,6 +18,7 @@ use crate::state::StateError;
 
 mod balance;
 mod client;
+mod counters;
 mod desired;
 mod doctor;
 mod encryption;
@@ -37,6 +38,7 @@ mod tunnels;
 mod tests;
 
 pub use client::Action as ContainerAction;
+pub use counters::{Counters, Traffic};
 pub use desired::{
     Container, DataPath, Desired, DesiredError, Health, Overlay, Place, Remote, Service,
 };
@@ -45,12 +47,14 @@ pub use encryption::{
 };
 pub use hands::ActionError;
 pub use mesh::{Action as MeshAction, Back, Backends, Mesh, Peer, Published, PublishedPort};
+pub(crate) use observe::mtu_of;
 pub use repairs::Repair;
 pub use report::{Failure, Report, Scope, Step};
 pub use sandbox::{Action, Port, Remotes, Tunnel};
 pub use tunnels::Action as TunnelAction;
 
 use owner::{Command, Owner, Reply};
+pub(crate) use owner::{OVERHEAD_V4, OVERHEAD_V6};
 
 /// Requests that may wait. Each carries a whole value, so a caller that is far ahead should rather wait.
 const COMMAND_COUNT_MAX: usize = 64;
@@ -143,6 +147,11 @@ impl Plane {
     /// What was repaired in the last ten minutes without anybody asking, in order.
     pub async fn repairs(&self) -> Result<Vec<Repair>, Error> {
         self.call(|reply| Command::Repairs { reply }).await
+    }
+
+    /// What containers of this node and its published ports carried. Reads a set of each container, and each network's links.
+    pub async fn counters(&self) -> Result<Counters, Error> {
+        self.call(|reply| Command::Counters { reply }).await
     }
 
     /// Removes everything: sandboxes, rules, files. The handle is closed.

@@ -274,7 +274,7 @@ impl PortRule {
         }
     }
 
-    fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         match self.host_ip {
             Some(ip) => format!("{ip} . {} . {}", self.protocol, self.published),
             None => format!("{} . {}", self.protocol, self.published),

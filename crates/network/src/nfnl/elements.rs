@@ -30,6 +30,11 @@ const LIST_ITEM: u16 = 1;
 const KEY: u16 = 1;
 const DATA: u16 = 2;
 
+/// `NFTA_SET_ELEM_EXPR`, `NFTA_EXPR_DATA`, `NFTA_COUNTER_PACKETS`.
+const EXPRESSION: u16 = 7;
+const EXPRESSION_DATA: u16 = 2;
+const COUNTER_PACKETS: u16 = 2;
+
 /// `NFTA_DATA_VALUE`, `NFTA_DATA_VERDICT`, `NFTA_VERDICT_CODE`, `NFTA_VERDICT_CHAIN`.
 const VALUE: u16 = 1;
 const VERDICT: u16 = 2;
@@ -229,6 +234,32 @@ impl NetfilterSocket {
         table: &str,
         map: &str,
     ) -> Result<Vec<(Vec<u8>, Data)>, NetfilterError> {
+        self.list(family, (table, map), read_element)
+    }
+
+    /// The packets that a set's elements have counted; nothing of a set that is not there.
+    pub(crate) fn tallies(
+        &mut self,
+        family: Family,
+        table: &str,
+        set: &str,
+    ) -> Result<Vec<(Vec<u8>, u64)>, NetfilterError> {
+        match self.list(family, (table, set), read_tally) {
+            Err(NetfilterError::Refused { source, .. })
+                if source.kind() == std::io::ErrorKind::NotFound =>
+            {
+                Ok(Vec::new())
+            }
+            listed => listed,
+        }
+    }
+
+    fn list<T>(
+        &mut self,
+        family: Family,
+        (table, map): (&str, &str),
+        read: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, NetfilterError> {
         let request = Request {
             subsystem: SUBSYSTEM_TABLES,
             kind: GET_ELEMENT,
@@ -242,10 +273,17 @@ impl NetfilterSocket {
         };
         self.dump("list elements", request, write, |_, body| {
             let items = find(body, LIST_ELEMENTS).into_iter().flat_map(attributes);
-            elements.extend(items.filter_map(|item| read_element(item.value)));
+            elements.extend(items.filter_map(|item| read(item.value)));
         })?;
         Ok(elements)
     }
+}
+
+fn read_tally(item: &[u8]) -> Option<(Vec<u8>, u64)> {
+    let key = find(find(item, KEY)?, VALUE)?.to_vec();
+    let counter = find(find(item, EXPRESSION)?, EXPRESSION_DATA)?;
+    let packets = find(counter, COUNTER_PACKETS)?.try_into().ok()?;
+    Some((key, u64::from_be_bytes(packets)))
 }
 
 fn read_element(item: &[u8]) -> Option<(Vec<u8>, Data)> {

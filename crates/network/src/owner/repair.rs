@@ -10,6 +10,7 @@ use super::{Error, ErrorChain, Owner, Report};
 use crate::apply::ApplyError;
 use crate::config::Layout;
 use crate::conntrack::Forget;
+use crate::doctor;
 use crate::nft;
 use crate::observe::observe;
 use crate::plan::{Step, plan};
@@ -51,6 +52,18 @@ impl Owner {
             failures,
             obstacles,
         })
+    }
+
+    /// Says what a reconciliation would do, without doing it.
+    pub(super) fn doctor(&mut self) -> Result<Vec<String>, Arc<ApplyError>> {
+        self.reap();
+        let netns_dir = self.kernel.netns_dir().to_owned();
+        let observed = observe(&self.desired, &mut self.kernel.route, &netns_dir)?;
+        let obstacles = nft::obstacles().map_err(ApplyError::from)?;
+        Ok(doctor::findings(
+            &plan(&self.desired, &observed),
+            &obstacles,
+        ))
     }
 
     /// Removes links and namespaces of detached endpoints, all links by one request, and gives their addresses back.

@@ -5,6 +5,7 @@
 //!   map vips   address          -> goto n<K>, or goto refuse without a backend
 //!   map slots  address . slot   -> backend
 //!   chain n<K> dnat to address . (random number below K) map @slots
+//!   set connections  address -> nothing, but each element counts, see `counters`
 //! ```
 //!
 //! The table also leads port 53 of 127.0.0.11 to the name server's sockets.
@@ -31,6 +32,9 @@ pub(crate) const TABLE: &str = "skep";
 
 pub(crate) const VIPS: &str = "vips";
 pub(crate) const SLOTS: &str = "slots";
+
+/// Set whose elements count the first packets of connections.
+pub(crate) const CONNECTIONS: &str = "connections";
 
 /// Chain of addresses without a backend.
 const REFUSE: &str = "refuse";
@@ -65,6 +69,8 @@ pub(crate) struct Elements {
     pub(crate) vips: BTreeMap<IpAddr, String>,
     /// Backend of each slot.
     pub(crate) slots: BTreeMap<(IpAddr, u32), IpAddr>,
+    /// Virtual addresses with a counter. It stays when what an address leads to changes.
+    pub(crate) counted: BTreeSet<IpAddr>,
 }
 
 /// The transaction that makes a family's table, with no elements.
@@ -108,7 +114,10 @@ fn body(family: Family) -> String {
         Family::V6 => "icmpv6",
     };
     let mut text = format!(
-        "  map {VIPS} {{ type {kind} : verdict; }}\n  map {SLOTS} {{ typeof {address} . numgen random mod 16 : {address}; }}\n"
+        "  map {VIPS} {{ type {kind} : verdict; }}
+  map {SLOTS} {{ typeof {address} . numgen random mod 16 : {address}; }}
+  set {CONNECTIONS} {{ type {kind}; counter; }}
+"
     );
     for count in slot_counts() {
         let rule = format!("dnat to {address} . numgen random mod {count} map @{SLOTS}");
@@ -122,7 +131,7 @@ fn body(family: Family) -> String {
     let rules = refuse.map(|rule| format!("{RULE_MARK}{rule}")).concat();
     writeln!(text, "  chain {REFUSE} {{{rules}\n  }}").expect("writing to a string succeeds");
     let hook = "type nat hook output priority -100; policy accept;";
-    let rule = format!("{RULE_MARK}{address} vmap @{VIPS}");
+    let rule = format!("{RULE_MARK}{address} @{CONNECTIONS}{RULE_MARK}{address} vmap @{VIPS}");
     let names = match family {
         Family::V4 => {
             let ip = dns::SERVER.ip();
@@ -188,6 +197,20 @@ pub(crate) fn changes(old: &Elements, new: &Elements) -> BTreeMap<IpAddr, Vec<Ch
     for (&vip, chain) in &new.vips {
         if old.vips.get(&vip) != Some(chain) {
             add(vip, vip_change(vip, Verb::Add(Data::Goto(chain.clone()))));
+        }
+    }
+    for (one, other, verb) in [
+        (old, new, Verb::Delete),
+        (new, old, Verb::Add(Data::Nothing)),
+    ] {
+        for &vip in one.counted.difference(&other.counted) {
+            let change = Change {
+                family: family(vip),
+                map: CONNECTIONS,
+                key: octets(vip),
+                verb: verb.clone(),
+            };
+            add(vip, change);
         }
     }
     changes
@@ -302,8 +325,15 @@ impl Elements {
             let slots = (0..).zip(ready.iter().cycle()).take(count);
             let slots = slots.map(|(slot, &backend)| ((vip, slot), backend));
             elements.slots.extend(slots);
+            elements.counted.insert(vip);
         }
         elements
+    }
+
+    /// Adds what a listing of [`CONNECTIONS`] said.
+    pub(crate) fn read_counted(&mut self, listing: &[(Vec<u8>, Data)]) {
+        let addresses = listing.iter().filter_map(|(key, _)| address(key));
+        self.counted.extend(addresses);
     }
 
     /// Adds what a listing of [`VIPS`] said.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::balance::{self, Backends, Elements, SLOTS, TABLE, VIPS, Vips};
+use super::balance::{self, Backends, CONNECTIONS, Elements, SLOTS, TABLE, VIPS, Vips};
 use super::desired::{Container, Desired, Overlay, Service};
 use super::hands::{ActionError, Hands};
 use crate::dns::{Sockets, View};
@@ -170,6 +170,8 @@ impl Hands {
                 state
                     .elements
                     .read_slots(socket.elements(family, TABLE, SLOTS)?);
+                let counted = socket.elements(family, TABLE, CONNECTIONS)?;
+                state.elements.read_counted(&counted);
             }
         }
         Ok(state)
@@ -237,6 +239,21 @@ impl Hands {
             }
         }
         Ok(count)
+    }
+
+    /// How many connections a container's counters say there were to each virtual address. Nothing of a container that was not
+    /// entered yet.
+    pub(crate) fn count_client(&mut self, id: &str) -> Result<BTreeMap<IpAddr, u64>, ActionError> {
+        let mut counts = BTreeMap::new();
+        let Some(socket) = self.clients.get_mut(id) else {
+            return Ok(counts);
+        };
+        for family in [Family::V4, Family::V6] {
+            let tallies = socket.tallies(family, TABLE, CONNECTIONS)?.into_iter();
+            counts
+                .extend(tallies.filter_map(|(key, count)| Some((balance::address(&key)?, count))));
+        }
+        Ok(counts)
     }
 
     /// Notes the last transaction inside each container that had one of ours.

@@ -172,6 +172,17 @@ impl Hands {
         Ok(observe::mtu_of(&mut self.node, address)?)
     }
 
+    /// What the containers on a network carried, by the name of their port. Nothing without a sandbox.
+    pub(crate) fn count_ports_of(
+        &mut self,
+        network: &str,
+    ) -> Result<BTreeMap<String, [u64; 4]>, ActionError> {
+        if !netns::is_mounted(&self.netns_path(network)) {
+            return Ok(BTreeMap::new());
+        }
+        Ok(observe::traffic(self.sandbox(network)?)?)
+    }
+
     /// Performs one action on a network's sandbox.
     pub(crate) fn perform(&mut self, network: &str, action: &Action) -> Result<(), ActionError> {
         self.count_action()?;

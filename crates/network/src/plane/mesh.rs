@@ -185,7 +185,7 @@ pub enum Action {
 }
 
 /// The maps, all of them.
-pub(crate) const MAPS: [&str; 7] = [
+pub(crate) const MAPS: [&str; 9] = [
     "ports",
     "slots",
     "ports_addr",
@@ -193,7 +193,12 @@ pub(crate) const MAPS: [&str; 7] = [
     "zones",
     "marks",
     "nodes",
+    "connections",
+    "connections_addr",
 ];
+
+/// Those whose elements count connections: of ports of all addresses, and of one.
+pub(crate) const COUNTERS: [&str; 2] = ["connections", "connections_addr"];
 
 /// The steps that give the node what it should have, in order.
 pub(crate) fn plan(wish: &Wish, state: &State) -> Vec<Action> {
@@ -288,11 +293,8 @@ pub(crate) fn changes(old: Option<&Elements>, new: &Elements) -> Vec<Change> {
 
 /// Whether a flow to a published port must be forgotten: who answers it is gone, or it has no connection to keep.
 pub(crate) fn is_doomed(flow: &Flow, ports: &BTreeMap<PublishedPort, Published>) -> bool {
-    let protocol = match flow.protocol {
-        6 => Protocol::Tcp,
-        UDP => Protocol::Udp,
-        132 => Protocol::Sctp,
-        _ => return false,
+    let Some(protocol) = protocol_of(flow.protocol) else {
+        return false;
     };
     let port = |address| PublishedPort {
         protocol,
@@ -373,18 +375,13 @@ impl Mesh {
             ready.retain(is_local);
         }
         ready.truncate(super::balance::BACKEND_COUNT_MAX);
-        let protocol = match port.protocol {
-            Protocol::Tcp => 6,
-            Protocol::Udp => UDP,
-            Protocol::Sctp => 132,
-        };
-        let [high, low] = port.port.to_be_bytes();
-        let mut key = port.address.map(octets).unwrap_or_default();
-        key.extend([protocol, 0, 0, 0, high, low, 0, 0]);
+        let key = port.key();
         let (ports, slots, chain) = match port.address {
             None => ("ports", "slots", 'n'),
             Some(_) => ("ports_addr", "slots_addr", 'a'),
         };
+        let counter = COUNTERS[usize::from(port.address.is_some())];
+        elements.insert((family, counter, key.clone()), Data::Nothing);
         let count = slot_count(ready.len());
         if count == 0 {
             // The node answers itself, that nobody listens; also where another service has the port on all other addresses.
@@ -400,6 +397,49 @@ impl Mesh {
             elements.insert((family, slots, slot), Data::Value(data));
         }
         elements.insert((family, ports, key), Data::Goto(format!("{chain}{count}")));
+    }
+}
+
+// === impl PublishedPort ===
+
+impl PublishedPort {
+    /// As in our maps: address if it has one, protocol, port, each filled up to four bytes.
+    fn key(self) -> Vec<u8> {
+        let [high, low] = self.port.to_be_bytes();
+        let mut key = self.address.map(octets).unwrap_or_default();
+        key.extend([number(self.protocol), 0, 0, 0, high, low, 0, 0]);
+        key
+    }
+
+    /// The port of a [`PublishedPort::key`].
+    pub(crate) fn from_key(key: &[u8]) -> Option<PublishedPort> {
+        let (address, &[protocol, _, _, _, high, low, _, _]) = key.split_last_chunk::<8>()?;
+        Some(PublishedPort {
+            protocol: protocol_of(protocol)?,
+            port: u16::from_be_bytes([high, low]),
+            address: match address {
+                [] => None,
+                octets => Some(super::balance::address(octets)?),
+            },
+        })
+    }
+}
+
+/// A protocol's number on the wire.
+fn number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => UDP,
+        Protocol::Sctp => 132,
+    }
+}
+
+fn protocol_of(number: u8) -> Option<Protocol> {
+    match number {
+        6 => Some(Protocol::Tcp),
+        UDP => Some(Protocol::Udp),
+        132 => Some(Protocol::Sctp),
+        _ => None,
     }
 }
 

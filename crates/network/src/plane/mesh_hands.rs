@@ -1,9 +1,12 @@
 //! Reads and changes what the routing mesh needs of the node.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::hands::{ActionError, Hands};
-use super::mesh::{self, Action, Back, Elements, MAPS, State, TABLE, Tables, Wish, rules};
+use super::mesh::{
+    self, Action, Back, Elements, MAPS, PublishedPort, State, TABLE, Tables, Wish, rules,
+};
 use super::observe;
 use super::sandbox::LinkState;
 use crate::netlink::{MarkRule, TunnelRequest, Way};
@@ -67,6 +70,23 @@ impl Hands {
         }
         state.elements = Some(elements);
         Ok(state)
+    }
+
+    /// How many connections the counters say there were to each published port.
+    pub(crate) fn count_ports(
+        &mut self,
+    ) -> Result<BTreeMap<(Family, PublishedPort), u64>, ActionError> {
+        let mut counts = BTreeMap::new();
+        for family in [Family::V4, Family::V6] {
+            for set in mesh::COUNTERS {
+                for (key, count) in self.flows.tallies(family, TABLE, set)? {
+                    if let Some(port) = PublishedPort::from_key(&key) {
+                        counts.insert((family, port), count);
+                    }
+                }
+            }
+        }
+        Ok(counts)
     }
 
     /// Performs one action. `state` is what was observed or is believed.

@@ -141,6 +141,30 @@ pub(crate) fn link_names(socket: &mut RouteSocket) -> Result<Vec<String>, Netlin
         .collect())
 }
 
+/// What each port of a sandbox carried: packets and bytes from the container, packets and bytes to it.
+pub(crate) fn traffic(
+    socket: &mut RouteSocket,
+) -> Result<BTreeMap<String, [u64; 4]>, NetlinkError> {
+    let links = socket.links()?;
+    let counted = links.iter().filter_map(|link| {
+        let name = name(link).filter(|name| is_port_name(name))?;
+        let mut attributes = link.attributes.iter();
+        attributes.find_map(|attribute| match attribute {
+            LinkAttribute::Stats64(stats) => {
+                let counts = [
+                    stats.rx_packets,
+                    stats.rx_bytes,
+                    stats.tx_packets,
+                    stats.tx_bytes,
+                ];
+                Some((name.to_owned(), counts))
+            }
+            _ => None,
+        })
+    });
+    Ok(counted.collect())
+}
+
 /// Addresses and direct routes of every interface of a container that is up.
 pub(crate) fn container(
     socket: &mut RouteSocket,

@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 use super::Error;
 use super::balance::Vips;
 use super::client;
+use super::counters::{Counters, Ledgers};
 use super::desired::{Container, Desired};
 use super::encryption::Wanted;
 use super::hands::{ActionError, Hands};
@@ -31,15 +32,16 @@ use crate::state::StateDir;
 
 /// What VXLAN adds to a packet: outer Ethernet is not counted by the outer MTU, inner Ethernet is. IPv4 20, UDP 8, VXLAN 8,
 /// Ethernet 14.
-const OVERHEAD_V4: u32 = 50;
+pub(crate) const OVERHEAD_V4: u32 = 50;
 
 /// The same with an outer IPv6 header of 40.
-const OVERHEAD_V6: u32 = 70;
+pub(crate) const OVERHEAD_V6: u32 = 70;
 
 /// Assumed of a data path whose address is on no interface (yet).
 const MTU_FALLBACK: u32 = 1500;
 
 mod clients;
+mod counters;
 mod encryption;
 mod healing;
 mod mesh;
@@ -61,6 +63,9 @@ pub(crate) enum Command {
     },
     Repairs {
         reply: Reply<Vec<Repair>>,
+    },
+    Counters {
+        reply: Reply<Counters>,
     },
     Remove {
         reply: Reply<()>,
@@ -101,6 +106,8 @@ pub(crate) struct Owner {
     /// Published ports, held by sockets.
     reservations: Reservations,
     held: BTreeSet<PublishedPort>,
+    /// What was counted up to the last reading.
+    ledgers: Ledgers,
     /// What may have flows to forget.
     doubts: Doubts,
     /// Deletions that wait until virtual addresses have changed.
@@ -155,6 +162,7 @@ impl Owner {
                 }
                 Command::Repairs { reply } => answer(reply, Ok(owner.repairs.list(Instant::now()))),
                 Command::Doctor { reply } => answer(reply, owner.doctor()),
+                Command::Counters { reply } => answer(reply, owner.counters()),
                 Command::Remove { reply } => return answer(reply, owner.remove()),
                 Command::Close { reply } => return answer(reply, Ok(())),
                 #[cfg(test)]
@@ -183,6 +191,7 @@ impl Owner {
             mesh: None,
             reservations: Reservations::default(),
             held: BTreeSet::new(),
+            ledgers: Ledgers::default(),
             doubts: Doubts::default(),
             deferred: Vec::new(),
             is_observed: false,
@@ -205,6 +214,9 @@ impl Owner {
             });
         }
         self.refusals = refusal::sift(&mut desired, old.as_deref()).map_err(Error::Desired)?;
+        if let Some(old) = &old {
+            self.read_leaving(old, &desired);
+        }
         self.desired = Some(Arc::new(desired));
         let (Some(old), Some(new), true) = (old, self.desired.clone(), self.is_observed) else {
             return self.reconcile();

@@ -8,6 +8,7 @@ use crate::testbed::cluster::{can_ping, netns_of, on_cluster, open_plane};
 use crate::testbed::{Server, ask, inside, run};
 
 mod balancing;
+mod counting;
 mod encrypting;
 mod healing;
 mod meshing;

@@ -49,6 +49,36 @@ fn heals(damage: &'static str, steps: &'static [&'static str]) {
 }
 
 #[test]
+fn the_doctor_says_what_differs_and_changes_nothing() {
+    on_node(async move |bed| {
+        set_bridge_filter(false);
+        let network = Network::open(config(bed)).await.unwrap();
+        let (_attachment, _server) = with_container(&network).await;
+        assert_eq!(network.doctor().await.unwrap(), Vec::<String>::new());
+        run("nft flush chain ip skep nat_pre && ip route del 10.255.0.0/16 dev skep0");
+        run("busybox sysctl -w net.ipv4.ip_forward=0");
+        run(
+            "nft 'add table ip other; add chain ip other f { type filter hook forward priority 0; policy drop; }'",
+        );
+        let expect = [
+            "net.ipv4.ip_forward is off",
+            "10.255.0.0/16 is not routed to bridge skep0",
+            "table ip skep is missing or changed",
+            "chain `ip other f` of another program drops forwarded packets by policy, which may cut containers off",
+        ];
+        assert_eq!(network.doctor().await.unwrap(), expect);
+        assert_eq!(network.doctor().await.unwrap(), expect);
+        network.reconcile().await.unwrap();
+        assert_eq!(network.doctor().await.unwrap(), expect[3..]);
+        run("nft delete table ip other && nft flush map ip skep ports_any");
+        assert_eq!(
+            network.doctor().await.unwrap(),
+            ["published port 8080/tcp does not lead to 10.255.0.2:80"]
+        );
+    });
+}
+
+#[test]
 fn a_flushed_firewall_heals() {
     heals("nft flush ruleset", &["replace rules of ip skep by"]);
 }

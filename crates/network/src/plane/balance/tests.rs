@@ -133,7 +133,9 @@ proptest! {
                 let key = [octets(*vip), slot.to_ne_bytes().to_vec()].concat();
                 ((SLOTS, key), Data::Value(octets(*ip)))
             });
-            vips.chain(slots).collect()
+            let counted = elements.counted.iter();
+            let counted = counted.map(|vip| ((CONNECTIONS, octets(*vip)), Data::Nothing));
+            vips.chain(slots).chain(counted).collect()
         };
         let mut kernel = as_map(&old);
         for change in changes(&old, &new).into_values().flatten() {

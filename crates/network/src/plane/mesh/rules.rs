@@ -89,6 +89,8 @@ fn body(wish: &Wish, family: Family) -> String {
   map zones {{ typeof ether saddr : ct zone; }}
   map marks {{ typeof ether saddr : ct mark; }}
   set nodes {{ type {kind}; }}
+  set connections {{ typeof {PORT}; counter; }}
+  set connections_addr {{ typeof {own}; counter; }}
 "
     );
     chain(&mut text, CLOSED, "", &[]);
@@ -101,6 +103,7 @@ fn body(wish: &Wish, family: Family) -> String {
     marking(&mut text, wish, spelling);
     translation(&mut text, wish, spelling, &own);
     filtering(&mut text, wish);
+    counting(&mut text, wish, &own);
     text
 }
 
@@ -162,6 +165,22 @@ fn filtering(text: &mut String, wish: &Wish) {
     ];
     let hook = hook("filter", "forward", "filter");
     chain(text, "forward", &hook, &forward);
+}
+
+/// Counts connections to published ports, just before what translates them: once each, as all of a `nat` hook. Decides nothing.
+fn counting(text: &mut String, wish: &Wish, own: &str) {
+    let foreign = format!("iifname != \"{}\" ", wish.link);
+    for (name, place, condition) in [
+        ("count_pre", "prerouting", foreign.as_str()),
+        ("count_out", "output", ""),
+    ] {
+        let local = format!("{condition}fib daddr type local");
+        let rules = [
+            format!("{local} {own} @connections_addr accept"),
+            format!("{local} {PORT} @connections"),
+        ];
+        chain(text, name, &hook("nat", place, "-105"), &rules);
+    }
 }
 
 fn hook(kind: &str, hook: &str, priority: &str) -> String {

@@ -13,6 +13,7 @@ use crate::plane::Health::{Leaving, Ready, Silent};
 use crate::ports::HostPort;
 use crate::testbed::cluster::Cluster;
 
+mod counting;
 mod families;
 
 /// Attaches a container to a node's network.
