@@ -12,12 +12,17 @@ use hyper::{Method, Request, Response, StatusCode, body::Incoming, header, servi
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::{
     encoding::text::encode,
-    metrics::{counter::ConstCounter, family::Family, gauge::Gauge},
+    metrics::{
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::Gauge,
+    },
     registry::Registry,
 };
-use skep_executor::dataplane::{NetworkSummary, Status};
+use skep_executor::dataplane::{Carried, NetworkSummary, Status};
 use skep_manager::Published;
 use skep_model::{NodeState, Reachability, TaskState, reserved::service::rollout};
+use skep_network::plane::Traffic;
 use skep_rpc::Counters;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -35,10 +40,13 @@ const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 type Label = [(&'static str, String); 1];
 /// What is counted of a network.
 type Count = fn(&NetworkSummary) -> usize;
+/// The same of what it carried.
+type Carry = fn(&Traffic) -> u64;
 
 /// What is told.
 struct Facts {
     networks: Arc<Status>,
+    carried: Carried,
     node_id: Option<String>,
     cluster_id: Option<String>,
     manager: Option<ManagerFacts>,
@@ -76,8 +84,8 @@ pub(crate) async fn serve(listener: TcpListener, swarm: Arc<Swarm>, shutdown: Ca
         let (swarm, shutdown) = (Arc::clone(&swarm), shutdown.clone());
         connections.spawn(async move {
             let service = service_fn(move |request| {
-                let response = answer(&request, &swarm);
-                async move { Ok::<_, Infallible>(response) }
+                let swarm = Arc::clone(&swarm);
+                async move { Ok::<_, Infallible>(answer(&request, &swarm).await) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -92,9 +100,9 @@ pub(crate) async fn serve(listener: TcpListener, swarm: Arc<Swarm>, shutdown: Ca
     connections.wait().await;
 }
 
-fn answer(request: &Request<Incoming>, swarm: &Swarm) -> Response<Full<Bytes>> {
+async fn answer(request: &Request<Incoming>, swarm: &Swarm) -> Response<Full<Bytes>> {
     let (status, kind, body) = match (request.method(), request.uri().path()) {
-        (&Method::GET, "/metrics") => match render(&facts(swarm)) {
+        (&Method::GET, "/metrics") => match render(&facts(swarm).await) {
             Ok(text) => (StatusCode::OK, CONTENT_TYPE, text),
             Err(error) => {
                 warn!(error = %error, "Failed to write metrics");
@@ -115,7 +123,8 @@ fn answer(request: &Request<Incoming>, swarm: &Swarm) -> Response<Full<Bytes>> {
     response
 }
 
-fn facts(swarm: &Swarm) -> Facts {
+async fn facts(swarm: &Swarm) -> Facts {
+    let carried = swarm.engine().dataplane().carried().await;
     let member = swarm.member();
     let identity = member.as_ref().map(|member| member.identity());
     let manager = member.and_then(|member| member.manager());
@@ -123,6 +132,7 @@ fn facts(swarm: &Swarm) -> Facts {
     let networks = Arc::clone(&status.borrow());
     Facts {
         networks,
+        carried,
         node_id: identity.as_ref().map(|of| of.node_id.to_string()),
         cluster_id: identity.as_ref().map(|of| of.cluster_id.to_string()),
         manager: manager.map(|active| ManagerFacts {
@@ -152,6 +162,8 @@ fn render(facts: &Facts) -> Result<String, std::fmt::Error> {
         info.get_or_create(&ids).set(1);
     }
     networks(&mut registry, &facts.networks);
+    paths(&mut registry, &facts.networks);
+    carried(&mut registry, &facts.carried);
     if let Some(manager) = &facts.manager {
         cluster(&mut registry, &manager.view);
         port(&mut registry, &manager.port);
@@ -199,6 +211,91 @@ fn networks(registry: &mut Registry, status: &Status) {
             let label = [("network", network.clone())];
             family.get_or_create(&label).set(saturated(count(summary)));
         }
+    }
+}
+
+/// What the paths to other nodes carry. A node that answers no echo request has no `found`.
+fn paths(registry: &mut Registry, status: &Status) {
+    let [needed, found] = [
+        (
+            "skep_path_mtu_needed_bytes",
+            "Largest packets this node sends to another's data-path address",
+        ),
+        (
+            "skep_path_mtu_found_bytes",
+            "Largest packets that arrive there, as far as they are needed",
+        ),
+    ]
+    .map(|(name, help)| {
+        let family = Family::<Label, Gauge>::default();
+        registry.register(name, help, family.clone());
+        family
+    });
+    for (node, path) in &status.paths {
+        let label = [("node", node.to_string())];
+        needed.get_or_create(&label).set(i64::from(path.needed));
+        if let Some(bytes) = path.found {
+            found.get_or_create(&label).set(i64::from(bytes));
+        }
+    }
+}
+
+/// What networks, services and published ports carried.
+fn carried(registry: &mut Registry, carried: &Carried) {
+    let counts: [(&str, &str, Carry); 4] = [
+        (
+            "skep_network_sent_packets",
+            "Packets from this node's containers to a network",
+            |traffic| traffic.sent_packets,
+        ),
+        (
+            "skep_network_sent_bytes",
+            "Bytes from this node's containers to a network",
+            |traffic| traffic.sent_bytes,
+        ),
+        (
+            "skep_network_received_packets",
+            "Packets to this node's containers from a network",
+            |traffic| traffic.received_packets,
+        ),
+        (
+            "skep_network_received_bytes",
+            "Bytes to this node's containers from a network",
+            |traffic| traffic.received_bytes,
+        ),
+    ];
+    for (name, help, count) in counts {
+        let family = Family::<Label, Counter>::default();
+        registry.register(name, help, family.clone());
+        for (network, traffic) in &carried.networks {
+            let label = [("network", network.clone())];
+            family.get_or_create(&label).inc_by(count(traffic));
+        }
+    }
+    let services = Family::<Vec<(&str, String)>, Counter>::default();
+    registry.register(
+        "skep_service_connections",
+        "Connections of this node's containers to a service's virtual address",
+        services.clone(),
+    );
+    for ((network, service), count) in &carried.services {
+        let labels = vec![("network", network.clone()), ("service", service.clone())];
+        services.get_or_create(&labels).inc_by(*count);
+    }
+    let ports = Family::<Vec<(&str, String)>, Counter>::default();
+    registry.register(
+        "skep_published_connections",
+        "Connections to a published port that this node was asked for",
+        ports.clone(),
+    );
+    for ((service, port), count) in &carried.ports {
+        let mut labels = vec![("service", service.clone())];
+        if let Some(port) = port {
+            labels.push(("port", port.port.to_string()));
+            labels.push(("protocol", port.protocol.to_string()));
+            labels.extend(port.address.map(|ip| ("address", ip.to_string())));
+        }
+        ports.get_or_create(&labels).inc_by(*count);
     }
 }
 

@@ -13,6 +13,8 @@ mod book;
 mod container;
 mod keeper;
 mod own_keys;
+mod paths;
+mod traffic;
 mod waiting;
 
 use std::{
@@ -35,6 +37,7 @@ pub use self::{
     book::Book,
     container::{LocalContainer, NetworkFacts, Place},
     keeper::Codec,
+    traffic::Carried,
 };
 
 /// Commands that may wait. Each is a container that starts or ends; their callers wait anyway.
@@ -75,6 +78,18 @@ pub struct Status {
     pub problems: BTreeSet<String>,
     /// Networks with containers of this node, by name.
     pub networks: BTreeMap<String, NetworkSummary>,
+    /// What the paths to other nodes carry, by their data-path address. Those that were not asked yet are missing.
+    pub paths: BTreeMap<IpAddr, PathMtu>,
+}
+
+/// What the path to another node carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PathMtu {
+    /// Bytes of the largest packets that this node sends there.
+    pub needed: u32,
+    /// Bytes of the largest packets that arrive, as far as they are needed; `None` where the node does not answer echo
+    /// requests.
+    pub found: Option<u32>,
 }
 
 /// What there is of a network on this node.
@@ -206,6 +221,11 @@ impl Dataplane {
     /// What was repaired in the last minutes without anybody asking, in words, with when.
     pub async fn repairs(&self) -> Vec<String> {
         self.ask(Command::Repairs).await.unwrap_or_default()
+    }
+
+    /// What was carried up to now; nothing outside a cluster.
+    pub async fn carried(&self) -> Carried {
+        self.ask(Command::Carried).await.unwrap_or_default()
     }
 
     /// Compares everything with the kernel and repairs it.

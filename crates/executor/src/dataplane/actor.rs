@@ -3,6 +3,8 @@
 //! Whatever arrives while the plane works is one value afterwards. Decisions are the book's and the
 //! plane's; here is only the order of things.
 
+mod telling;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -26,6 +28,8 @@ use super::{
     AttachError, Book, Config, LocalContainer, Membership, NetworkSummary, Status,
     keeper::{Keeper, Kept},
     own_keys::OwnKeys,
+    paths::Paths,
+    traffic::Carried,
     waiting::Waiting,
 };
 
@@ -62,6 +66,7 @@ pub(super) enum Command {
     Doctor(oneshot::Sender<Vec<String>>),
     Repairs(oneshot::Sender<Vec<String>>),
     Heal(Done),
+    Carried(oneshot::Sender<Carried>),
     Directory(oneshot::Sender<Option<Message>>),
 }
 
@@ -87,6 +92,9 @@ pub struct Actor {
     /// When the kernel is looked at next, and the pause after a failure.
     reconcile_at: Instant,
     retry: Duration,
+    /// What the plane said last that works less well than it should.
+    noted: BTreeSet<String>,
+    paths: Paths,
     /// The plane refused the last value; the next reconciliation offers a newer one.
     is_refused: bool,
 }
@@ -124,6 +132,8 @@ impl Actor {
             leaving: Vec::new(),
             reconcile_at: Instant::now() + RECONCILE_EVERY,
             retry: RETRY_MIN,
+            noted: BTreeSet::new(),
+            paths: Paths::default(),
             is_refused: false,
         }
     }
@@ -144,6 +154,7 @@ impl Actor {
                 () = tokio::time::sleep_until(self.reconcile_at) => self.reconcile().await,
                 () = sleep_until(deadline) => {}
                 () = self.keeper.rest() => {}
+                () = self.paths.finished() => self.tell_problems(),
             }
             self.bury();
             self.follow().await;
@@ -224,6 +235,7 @@ impl Actor {
                 self.reconcile().await;
                 let _ = done.send(());
             }
+            Command::Carried(reply) => drop(reply.send(self.carried().await)),
             Command::Directory(reply) => {
                 let directory = self
                     .member
@@ -301,6 +313,8 @@ impl Actor {
 
     async fn leave(&mut self) {
         self.member = None;
+        self.noted.clear();
+        self.paths.clear();
         self.keys.close();
         self.containers.clear();
         self.ended.clear();
@@ -437,6 +451,10 @@ impl Actor {
         {
             return member.book.renew();
         }
+        if let Some(member) = &self.member {
+            let local = member.book.data_path();
+            self.paths.follow(local, member.book.node_addresses());
+        }
         let Some(plane) = self.plane.clone() else {
             return;
         };
@@ -499,27 +517,12 @@ impl Actor {
         }
         let index = member.book.index();
         let generation = outcome.ok().map(|report| report.generation);
+        self.noted = problems;
         self.tell(|status| {
             status.index = index;
             status.generation = generation.unwrap_or(status.generation);
-            status.problems = problems;
         });
-    }
-
-    /// Changes the status; problems are logged once, as long as they last.
-    fn tell(&self, change: impl FnOnce(&mut Status)) {
-        self.status.send_if_modified(|status| {
-            let mut new = Status::clone(status);
-            change(&mut new);
-            if new == **status {
-                return false;
-            }
-            for problem in new.problems.difference(&status.problems) {
-                warn!(problem, "Data plane");
-            }
-            *status = Arc::new(new);
-            true
-        });
+        self.tell_problems();
     }
 
     fn settle(&mut self) {
@@ -653,7 +656,7 @@ fn named(book: &Book, text: &str) -> String {
 }
 
 /// Prints an error with its causes.
-struct Chain<'a>(&'a dyn std::error::Error);
+pub(super) struct Chain<'a>(pub(super) &'a dyn std::error::Error);
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

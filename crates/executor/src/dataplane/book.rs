@@ -13,6 +13,7 @@ mod whereabouts;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -21,7 +22,7 @@ use skep_model::{
     directory::{Change, Key, Message, NodeEntry, Slice, TaskEntry},
 };
 use skep_network::{
-    plane::{Container, DataPath, Desired},
+    plane::{Container, DataPath, Desired, PublishedPort},
     tunnel::{Keys, Launch},
 };
 
@@ -172,6 +173,37 @@ impl Book {
     pub fn name_of(&self, network: &str) -> Option<&str> {
         let network = self.networks.get(&network.parse().ok()?)?;
         Some(network.name())
+    }
+
+    /// The name of a service's id.
+    pub fn service_name(&self, service: &str) -> Option<&str> {
+        let service = self.directory.services.get(&service.parse().ok()?)?;
+        Some(&service.name)
+    }
+
+    /// The name of the service that has a published port.
+    pub fn publisher(&self, port: &PublishedPort) -> Option<&str> {
+        let service = self.directory.services.get(&self.mesh.publisher(*port)?)?;
+        Some(&service.name)
+    }
+
+    /// Where this node's tunnels start.
+    pub fn data_path(&self) -> IpAddr {
+        self.data_path.address
+    }
+
+    /// Where tunnels to other nodes end that are not down.
+    pub fn node_addresses(&self) -> BTreeSet<IpAddr> {
+        let others = self.directory.nodes.values();
+        let others = others.filter(|node| node.id != self.own && !node.is_down);
+        others.filter_map(|node| node.data_path).collect()
+    }
+
+    /// The MTU that users wished networks of this node to have, by name.
+    pub fn mtu_wishes(&self) -> BTreeMap<String, u32> {
+        let wishes = self.networks.values();
+        let wishes = wishes.filter_map(|network| Some((network.name().to_owned(), network.mtu()?)));
+        wishes.collect()
     }
 
     /// A container of this node, new or otherwise than before.

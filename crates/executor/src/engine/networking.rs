@@ -97,6 +97,13 @@ impl Engine {
                 slice.v4
             ));
         }
+        match self.network().doctor().await {
+            Ok(found) => {
+                let found = found.into_iter();
+                findings.extend(found.map(|text| format!("node network: {text}")));
+            }
+            Err(error) => findings.push(format!("node network: {error}")),
+        }
         findings.extend(self.dataplane().doctor().await);
         findings
     }

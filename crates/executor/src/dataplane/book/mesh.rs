@@ -54,6 +54,12 @@ impl MeshState {
         self.is_stale = true;
     }
 
+    /// The service that has a port.
+    pub(super) fn publisher(&self, port: PublishedPort) -> Option<ServiceId> {
+        let mut claims = self.claims.range((port, LOWEST)..=(port, HIGHEST));
+        claims.next().map(|(_, id)| *id)
+    }
+
     /// The mesh, after what is out of date was made anew. None without a slice of the node network.
     pub(super) fn mesh(
         &mut self,

@@ -83,6 +83,11 @@ impl NetworkState {
         &self.facts.name
     }
 
+    /// The MTU that the user wished it to have.
+    pub(super) fn mtu(&self) -> Option<u32> {
+        self.facts.mtu
+    }
+
     /// The Ethernet addresses of this node's containers, which no other node's can have.
     pub(super) fn set_own(&mut self, own: BTreeSet<Mac>) {
         let changed = self.own.symmetric_difference(&own);
