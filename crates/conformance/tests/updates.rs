@@ -56,8 +56,9 @@ fn skep(node: &Node, line: &str) -> (bool, String) {
 fn a_command_that_cannot_start_is_rolled_back_paused_or_ignored() {
     let node = Node::start();
     sleepers(&node, "web", 2, "--update-failure-action rollback");
-    let said = node.docker_fails("service update --no-resolve-image --args /no/such/program web");
-    assert!(said.contains("service rolled back: "), "{said}");
+    let said = node.docker_ok("service update --no-resolve-image --args /no/such/program web");
+    let reason = "rollback: update rolled back due to failure or early termination of task";
+    assert!(said.contains(reason), "{said}");
     assert_eq!(
         update_is(&node, "web", "rollback_completed"),
         "rollback completed"
@@ -98,7 +99,8 @@ fn a_command_that_cannot_start_is_rolled_back_paused_or_ignored() {
     assert_eq!(update_is(&node, "web", "completed"), "update completed");
     node.running("web", 0);
     node.docker_ok("service rollback -d web");
-    update_is(&node, "web", "rollback_paused");
+    // The spec before has the same command, so there is nothing to replace.
+    update_is(&node, "web", "rollback_completed");
     node.docker_ok("service update -d --no-resolve-image --args 'sleep 2000' web");
     update_is(&node, "web", "completed");
     node.running("web", 2);
@@ -196,7 +198,7 @@ fn any_kept_revision_can_be_returned_to() {
         "{said}"
     );
     // Docker's own rollback leads back to where it was.
-    node.docker_ok("service update -q --no-resolve-image --rollback web");
+    node.docker_ok("service update -q --rollback web");
     let tasks = node.running("web", 1);
     assert_eq!(arguments(&tasks[0]), "sleep 4000");
     let kept = node.json("/skep/v1/services/web/revisions");
@@ -228,15 +230,17 @@ fn crash_loops_slow_down_and_say_so() {
         shown.contains("slot 1 has no restart attempts left"),
         "{shown}"
     );
-    let now = node.inside_ok("date +%s");
-    let events = node.docker_ok(&format!(
-        "events --since 1 --until {} --filter type=service --format '{{{{.Action}}}}'",
-        now.trim()
-    ));
-    for action in ["crash-loop", "restart-exhausted"] {
-        assert!(
-            events.lines().any(|line| line == action),
-            "{action}: {events}"
-        );
-    }
+    until("both are told", PATIENCE, || {
+        let now = node.inside_ok("date +%s");
+        let events = node.docker_ok(&format!(
+            "events --since 1 --until {} --filter type=service --format '{{{{.Action}}}}'",
+            now.trim()
+        ));
+        let is_told = |action: &&str| events.lines().any(|line| line == *action);
+        if ["crash-loop", "restart-exhausted"].iter().all(is_told) {
+            Ok(())
+        } else {
+            Err(events)
+        }
+    });
 }
