@@ -6,6 +6,7 @@ use crate::bench::sample::Report;
 
 pub(crate) mod http;
 pub(crate) mod machine;
+mod rollouts;
 pub(crate) mod sample;
 mod workload;
 
@@ -45,6 +46,8 @@ enum Part {
     Memory,
     /// Start and removal of services.
     Services,
+    /// A rolling update, scaling up and down.
+    Rollouts,
     /// Reads of a list of services.
     Lists,
     /// Creates of services.
@@ -84,6 +87,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             eprintln!("services of {replica_count} replicas");
             workload::services(&target, *replica_count, &mut report)?;
         }
+    }
+    if is_wanted(Part::Rollouts) {
+        eprintln!("updates and scaling");
+        rollouts::rollouts(&target, &mut report)?;
     }
     if is_wanted(Part::Lists) {
         eprintln!("lists");

@@ -227,5 +227,18 @@ fn container_that_needs_too_much_memory_is_reported() {
         "true"
     );
     let shown = node.docker_ok("service ps --no-trunc greedy");
-    assert!(shown.contains("task: non-zero exit (137)"), "{shown}");
+    assert!(
+        shown.contains("task: non-zero exit (137): OOMKilled"),
+        "{shown}"
+    );
+    until("the event is told", Duration::from_secs(20), || {
+        let now = node.inside_ok("date +%s");
+        let filter = format!("--filter container={container} --filter event=oom");
+        let events = node.docker_ok(&format!("events --since 1 --until {} {filter}", now.trim()));
+        if events.contains("container oom") {
+            Ok(())
+        } else {
+            Err(events)
+        }
+    });
 }

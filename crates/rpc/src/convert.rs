@@ -17,15 +17,15 @@ const NODE_NOT_FOUND: &str = "node not found";
 const ROLLBACK_TO: &str = "skep.rollback.to";
 
 /// A request to roll back names its revision in the spec that it does not need.
-pub(crate) fn revision_request(number: u64) -> proto::ServiceSpec {
+pub(crate) fn revision_request(number: u64) -> Option<proto::ServiceSpec> {
     let labels = [(ROLLBACK_TO.to_owned(), number.to_string())];
-    proto::ServiceSpec {
+    Some(proto::ServiceSpec {
         annotations: Some(proto::Annotations {
             labels: labels.into(),
             ..proto::Annotations::default()
         }),
         ..proto::ServiceSpec::default()
-    }
+    })
 }
 
 /// The revision such a request names.

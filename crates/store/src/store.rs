@@ -50,7 +50,7 @@ pub struct Store {
     loads: OrdMap<NodeId, NodeLoad>,
     /// Behind pointers, because a store is passed around.
     networks: Arc<NetworkTables>,
-    resources: ResourceTables,
+    resources: Arc<ResourceTables>,
     secrets: Arc<Named<Secret>>,
     configs: Arc<Named<Config>>,
 }
@@ -368,6 +368,10 @@ impl Store {
         Arc::make_mut(&mut self.networks)
     }
 
+    fn resource_tables(&mut self) -> &mut ResourceTables {
+        Arc::make_mut(&mut self.resources)
+    }
+
     fn check_name(&self, object: &Object) -> Result<(), ApplyError> {
         let (holder, name) = match object {
             Object::Service(service) => {
@@ -463,8 +467,8 @@ impl Store {
                 self.tasks.insert(task.id, Arc::clone(task));
             }
             Object::Cluster(cluster) => self.cluster = Some(Arc::clone(cluster)),
-            Object::Extension(extension) => self.resources.set_extension(extension),
-            Object::Resource(resource) => self.resources.set(resource),
+            Object::Extension(extension) => self.resource_tables().set_extension(extension),
+            Object::Resource(resource) => self.resource_tables().set(resource),
             Object::Secret(secret) => Arc::make_mut(&mut self.secrets).insert(secret),
             Object::Config(config) => Arc::make_mut(&mut self.configs).insert(config),
         }
@@ -478,7 +482,7 @@ impl Store {
                 self.services_by_name.remove(&old.name().to_lowercase());
             }
             (Object::Task(old), _) => self.index_task(Some(old), None),
-            (Object::Resource(old), _) => self.resources.remove(old),
+            (Object::Resource(old), _) => self.resource_tables().remove(old),
             // These tables keep their own.
             (
                 Object::Node(_)
@@ -556,7 +560,7 @@ impl Store {
                 self.tasks.remove(&task.id);
             }
             Object::Cluster(_) => self.cluster = None,
-            Object::Extension(extension) => self.resources.remove_extension(extension.id),
+            Object::Extension(extension) => self.resource_tables().remove_extension(extension.id),
             // With its index entry.
             Object::Resource(_) => {}
             Object::Secret(secret) => Arc::make_mut(&mut self.secrets).remove(secret.id),

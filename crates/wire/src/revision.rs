@@ -75,7 +75,6 @@ pub fn resource(id: ResourceId, revision: &ServiceRevision) -> Resource {
                 .map(|(key, value)| (key.to_owned(), value))
                 .into_iter()
                 .collect(),
-            ..Annotations::default()
         },
         kind: KIND.to_owned(),
         payload: Some(Payload {

@@ -12,7 +12,7 @@ use super::sample::{Disturbance, Report, mean, millis, percentile};
 use super::{Options, Target};
 
 /// Services have this prefix and a number.
-const PREFIX: &str = "bench-";
+pub(super) const PREFIX: &str = "bench-";
 
 /// How long a service may take to start or to go.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(180);
@@ -38,7 +38,7 @@ struct Life {
     monitors: Vec<Memory>,
 }
 
-fn spec(options: &Options, name: &str, replica_count: usize) -> String {
+pub(super) fn spec(options: &Options, name: &str, replica_count: usize) -> String {
     json!({
         "Name": name,
         "TaskTemplate": {
@@ -54,7 +54,7 @@ fn spec(options: &Options, name: &str, replica_count: usize) -> String {
     .to_string()
 }
 
-fn create(client: &mut Client, spec: &str) -> anyhow::Result<String> {
+pub(super) fn create(client: &mut Client, spec: &str) -> anyhow::Result<String> {
     let answer = client.request("POST", "/services/create", Some(spec))?;
     let answer: Value = serde_json::from_slice(answer).context("an id")?;
     let id = answer.get("ID").and_then(Value::as_str);
@@ -62,12 +62,12 @@ fn create(client: &mut Client, spec: &str) -> anyhow::Result<String> {
 }
 
 /// A filter as the API wants it: JSON in the query.
-fn filtered(path: &str, key: &str, value: &str) -> String {
+pub(super) fn filtered(path: &str, key: &str, value: &str) -> String {
     format!("{path}filters=%7B%22{key}%22%3A%5B%22{value}%22%5D%7D")
 }
 
 /// Asks until `is_done`, with pauses so short that they do not count and so long that asking does not cost much.
-fn wait(
+pub(super) fn wait(
     client: &mut Client,
     path: &str,
     pause: Duration,
@@ -86,7 +86,7 @@ fn wait(
     }
 }
 
-fn running_count(tasks: &Value) -> usize {
+pub(super) fn running_count(tasks: &Value) -> usize {
     let tasks = tasks.as_array().map(Vec::as_slice).unwrap_or_default();
     let states = tasks.iter().map(|task| task.pointer("/Status/State"));
     states
@@ -100,7 +100,7 @@ fn has_task_of(tasks: &Value, service: &str) -> bool {
     owners.any(|owner| owner == service)
 }
 
-fn is_empty(list: &Value) -> bool {
+pub(super) fn is_empty(list: &Value) -> bool {
     list.as_array().is_some_and(Vec::is_empty)
 }
 
@@ -141,7 +141,7 @@ fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-fn disturbance<'a>(spent: impl IntoIterator<Item = &'a Spent>) -> Disturbance {
+pub(super) fn disturbance<'a>(spent: impl IntoIterator<Item = &'a Spent>) -> Disturbance {
     Disturbance {
         load: load(),
         foreign: mean(spent.into_iter().filter_map(|spent| spent.foreign)),

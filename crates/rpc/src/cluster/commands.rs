@@ -9,7 +9,7 @@ use tonic::{Response, Status};
 
 use crate::{
     connection::Connection,
-    convert::{self, command_error},
+    convert::{command_error, revision_request},
 };
 
 /// A command as the call that carries it.
@@ -88,9 +88,7 @@ async fn update_service(
     let (spec, rollback) = match change {
         ServiceChange::Spec(spec) => (Some((&**spec).into()), Rollback::None),
         ServiceChange::Rollback => (None, Rollback::Previous),
-        ServiceChange::RollbackTo(number) => {
-            (Some(convert::revision_request(*number)), Rollback::Previous)
-        }
+        ServiceChange::RollbackTo(number) => (revision_request(*number), Rollback::Previous),
     };
     done(Box::pin(client.update_service(
         proto::UpdateServiceRequest {
