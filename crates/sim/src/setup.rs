@@ -26,8 +26,8 @@ use crate::{
 /// What a machine is like, drawn anew.
 pub(crate) fn description(rng: &mut Rng, index: usize) -> NodeDescription {
     let drivers: &[&str] = match rng.below(5) {
-        0 => &[OVERLAY_DRIVER],
-        _ => &[OVERLAY_DRIVER, NODE_NETWORK_DRIVER],
+        0 => &["bridge", "host", OVERLAY_DRIVER],
+        _ => &["bridge", "host", OVERLAY_DRIVER, NODE_NETWORK_DRIVER],
     };
     let plugins = drivers.iter().map(|name| Plugin {
         kind: "Network".to_owned(),
