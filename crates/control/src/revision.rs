@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use skep_model::{
     Annotations, Availability, ContainerSpec, Driver, Endpoint, Meta, Node, NodeId, NodeState, Rng,
     Service, ServiceId, Slot, SpecVersion, Task, TaskId, TaskSpec, TaskState, TaskStatus,
-    Timestamp, constraint,
+    Timestamp, constraint, reserved::service::run::RunPolicy,
 };
 use skep_store::Store;
 
@@ -144,13 +144,17 @@ pub(crate) fn node_of<'a>(view: &'a Store, task: &Task) -> Option<&'a Arc<Node>>
 /// Whether the task must be replaced to become what the service wants.
 ///
 /// The version only says that the spec was written again. A task stays when nothing in its own
-/// template or endpoint changed, or when just its placement did and its node still fits, or when
+/// template, endpoint or run options changed, or when just its placement did and its node still fits, or when
 /// just the pull credentials did and it has its image already.
 pub(crate) fn is_dirty(view: &Store, service: &Service, task: &Task) -> bool {
     if task.spec_version == Some(service.spec_version) {
         return false;
     }
     let wanted = &service.spec.task;
+    let (made_with, labels) = (&task.service_annotations, &service.spec.annotations);
+    if RunPolicy::differs(&made_with.labels, &labels.labels) {
+        return true;
+    }
     if let Some(endpoint) = &task.endpoint
         && endpoint.spec != service.spec.endpoint
     {

@@ -31,7 +31,7 @@ pub use self::{
         AttachOptions, AttachedIo, ConsoleSize, ContainerBackend, ContainerDetail, ContainerHealth,
         ContainerNetwork, ContainerRuntimeState, ContainerState, ContainerSummary, HealthProbe,
         MountPoint, OutputChunk, PortBinding, ProcessTable, PrunedSpace, RemoveContainerOptions,
-        ResourceSettings, WaitCondition, WaitOutcome,
+        ResourceSettings, RunSettings, WaitCondition, WaitOutcome,
     },
     exec::{ExecConfig, ExecDetail, ExecStart},
     image::{

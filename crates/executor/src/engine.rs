@@ -95,6 +95,8 @@ pub struct Engine {
     pulls: pull::Pulls,
     /// One permit for each probe of a health check that is being started.
     probe_starts: Semaphore,
+    /// Labels of the node; `None`: no manager has told.
+    node_labels: RwLock<Option<BTreeMap<String, String>>>,
     watchers: TaskTracker,
     stopping: CancellationToken,
 }

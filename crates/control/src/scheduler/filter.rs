@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use skep_model::{
     MountKind, Node, OVERLAY_DRIVER, Platform, Plugin, Protocol, Resources, Task,
     constraint::{self, Constraint},
+    reserved::service::run::{Power, RunPolicy},
 };
 
 use super::{
@@ -20,6 +21,7 @@ pub(super) enum Filter {
     Resources,
     Plugin,
     Constraint,
+    Allowance,
     Platform,
     HostPort,
     NodeAddress,
@@ -36,6 +38,8 @@ pub(super) struct Needs<'a> {
     log_driver: Option<&'a str>,
     network_drivers: BTreeSet<&'a str>,
     constraints: Vec<Constraint>,
+    /// What its containers may do on nodes that allow it.
+    powers: BTreeSet<Power>,
     ports: Vec<(Protocol, u16)>,
     /// Ports published on every node lead to it, at an address of its node's slice.
     wants_node_address: bool,
@@ -74,6 +78,9 @@ impl<'a> Needs<'a> {
             network_drivers: network_drivers.collect(),
             // Checked before the service was stored; what cannot be read excludes nothing.
             constraints: constraint::parse(&spec.placement.constraints).unwrap_or_default(),
+            powers: RunPolicy::of(&task.service_annotations.labels)
+                .map(|policy| policy.powers())
+                .unwrap_or_default(),
             ports: host_ports(task).collect(),
             wants_node_address: network::wants_address(task),
             max_replicas: spec.placement.max_replicas,
@@ -109,6 +116,8 @@ impl<'a> Needs<'a> {
             Some(Filter::Plugin)
         } else if !constraint::matches(&self.constraints, node) {
             Some(Filter::Constraint)
+        } else if !Power::missing(&self.powers, &node.spec.annotations.labels).is_empty() {
+            Some(Filter::Allowance)
         } else if !self.fits_platform(node) {
             Some(Filter::Platform)
         } else if !self.has_free_ports(candidate) {
@@ -258,6 +267,7 @@ impl Filter {
             Self::Resources => "insufficient resources on",
             Self::Plugin => "missing plugin on",
             Self::Constraint => "scheduling constraints not satisfied on",
+            Self::Allowance => "run options not allowed by node label skep.allow on",
             Self::Platform => "unsupported platform on",
             Self::NodeAddress => "no address for published ports left on",
             Self::HostPort => "host-mode port already in use on",

@@ -57,6 +57,7 @@ scripts! {
     jobs_cover_nodes => "job-global";
     jobs_run_on_schedule => "job-schedule";
     ended_tasks_are_replaced_by_policy => "restart";
+    run_options_need_leave => "run-options";
     updates_roll => "update";
     failed_updates_pause_continue_or_roll_back => "update-failure";
     rollbacks_restore_the_previous_spec => "rollback";

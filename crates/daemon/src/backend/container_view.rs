@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use skep_docker_api::backend::{
     BlockIoEntry, ContainerDetail, ContainerHealth, ContainerNetwork, ContainerRuntimeState,
     ContainerState, ContainerSummary, CpuSample, HealthProbe, MemorySample, MountPoint,
-    NetworkSample, PortBinding, ResourceSettings, StatsSample,
+    NetworkSample, PortBinding, ResourceSettings, RunSettings, StatsSample,
 };
 use skep_executor::{
     dataplane::Place,
@@ -14,7 +14,10 @@ use skep_executor::{
         Container, ContainerStatusView, Engine, HealthStatus, NetworkRecord, NodeMode, Phase,
         ProbeResult, Record,
     },
-    runtime::Stats,
+    runtime::{
+        ContainerConfig, Stats,
+        config::{Device, Seccomp, SharedNamespace},
+    },
 };
 use skep_model::{Driver, Protocol, ResourceRequirements, Resources, Timestamp, Ulimit};
 
@@ -101,11 +104,44 @@ pub(crate) fn detail(engine: &Engine, container: &Arc<Container>, size: bool) ->
             options: record.log_driver.1.clone(),
         },
         resources: resources(record),
+        run: run_settings(config),
         cgroup_parent: String::new(),
         sandbox_key: record
             .netns_path()
             .map(|path| path.display().to_string())
             .unwrap_or_default(),
+    }
+}
+
+fn run_settings(config: &ContainerConfig) -> RunSettings {
+    let (security, namespaces) = (&config.security, &config.namespaces);
+    let options = [
+        (security.is_no_new_privileges, "no-new-privileges"),
+        (
+            security.seccomp == Seccomp::Unconfined,
+            "seccomp=unconfined",
+        ),
+        (
+            security.masked_paths.as_ref().is_some_and(Vec::is_empty),
+            "systempaths=unconfined",
+        ),
+    ];
+    let options = options.into_iter().filter(|(is_set, _)| *is_set);
+    let device = |device: &Device| {
+        let source = device.host_path.display().to_string();
+        [
+            source,
+            device.container_path.clone(),
+            device.permissions.clone(),
+        ]
+    };
+    RunSettings {
+        is_privileged: security.is_privileged,
+        is_pid_host: namespaces.pid == SharedNamespace::Host,
+        is_ipc_host: namespaces.ipc == SharedNamespace::Host,
+        is_uts_host: namespaces.uts == SharedNamespace::Host,
+        security_options: options.map(|(_, option)| option.to_owned()).collect(),
+        devices: config.devices.iter().map(device).collect(),
     }
 }
 

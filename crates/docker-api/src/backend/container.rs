@@ -268,10 +268,29 @@ pub struct ContainerDetail {
     pub log_driver: Driver,
     /// Limits.
     pub resources: ResourceSettings,
+    /// What a service asks for by labels of Skep's.
+    pub run: RunSettings,
     /// Parent cgroup.
     pub cgroup_parent: String,
     /// Host directory or file of the network namespace.
     pub sandbox_key: String,
+}
+
+/// What a container shares with its node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunSettings {
+    /// With all capabilities and devices.
+    pub is_privileged: bool,
+    /// The node's processes.
+    pub is_pid_host: bool,
+    /// The node's shared memory.
+    pub is_ipc_host: bool,
+    /// The node's name.
+    pub is_uts_host: bool,
+    /// Options as `docker run --security-opt` takes them.
+    pub security_options: Vec<String>,
+    /// Devices: path on the node, path in the container, permissions.
+    pub devices: Vec<[String; 3]>,
 }
 
 /// Limits of a container.

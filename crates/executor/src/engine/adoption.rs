@@ -68,6 +68,7 @@ impl Engine {
             events: broadcast::Sender::new(EVENTS_LAG_MAX),
             pulls: Pulls::default(),
             probe_starts: Semaphore::new(cores * STARTS_PER_CORE),
+            node_labels: RwLock::default(),
             watchers: TaskTracker::new(),
             stopping: CancellationToken::new(),
         });

@@ -3,13 +3,17 @@
 //! Every step can be undone and is when a later one fails, so a failed creation leaves nothing.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, PoisonError},
 };
 
 use futures_util::future::BoxFuture;
-use skep_model::{AppArmorMode, Task};
+use skep_model::{
+    AppArmorMode, Task,
+    reserved::service::run::{ALLOW, Power},
+};
 
 use super::{
     Container, Engine,
@@ -28,7 +32,7 @@ use crate::{
     image::{self, Image, RegistryAuth},
     runtime::{
         self, ContainerConfig, ContainerId, Handle, Runtime,
-        config::{Mount, MountKind, NetworkNamespace, Propagation, Rootfs},
+        config::{Mount, MountKind, NetworkNamespace, Propagation, Rootfs, SharedNamespace},
     },
 };
 
@@ -49,6 +53,9 @@ pub enum CreateError {
     /// The spec cannot be honoured.
     #[error(transparent)]
     Plan(#[from] plan::Error),
+    /// The node's operator does not allow it, or no manager has told so yet.
+    #[error("not allowed by this node's label `{ALLOW}`: {}", .0.join(", "))]
+    NotAllowed(Vec<&'static str>),
     /// A bind mount's source is missing. The text is Docker's.
     #[error("invalid mount config for type \"bind\": bind source path does not exist: {0}")]
     MissingSource(String),
@@ -82,7 +89,8 @@ impl CreateError {
     /// Whether the same may succeed a little later on this node.
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::NoSlice | Self::Supplies(SupplyError::NotYet) => true,
+            // The label may still be on its way.
+            Self::NoSlice | Self::NotAllowed(_) | Self::Supplies(SupplyError::NotYet) => true,
             Self::Dataplane(error) => error.is_temporary(),
             Self::Image(_)
             | Self::Store(_)
@@ -115,6 +123,7 @@ impl Engine {
             .map_err(CreateError::Image)?;
         let image = self.images().image(image_id)?;
         let plan = plan::plan(task, &image)?;
+        self.check_powers(&plan.powers)?;
         let networks = places::plan(task)?;
         let id: ContainerId = self
             .random_name()
@@ -153,7 +162,13 @@ impl Engine {
         let anonymous_volumes = self.mount_volumes(&mut plan, &image).await?;
         let attached = self.attach(id, (&networks, &plan.ports)).await?;
         if plan.hostname.is_empty() {
-            plan.hostname = default_hostname(id, networks.mode);
+            let is_host = plan.config.namespaces.uts == SharedNamespace::Host;
+            let mode = if is_host {
+                NodeMode::Host
+            } else {
+                networks.mode
+            };
+            plan.hostname = default_hostname(id, mode);
         }
         let generated = write_files(&dir, &plan, &networks, &attached);
         let mut config = plan.config;
@@ -272,13 +287,36 @@ impl Engine {
         Ok(())
     }
 
+    /// Takes what the node's operator says of it.
+    pub(super) fn set_node_labels(&self, labels: &BTreeMap<String, String>) {
+        let mut known = self
+            .node_labels
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *known = Some(labels.clone());
+    }
+
+    /// The scheduler has asked the same; but what has power over this node is this node's own business.
+    fn check_powers(&self, powers: &BTreeSet<Power>) -> Result<(), CreateError> {
+        let known = self
+            .node_labels
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let missing = Power::missing(powers, known.as_ref().unwrap_or(&BTreeMap::new()));
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let names = missing.into_iter().map(Power::name);
+        Err(CreateError::NotAllowed(names.collect()))
+    }
+
     /// Where the engine keeps a container's files.
     pub(super) fn container_dir(&self, id: &ContainerId) -> PathBuf {
         self.config().containers_dir.join(id.as_str())
     }
 }
 
-/// Docker's: the container's short id, or the node's name where the node's network is shared.
+/// Docker's: the container's short id, or the node's name where its network or its name is shared.
 fn default_hostname(id: &ContainerId, mode: NodeMode) -> String {
     match mode {
         NodeMode::Host => rustix::system::uname()

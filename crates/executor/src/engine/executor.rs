@@ -46,8 +46,8 @@ impl Executor for TaskExecutor {
             .map_err(|error| ExecError::Describe(error.into()))
     }
 
-    async fn configure(&self, _node: &Node) -> Result<(), ExecError> {
-        // Nothing on the node depends on its record yet.
+    async fn configure(&self, node: &Node) -> Result<(), ExecError> {
+        self.engine.set_node_labels(&node.spec.annotations.labels);
         Ok(())
     }
 

@@ -8,9 +8,13 @@ mod security;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::Duration,
+};
 
-use skep_model::{self as model, Task, TaskId};
+use skep_model::{self as model, Task, TaskId, reserved::service::run::Power};
 use skep_network::{HostPort, Protocol};
 
 use self::mounts::Mounts;
@@ -56,6 +60,9 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A reserved label of the service.
+    #[error("{0}")]
+    Run(String),
     /// The seccomp profile is no JSON.
     #[error("decoding seccomp profile failed: {0}")]
     Seccomp(String),
@@ -110,6 +117,8 @@ pub(super) struct ContainerPlan {
     pub mounts: Vec<MountRecord>,
     /// Ports to publish on the node.
     pub ports: Vec<HostPort>,
+    /// What the node must allow.
+    pub powers: BTreeSet<Power>,
     /// What the runtime gets, but for root file system, network, volumes and generated files.
     pub config: ContainerConfig,
 }
@@ -133,6 +142,7 @@ pub(super) fn plan(task: &Task, image: &Image) -> Result<ContainerPlan, Error> {
     }
     let image_volumes = from_image.volumes.keys().map(String::as_str);
     mounts.add_image_volumes(image_volumes);
+    let (run, default) = (security::run_policy(task)?, ContainerConfig::default());
     let config = ContainerConfig {
         is_rootfs_readonly: spec.is_read_only,
         args,
@@ -145,14 +155,17 @@ pub(super) fn plan(task: &Task, image: &Image) -> Result<ContainerPlan, Error> {
         has_init: spec.init.unwrap_or(false),
         hostname: spec.hostname.clone(),
         mounts: mounts.runtime,
-        security: security::of(spec)?,
+        security: security::of(spec, &run)?,
+        namespaces: security::namespaces(&run),
+        devices: run.devices.iter().map(security::device).collect(),
+        shm_bytes: run.shm_bytes.unwrap_or(default.shm_bytes),
         resources: resources(&task.spec.resources),
         rlimits: spec.ulimits.iter().map(rlimit).collect(),
         sysctls: spec.sysctls.clone(),
         log: LogConfig::from_docker(&log_driver.name, &log_driver.options)?,
         stop_signal: signal_number(&stop_signal)?,
         labels: labels.clone(),
-        ..ContainerConfig::default()
+        ..default
     };
     Ok(ContainerPlan {
         name: task.name(),
@@ -168,6 +181,7 @@ pub(super) fn plan(task: &Task, image: &Image) -> Result<ContainerPlan, Error> {
         sources_to_create: mounts.sources_to_create,
         mounts: mounts.records,
         ports: host_ports(task),
+        powers: run.powers(),
         config,
     })
 }

@@ -268,7 +268,6 @@ impl Settings {
         config: &ContainerConfig,
         init: Option<PathBuf>,
     ) -> Result<spec::Host, Error> {
-        let last = fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap_or_default();
         let mut devices = Vec::with_capacity(config.devices.len());
         for device in &config.devices {
             let (path, inside) = (&device.host_path, &device.container_path);
@@ -281,7 +280,7 @@ impl Settings {
             has_swap_limit: self.has_swap_limit,
             init,
             user: user::resolve(&config.rootfs, &config.user, &config.groups_add)?,
-            capability_last: last.trim().parse().unwrap_or(40),
+            capabilities: capabilities(),
             devices,
             all_devices: if is_privileged {
                 all_devices(Path::new("/dev"))
@@ -291,6 +290,19 @@ impl Settings {
             held_dir: self.dir(id).join(HELD_DIR),
             kernel: kernel_version(),
         })
+    }
+}
+
+/// What the kernel knows and this process holds.
+fn capabilities() -> spec::Held {
+    let last = fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap_or_default();
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    spec::Held {
+        last: last.trim().parse().unwrap_or(40),
+        set: set
+            .and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok())
+            .unwrap_or(u64::MAX),
     }
 }
 

@@ -13,6 +13,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use oci_spec::runtime::{Process, Spec};
 use serde_json::{Value, json};
 
+pub use self::capabilities::Held;
 use super::{
     cgroup::Mode,
     config::{ContainerConfig, ContainerId, NetworkNamespace, Rlimit, Seccomp, SharedNamespace},
@@ -41,8 +42,8 @@ pub struct Host {
     pub init: Option<PathBuf>,
     /// The container's user, resolved.
     pub user: User,
-    /// Capabilities the kernel knows: the highest number (`/proc/sys/kernel/cap_last_cap`).
-    pub capability_last: u32,
+    /// The capabilities there are.
+    pub capabilities: Held,
     /// The devices of the configuration, looked up.
     pub devices: Vec<HostDevice>,
     /// All devices of the host; used by privileged containers only.
@@ -124,7 +125,7 @@ pub fn oci_spec(id: &ContainerId, config: &ContainerConfig, host: &Host) -> Resu
 /// The system call filter; a profile that was given applies to privileged containers, too, as in Docker.
 fn filter(config: &ContainerConfig, host: &Host) -> Result<Option<Value>, Error> {
     let security = &config.security;
-    let granted = capabilities::granted(security, host.capability_last)?;
+    let granted = capabilities::granted(security, host.capabilities)?;
     match &security.seccomp {
         Seccomp::Unconfined => Ok(None),
         Seccomp::Default if security.is_privileged => Ok(None),
@@ -197,7 +198,7 @@ fn process_value(config: &ContainerConfig, host: &Host) -> Result<Value, Error> 
     }
     let size = config.tty_size.filter(|_| config.has_tty);
     let security = &config.security;
-    let held = capabilities::granted(security, host.capability_last)?;
+    let held = capabilities::granted(security, host.capabilities)?;
     // A user other than root holds nothing at first; the bounding set is what setuid programs may gain.
     let effective = if host.user.uid == 0 {
         held.clone()

@@ -2,6 +2,7 @@
 
 pub mod placement;
 pub mod rollout;
+pub mod run;
 pub mod schedule;
 
 use std::{net::IpAddr, time::Duration};
@@ -30,6 +31,7 @@ fn known() -> Vec<&'static str> {
         &KNOWN[..],
         &placement::KNOWN,
         &rollout::KNOWN,
+        &run::KNOWN,
         &schedule::KNOWN,
     ]
     .concat()
@@ -50,6 +52,9 @@ pub enum InvalidPolicy {
     /// Not a duration up to [`DRAIN_MAX`].
     #[error("label `{DRAIN}`: `{0}` is not a duration like `30s` of at most 1h")]
     Duration(String),
+    /// About how containers run.
+    #[error(transparent)]
+    Run(#[from] run::InvalidRun),
     /// About updates and restarts.
     #[error(transparent)]
     Rollout(#[from] rollout::InvalidRollout),
@@ -104,6 +109,7 @@ impl ServicePolicy {
             .filter(|key| key.starts_with(FAMILY) && !known.contains(&key.as_str()))
             .map(|key| InvalidPolicy::Unknown(key.clone()));
         let mut found: Vec<_> = unknown.chain(Self::read(labels).1).collect();
+        found.extend(run::RunPolicy::problems(labels).into_iter().map(Into::into));
         found.extend(
             rollout::RolloutPolicy::problems(labels)
                 .into_iter()

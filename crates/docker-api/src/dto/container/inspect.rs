@@ -154,6 +154,25 @@ struct Config {
     stop_timeout: Option<i64>,
 }
 
+/// A device of the node.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct DeviceMapping {
+    path_on_host: String,
+    path_in_container: String,
+    cgroup_permissions: String,
+}
+
+impl From<&[String; 3]> for DeviceMapping {
+    fn from([source, target, permissions]: &[String; 3]) -> Self {
+        Self {
+            path_on_host: source.clone(),
+            path_in_container: target.clone(),
+            cgroup_permissions: permissions.clone(),
+        }
+    }
+}
+
 /// The settings a swarm task can have; the many others of `docker run` are left out.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -174,6 +193,10 @@ struct HostConfig {
     publish_all_ports: bool,
     readonly_rootfs: bool,
     security_opt: Option<Vec<String>>,
+    #[serde(rename = "UTSMode", skip_serializing_if = "is_default")]
+    uts_mode: &'static str,
+    #[serde(skip_serializing_if = "is_default")]
+    devices: Vec<DeviceMapping>,
     shm_size: i64,
     #[serde(skip_serializing_if = "is_default")]
     sysctls: Map,
@@ -284,13 +307,27 @@ impl From<&ContainerDetail> for HostConfig {
             cap_add: some(container.capability_add.clone()),
             cap_drop: some(container.capability_drop.clone()),
             group_add: some(container.groups.clone()),
-            ipc_mode: "private",
+            ipc_mode: if container.run.is_ipc_host {
+                "host"
+            } else {
+                "private"
+            },
             oom_score_adj: container.resources.oom_score_adj,
-            pid_mode: "",
-            privileged: false,
+            pid_mode: if container.run.is_pid_host {
+                "host"
+            } else {
+                ""
+            },
+            privileged: container.run.is_privileged,
             publish_all_ports: false,
             readonly_rootfs: container.is_read_only,
-            security_opt: None,
+            security_opt: some(container.run.security_options.clone()),
+            uts_mode: if container.run.is_uts_host {
+                "host"
+            } else {
+                ""
+            },
+            devices: container.run.devices.iter().map(Into::into).collect(),
             shm_size: container.resources.shm_bytes,
             sysctls: container.sysctls.clone(),
             runtime: container.runtime.clone(),

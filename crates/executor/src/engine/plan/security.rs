@@ -1,13 +1,58 @@
 //! What a task's processes may do.
 
-use skep_model as model;
+use skep_model::{
+    self as model, Task,
+    reserved::service::run::{Device, RunPolicy},
+};
 
 use super::Error;
-use crate::runtime::config::{Seccomp, Security};
+use crate::runtime::config::{self, Namespaces, Seccomp, Security, SharedNamespace};
 
-/// The privileges of a container spec.
-pub(super) fn of(spec: &model::ContainerSpec) -> Result<Security, Error> {
+/// How the task's service wants its containers to run.
+pub(super) fn run_policy(task: &Task) -> Result<RunPolicy, Error> {
+    let policy = RunPolicy::of(&task.service_annotations.labels).map_err(|problems| {
+        let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        Error::Run(texts.join("; "))
+    })?;
+    if policy.is_uts_host && !task.spec.container.hostname.is_empty() {
+        return Err(Error::Run(
+            "conflicting options: hostname and the UTS mode".to_owned(),
+        ));
+    }
+    Ok(policy)
+}
+
+/// The namespaces a container shares with its node; the network is decided elsewhere.
+pub(super) fn namespaces(run: &RunPolicy) -> Namespaces {
+    let shared = |is_host| match is_host {
+        true => SharedNamespace::Host,
+        false => SharedNamespace::Private,
+    };
+    Namespaces {
+        pid: shared(run.is_pid_host),
+        ipc: shared(run.is_ipc_host),
+        uts: shared(run.is_uts_host),
+        ..Namespaces::default()
+    }
+}
+
+/// A device as the runtime takes it.
+pub(super) fn device(device: &Device) -> config::Device {
+    config::Device {
+        host_path: device.source.clone().into(),
+        container_path: device.target.clone(),
+        permissions: device.permissions.clone(),
+    }
+}
+
+/// The privileges of a container spec and of its service's labels.
+pub(super) fn of(spec: &model::ContainerSpec, run: &RunPolicy) -> Result<Security, Error> {
+    let open = || run.is_system_unconfined.then(Vec::new);
     let mut security = Security {
+        is_privileged: run.is_privileged,
+        is_no_new_privileges: run.is_no_new_privileges,
+        masked_paths: open(),
+        readonly_paths: open(),
         capabilities_add: spec.capability_add.clone(),
         capabilities_drop: spec.capability_drop.clone(),
         oom_score_adj: i32::try_from(spec.oom_score_adj)
@@ -16,10 +61,13 @@ pub(super) fn of(spec: &model::ContainerSpec) -> Result<Security, Error> {
         ..Security::default()
     };
     if let Some(privileges) = &spec.privileges {
-        security.is_no_new_privileges = privileges.no_new_privileges;
+        security.is_no_new_privileges |= privileges.no_new_privileges;
         if let Some(seccomp) = &privileges.seccomp {
             security.seccomp = filter(seccomp)?;
         }
+    }
+    if run.is_seccomp_unconfined {
+        security.seccomp = Seccomp::Unconfined;
     }
     Ok(security)
 }

@@ -48,6 +48,15 @@ const NAMES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
+/// The capabilities there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The highest number the kernel knows.
+    pub last: u32,
+    /// Bits of those the daemon holds.
+    pub set: u64,
+}
+
 /// What Docker leaves to root in a container.
 const DEFAULTS: [&str; 14] = [
     "CHOWN",
@@ -66,28 +75,28 @@ const DEFAULTS: [&str; 14] = [
     "AUDIT_WRITE",
 ];
 
-/// The bounding set, with `CAP_`, in the kernel's order. `last` is the highest number the kernel knows.
-pub(super) fn granted(security: &Security, last: u32) -> Result<Vec<String>, Error> {
-    let known = usize::try_from(last).map_or(NAMES.len(), |last| NAMES.len().min(last + 1));
-    let known = &NAMES[..known];
+/// The bounding set, with `CAP_`, in the kernel's order. "All" are those that the kernel knows and the daemon itself holds:
+/// one that runs in a container cannot give what it does not have.
+pub(super) fn granted(security: &Security, held: Held) -> Result<Vec<String>, Error> {
     let add = names(&security.capabilities_add)?;
     let drop = names(&security.capabilities_drop)?;
     let has =
         |list: &[String], name: &str| list.iter().any(|entry| entry == name || entry == "ALL");
     let is_named = |list: &[String], name: &str| list.iter().any(|entry| entry == name);
-    let keeps = |name: &str| {
+    let keeps = |number: u32, name: &str| {
+        let is_held = held.set >> number & 1 == 1;
         if security.is_privileged {
-            return true;
+            return is_held;
         }
         // A name beats `ALL`; with `add ALL`, drop only takes what it names.
         let is_base = DEFAULTS.contains(&name) && !has(&drop, "ALL");
-        let is_added = is_named(&add, name) || has(&add, "ALL");
+        let is_added = is_named(&add, name) || (has(&add, "ALL") && is_held);
         (is_base || is_added) && !is_named(&drop, name)
     };
-    Ok(known
-        .iter()
-        .filter(|name| keeps(name))
-        .map(|name| format!("CAP_{name}"))
+    Ok((0..=held.last)
+        .zip(NAMES)
+        .filter(|(number, name)| keeps(*number, name))
+        .map(|(_, name)| format!("CAP_{name}"))
         .collect())
 }
 
@@ -108,6 +117,11 @@ fn names(list: &[String]) -> Result<Vec<String>, Error> {
 mod tests {
     use super::*;
 
+    const ALL: Held = Held {
+        last: 40,
+        set: u64::MAX,
+    };
+
     #[track_caller]
     fn check(add: &[&str], drop: &[&str], expected: usize) {
         let own = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect();
@@ -116,7 +130,7 @@ mod tests {
             capabilities_drop: own(drop),
             ..Security::default()
         };
-        assert_eq!(granted(&security, 40).unwrap().len(), expected);
+        assert_eq!(granted(&security, ALL).unwrap().len(), expected);
     }
 
     #[test]
@@ -134,7 +148,13 @@ mod tests {
             is_privileged: true,
             ..Security::default()
         };
-        assert_eq!(granted(&security, 37).unwrap().len(), 38);
+        let old = Held { last: 37, ..ALL };
+        assert_eq!(granted(&security, old).unwrap().len(), 38);
+        let few = Held { set: 0b101, ..ALL };
+        assert_eq!(
+            granted(&security, few).unwrap(),
+            ["CAP_CHOWN", "CAP_DAC_READ_SEARCH"]
+        );
     }
 
     #[test]
@@ -143,6 +163,6 @@ mod tests {
             capabilities_add: vec!["FLY".to_owned()],
             ..Security::default()
         };
-        assert!(granted(&security, 40).is_err());
+        assert!(granted(&security, ALL).is_err());
     }
 }

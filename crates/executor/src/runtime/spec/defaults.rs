@@ -78,11 +78,11 @@ pub(super) fn mounts(config: &ContainerConfig) -> Vec<Value> {
             "options": ["nosuid", "noexec", "nodev"] }),
     ];
     if config.namespaces.ipc == SharedNamespace::Host {
-        list.retain(|mount| mount["destination"] != "/dev/mqueue");
-        list.extend(["/dev/mqueue", "/dev/shm"].map(|path| {
-            json!({ "destination": path, "type": "bind", "source": path,
-                "options": ["rbind", "nosuid", "noexec", "nodev"] })
-        }));
+        // Message queues are those of the namespace, wherever they are mounted; shared memory is a directory.
+        list.push(
+            json!({ "destination": "/dev/shm", "type": "bind", "source": "/dev/shm",
+            "options": ["rbind", "nosuid", "noexec", "nodev"] }),
+        );
     } else {
         let size = format!("size={}", config.shm_bytes);
         list.push(

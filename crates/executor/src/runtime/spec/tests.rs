@@ -16,7 +16,10 @@ fn host() -> Host {
         has_swap_limit: true,
         init: None,
         user,
-        capability_last: 40,
+        capabilities: Held {
+            last: 40,
+            set: u64::MAX,
+        },
         devices: Vec::new(),
         all_devices: Vec::new(),
         held_dir: "/held".into(),
