@@ -6,16 +6,17 @@ use skep_control::{
     Dirty, Key, Violation, WRITES_PER_ENTRY_MAX, Wakes, check, check_step, drive, job, reconcile,
 };
 use skep_model::{
-    Availability, Certificate, Cluster, ClusterId, ClusterSpec, Meta, Node, NodeDescription,
-    NodeId, NodeSpec, NodeState, NodeStatus, Platform, Plugin, Rng, Role, RootCa, Service,
-    ServiceId, ServiceMode, Slot, Task, TaskId, TaskState, TaskStatus, Timestamp, UpdateState,
-    UpdateStatus, Version,
+    Certificate, Cluster, ClusterId, ClusterSpec, Meta, Node, NodeDescription, NodeId, NodeSpec,
+    NodeState, NodeStatus, Platform, Rng, Role, RootCa, Service, ServiceId, ServiceMode, Slot,
+    Task, TaskId, TaskState, TaskStatus, Timestamp, UpdateState, UpdateStatus, Version,
     reserved::{service::rollout, task::shown_message},
 };
 use skep_store::{Object, Store, Transaction};
 
 mod networks;
+mod nodes;
 
+use self::nodes::change_node;
 use crate::spec;
 
 /// Where virtual time begins.
@@ -684,44 +685,4 @@ impl World {
 
 fn nanos(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos()).unwrap()
-}
-
-fn change_node(node: &mut Node, args: &[&str]) {
-    let description = node.description.as_mut().unwrap();
-    let resources = &mut description.resources;
-    for arg in args {
-        let (key, value) = arg.split_once('=').unwrap();
-        match key {
-            "cpu" => resources.nano_cpus = spec::nano_cpus(value),
-            "mem" => resources.memory_bytes = spec::bytes(value),
-            "gpu" => {
-                let terms: Vec<String> = value.split(',').map(|v| format!("gpu={v}")).collect();
-                resources.generic = skep_model::parse_generic(&terms).unwrap();
-            }
-            "arch" => description.platform.architecture = value.to_owned(),
-            "os" => description.platform.os = value.to_owned(),
-            "addr" => node.status.addr = value.to_owned(),
-            "role" if value == "manager" => node.role = Role::Manager,
-            "plugin" => {
-                let (kind, name) = value.split_once('/').unwrap();
-                description.engine.plugins.push(Plugin {
-                    kind: kind.to_owned(),
-                    name: name.to_owned(),
-                });
-            }
-            "availability" => {
-                node.spec.availability = match value {
-                    "active" => Availability::Active,
-                    "pause" => Availability::Pause,
-                    "drain" => Availability::Drain,
-                    other => panic!("unknown availability `{other}`"),
-                }
-            }
-            _ => {
-                let label = key.strip_prefix("label.").unwrap();
-                let labels = &mut node.spec.annotations.labels;
-                labels.insert(label.to_owned(), value.to_owned());
-            }
-        }
-    }
 }

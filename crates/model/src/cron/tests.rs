@@ -1,3 +1,5 @@
+//! Patterns, the moments they name, and what is refused.
+
 use super::*;
 
 fn at(text: &str) -> Timestamp {
