@@ -213,6 +213,13 @@ impl Dataplane {
         self.tell(|reply| Command::Detach(id, reply)).await;
     }
 
+    /// When this returns this node leads new connections to others than the container, because it was
+    /// told to. May take for ever: who waits for it waits so long.
+    pub async fn parted(&self, id: &str) {
+        let id = id.to_owned();
+        self.tell(|done| Command::Parted(id, done)).await;
+    }
+
     /// What differs from what should be, in words; changes nothing.
     pub async fn doctor(&self) -> Vec<String> {
         self.ask(Command::Doctor).await.unwrap_or_default()

@@ -63,6 +63,7 @@ pub(super) enum Command {
         oneshot::Sender<Result<(), AttachError>>,
     ),
     Detach(String, Done),
+    Parted(String, Done),
     Doctor(oneshot::Sender<Vec<String>>),
     Repairs(oneshot::Sender<Vec<String>>),
     Heal(Done),
@@ -89,6 +90,8 @@ pub struct Actor {
     down: BTreeMap<NodeId, Instant>,
     /// Whoever waits until a container is gone from the value.
     leaving: Vec<Done>,
+    /// Whoever waits until new connections are led to others than a container.
+    parting: Vec<(String, Done)>,
     /// When the kernel is looked at next, and the pause after a failure.
     reconcile_at: Instant,
     retry: Duration,
@@ -130,6 +133,7 @@ impl Actor {
             waiting: Waiting::default(),
             down: BTreeMap::new(),
             leaving: Vec::new(),
+            parting: Vec::new(),
             reconcile_at: Instant::now() + RECONCILE_EVERY,
             retry: RETRY_MIN,
             noted: BTreeSet::new(),
@@ -229,6 +233,7 @@ impl Actor {
                     let _ = done.send(());
                 }
             }
+            Command::Parted(id, done) => self.parting.push((id, done)),
             Command::Doctor(reply) => drop(reply.send(self.doctor().await)),
             Command::Repairs(reply) => drop(reply.send(self.repairs().await)),
             Command::Heal(done) => {
@@ -320,6 +325,7 @@ impl Actor {
         self.ended.clear();
         self.waiting.clear();
         self.leaving.clear();
+        self.parting.clear();
         self.keeper.remove().await;
         if self.plane.is_none() && !self.config.run_dir.exists() {
             return self.tell(|status| *status = Status::default());
@@ -439,6 +445,12 @@ impl Actor {
             self.tell(|status| status.networks = networks);
         }
         for done in self.leaving.drain(..) {
+            let _ = done.send(());
+        }
+        let book = self.member.as_ref().map(|member| &member.book);
+        let is_led_to = |id: &str| book.is_some_and(|book| book.is_led_to(id));
+        let waits = |(id, done): &mut (String, Done)| is_led_to(id) && !done.is_closed();
+        for (_, done) in self.parting.extract_if(.., |one| !waits(one)) {
             let _ = done.send(());
         }
     }

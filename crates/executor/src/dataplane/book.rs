@@ -22,7 +22,7 @@ use skep_model::{
     directory::{Change, Key, Message, NodeEntry, Slice, TaskEntry},
 };
 use skep_network::{
-    plane::{Container, DataPath, Desired, PublishedPort},
+    plane::{Container, DataPath, Desired, Health, PublishedPort},
     tunnel::{Keys, Launch},
 };
 
@@ -254,6 +254,14 @@ impl Book {
         true
     }
 
+    /// Whether the directory has new connections led to a container of this node.
+    pub fn is_led_to(&self, id: &str) -> bool {
+        let mut own = self.directory.tasks_on(self.own);
+        own.any(|task| {
+            task.container_id == id && self.whereabouts().health(task) == Some(Health::Ready)
+        })
+    }
+
     /// A network of `container`, and another network of this node with the same VXLAN id, by name. The
     /// leader gives an id away again as soon as its network is removed, which it may be while
     /// containers are still ending; a value with both would be refused as a whole.
@@ -290,6 +298,7 @@ impl Book {
             self.is_stale = false;
         }
         let mut desired = Desired::new(self.generation, self.data_path);
+        // Not by a method: networks are changed meanwhile.
         let at = Whereabouts {
             own: self.own,
             nodes: &self.directory.nodes,
@@ -305,6 +314,15 @@ impl Book {
         desired.mesh = self.mesh.mesh(&self.directory, at, slice);
         desired.tunnel = self.tunnel.config(self.slice);
         desired
+    }
+
+    fn whereabouts(&self) -> Whereabouts<'_> {
+        Whereabouts {
+            own: self.own,
+            nodes: &self.directory.nodes,
+            buried: &self.buried,
+            ended: &self.ended,
+        }
     }
 
     fn apply(&mut self, change: Change) {

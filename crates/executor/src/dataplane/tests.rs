@@ -82,6 +82,8 @@ async fn what_cannot_be_is_answered_at_once() {
     homeless.places[0].addresses.clear();
     let error = dataplane.attach("a", homeless).await;
     assert_eq!(error, Err(AttachError::NoAddress("net1".to_owned())));
+    // Nobody is led to a container no task of which is known.
+    dataplane.parted("a").await;
     dataplane.leave().await;
     let error = dataplane.attach("a", container(1, 4097)).await;
     assert_eq!(error, Err(AttachError::Stopped));

@@ -89,6 +89,17 @@ impl Engine {
         }
         // In steps of this process' own clock: the other may be set.
         let (before, begin) = (self.now().since(since), Instant::now());
+        if !drain.settle.is_zero() {
+            // The time to settle is for the news; this node's own maps can be waited for.
+            let left = drain.limit.saturating_sub(before);
+            let id = &container.record().id;
+            tokio::select! {
+                biased;
+                _ = container.ended() => return,
+                () = container.unhealthy() => return,
+                _ = tokio::time::timeout(left, self.dataplane().parted(id.as_str())) => {}
+            }
+        }
         let mut listeners = BTreeSet::new();
         let mut count = None;
         while let Next::Wait(pause) = drain.next(before + begin.elapsed(), count) {

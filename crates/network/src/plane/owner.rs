@@ -225,10 +225,11 @@ impl Owner {
             return self.reconcile();
         }
         let mut report = self.new_report();
+        // Published ports first: who leaves must get no new connections, however long it takes to connect a new container.
+        self.follow_mesh(old.mesh.as_ref(), &new, &mut report);
         self.follow_encryption(&new, &mut report);
         self.perform_networks(&new, &touched(&old, &new), &mut report);
         self.change_clients(&old, &new, &mut report);
-        self.follow_mesh(old.mesh.as_ref(), &new, &mut report);
         self.finish(&mut report)?;
         Ok(report)
     }

@@ -78,8 +78,14 @@ fn a_container_that_has_ended_gets_nothing_whatever_the_directory_says() {
         (vips.sum::<usize>(), ports.sum::<usize>())
     };
     assert_eq!(backends(&mut book), (2, 2));
+    assert!(book.is_led_to(&container_id(2)));
+    let leaves = task(2, 3, 1, 0, &[1], Standing::Leaving);
+    book.take(message(2, false, set(vec![leaves])));
+    assert!(!book.is_led_to(&container_id(2)));
+    assert!(book.is_led_to(&container_id(1)));
     assert!(book.end_container(&container_id(1)));
     assert!(book.is_stale());
+    assert!(!book.is_led_to(&container_id(1)));
     assert_eq!(backends(&mut book), (1, 1));
     // A manager that has not heard of it repeats what it knows.
     let told = book.directory().unwrap();
@@ -88,6 +94,6 @@ fn a_container_that_has_ended_gets_nothing_whatever_the_directory_says() {
     // Its end may be known before its beginning.
     assert!(!book.end_container(&container_id(3)));
     let late = set(vec![task(3, 4, 1, 0, &[1], Standing::Ready)]);
-    book.take(message(2, false, late));
+    book.take(message(3, false, late));
     assert_eq!(backends(&mut book), (1, 1));
 }
