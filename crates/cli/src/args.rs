@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use skep_docker_api::client::Client;
 
-use crate::commands::{cluster, local, net, node, service, swarm, system};
+use crate::commands::{cluster, job, local, net, node, service, swarm, system};
 
 /// Socket of a daemon with default settings.
 const DEFAULT_HOST: &str = "unix:///run/skep/skep.sock";
@@ -22,6 +22,8 @@ pub enum Command {
     Local(local::Args),
     /// Drain nodes, forget dead ones
     Node(node::Args),
+    /// List jobs, run one now
+    Job(job::Args),
     /// Examine a node's networks
     Net(net::Args),
     /// See how services are, and return to specs they had
@@ -66,6 +68,7 @@ pub async fn run(command: &Command, out: &mut dyn Write) -> anyhow::Result<ExitC
         Command::Version(connection) => system::version(&connection.client()?, out).await?,
         Command::Info(connection) => system::info(&connection.client()?, out).await?,
         Command::Local(args) => return local::run(args, out).await,
+        Command::Job(args) => return job::run(args, out).await,
         Command::Net(args) => return net::run(args, out).await,
         Command::Node(args) => return node::run(args, out).await,
         Command::Service(args) => return service::run(args, out).await,

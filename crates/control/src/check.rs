@@ -265,7 +265,9 @@ type LiveSlots<'a> = BTreeMap<(ServiceId, Slot), Vec<&'a Task>>;
 
 fn live_slots(view: &Store) -> LiveSlots<'_> {
     let mut slots = LiveSlots::new();
-    for task in view.tasks().filter(|task| is_live(task)) {
+    // Places of jobs are counted otherwise.
+    let tasks = view.tasks().filter(|task| task.job_iteration.is_none());
+    for task in tasks.filter(|task| is_live(task)) {
         if let Some(key) = task.service_id.zip(task.slot()) {
             slots.entry(key).or_default().push(task);
         }
@@ -329,9 +331,9 @@ fn check_drained(view: &Store, found: &mut Vec<Violation>) {
             ServiceMode::Replicated { .. } => {
                 moving.contains(&service.id) || crate::update::is_active(service)
             }
-            ServiceMode::Global | ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob => {
-                false
-            }
+            ServiceMode::Global => false,
+            // `jobs` looks at their tasks.
+            ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob => true,
         };
         for task in tasks.iter().filter(|task| is_drained(view, task)) {
             if let (false, Some(node)) = (is_excused, task.node_id) {

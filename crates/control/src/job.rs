@@ -31,6 +31,10 @@ use crate::{
     revision::Template,
 };
 
+/// Runs beside each other where the policy allows them. A job that never ends, or finds no node, would
+/// else grow with every instant.
+const RUNS_AT_ONCE_MAX: usize = 10;
+
 /// What all runs of a job share.
 struct Job<'a> {
     view: &'a Store,
@@ -94,8 +98,13 @@ impl Job<'_> {
             }
             Due::Now(at) => at,
         };
-        let mut under_way = runs.values().filter(|run| self.is_under_way(run));
-        if self.policy.concurrency == Concurrency::Forbid && under_way.next().is_some() {
+        let under_way = runs.values().filter(|run| self.is_under_way(run)).count();
+        let runs_max = match self.policy.concurrency {
+            Concurrency::Forbid => 1,
+            Concurrency::Allow => RUNS_AT_ONCE_MAX,
+            Concurrency::Replace => usize::MAX,
+        };
+        if under_way >= runs_max {
             // Its end brings us back. Should the instant be too late then, the one after it counts.
             plan.report.push(Wait::Job(JobWait::RunUnderWay));
             return false;

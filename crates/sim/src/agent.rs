@@ -174,11 +174,8 @@ impl Agent {
         self.handle(ctx, event);
     }
 
-    /// A container's process ends by itself, unless all is calm by now.
+    /// A container's process ends by itself, unless all is calm by now and it is of no job.
     pub(crate) fn container_ends(&mut self, ctx: &mut Context, task: TaskId, number: u64) {
-        if self.executor.is_calm() {
-            return;
-        }
         let mut next = Vec::new();
         self.executor.ends(task, number, &mut next);
         ctx.trace(format_args!("agent {} sees {task} end", self.index));

@@ -10,7 +10,10 @@ use skep_model::{
     Annotations, Availability, ContainerSpec, FailureAction, Node, NodeId, NodeSpec, Placement,
     ResourceRequirements, Resources, RestartCondition, RestartPolicy, Rng, Role, Service,
     ServiceMode, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder, Version,
-    reserved::{self, service::rollout},
+    reserved::{
+        self,
+        service::{rollout, schedule},
+    },
 };
 use skep_store::Store;
 
@@ -23,6 +26,9 @@ use crate::{
 pub(crate) const ZONE: &str = "zone";
 /// Its values.
 pub(crate) const ZONES: [&str; 3] = ["a", "b", "c"];
+
+/// Seeds in a hundred in which clients make jobs.
+const SEEDS_WITH_JOBS: u64 = 30;
 
 /// Managers beyond which nobody is promoted.
 const MANAGERS_MAX: usize = 5;
@@ -39,6 +45,9 @@ pub(crate) struct Clients {
     membership: u64,
     /// A store read earlier: commands built on it are out of sequence.
     stale: Option<Store>,
+    /// What is asked of jobs is drawn apart, so that seeds without them stay as they were.
+    of_jobs: Rng,
+    has_jobs: bool,
     /// How many commands succeeded and how many were refused.
     pub(crate) answers: (u64, u64),
 }
@@ -46,8 +55,12 @@ pub(crate) struct Clients {
 impl Clients {
     /// Clients as `profile` has them.
     pub(crate) fn new(rng: Rng, profile: &Profile) -> Self {
+        let mut of_jobs = rng.clone();
+        let has_jobs = of_jobs.percent(SEEDS_WITH_JOBS);
         Self {
             rng,
+            of_jobs,
+            has_jobs,
             next_request: 0,
             next_name: 0,
             services_max: profile.services_max,
@@ -169,8 +182,13 @@ impl Clients {
         let task = Arc::make_mut(&mut spec.task);
         match self.rng.below(100) {
             0..40 => {
-                if let ServiceMode::Replicated { replicas } = &mut spec.mode {
-                    *replicas = self.rng.below(self.replicas_max + 1);
+                let most = self.replicas_max + 1;
+                match &mut spec.mode {
+                    ServiceMode::Replicated { replicas } => *replicas = self.rng.below(most),
+                    ServiceMode::ReplicatedJob {
+                        total_completions, ..
+                    } => *total_completions = self.of_jobs.below(most),
+                    ServiceMode::Global | ServiceMode::GlobalJob => {}
                 }
             }
             40..60 => task.force_update += 1,
@@ -247,8 +265,13 @@ impl Clients {
             ..Annotations::default()
         };
         self.mark(&mut annotations);
-        self.set_rollout(&mut annotations);
-        let mode = if self.rng.percent(25) {
+        let is_job = self.has_jobs && self.of_jobs.percent(50);
+        if !is_job {
+            self.set_rollout(&mut annotations);
+        }
+        let mode = if is_job {
+            self.job(&mut annotations)
+        } else if self.rng.percent(25) {
             ServiceMode::Global
         } else {
             let replicas = self.rng.below(self.replicas_max + 1);
@@ -271,8 +294,8 @@ impl Clients {
             annotations: annotations.into(),
             task: task.into(),
             mode,
-            update: self.update_config(),
-            rollback: self.update_config(),
+            update: self.update_config().filter(|_| !is_job),
+            rollback: self.update_config().filter(|_| !is_job),
             endpoint: self.endpoint(),
             ..ServiceSpec::default()
         }
@@ -288,6 +311,37 @@ impl Clients {
         for (label, values) in values {
             let value = values[pick(&mut self.rng, 3)].to_owned();
             annotations.labels.insert(label.to_owned(), value);
+        }
+    }
+
+    /// A job's mode and, in its labels, when and how long it runs.
+    fn job(&mut self, annotations: &mut Annotations) -> ServiceMode {
+        let labels = &mut annotations.labels;
+        let mut set = |key: &str, value: &str| labels.insert(key.to_owned(), value.to_owned());
+        if self.of_jobs.percent(40) {
+            let pattern = ["* * * * *", "*/2 * * * *", "@hourly"][pick(&mut self.of_jobs, 3)];
+            set(schedule::SCHEDULE, pattern);
+            let policy = ["forbid", "allow", "replace"][pick(&mut self.of_jobs, 3)];
+            set(schedule::CONCURRENCY, policy);
+        }
+        if self.of_jobs.percent(25) {
+            set(
+                schedule::DEADLINE,
+                ["1s", "10s", "1m"][pick(&mut self.of_jobs, 3)],
+            );
+        }
+        if self.of_jobs.percent(30) {
+            set(
+                schedule::HISTORY,
+                ["1", "2", "9"][pick(&mut self.of_jobs, 3)],
+            );
+        }
+        if self.of_jobs.percent(30) {
+            return ServiceMode::GlobalJob;
+        }
+        ServiceMode::ReplicatedJob {
+            max_concurrent: self.of_jobs.below(4),
+            total_completions: self.of_jobs.below(self.replicas_max + 1),
         }
     }
 

@@ -10,6 +10,9 @@ use skep_model::{ContainerStatus, Rng, Task, TaskId};
 
 use crate::profile::{Profile, span};
 
+/// Longest life of a job's container where others run for ever.
+const JOB_LIFE_MAX: Duration = Duration::from_secs(8);
+
 /// State of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
@@ -24,6 +27,8 @@ pub(crate) struct Container {
     /// Unique on the node; part of its id.
     pub(crate) number: u64,
     pub(crate) state: State,
+    /// It ends by itself even when all is calm.
+    is_job: bool,
 }
 
 #[derive(Debug)]
@@ -88,16 +93,12 @@ impl Executor {
         }
     }
 
-    /// From now on nothing fails, and containers run for ever.
+    /// From now on nothing fails, and containers run for ever, but those of jobs come to a good end.
     pub(crate) fn calm(&mut self) {
         self.failures = 0;
         self.hiccups = 0;
         self.life_max = None;
-    }
-
-    /// Whether containers still end by themselves.
-    pub(crate) fn is_calm(&self) -> bool {
-        self.life_max.is_none()
+        self.bad_exits = 0;
     }
 
     /// The containers, by task.
@@ -207,7 +208,8 @@ impl Executor {
         let Some(container) = self.containers.get_mut(&id) else {
             return;
         };
-        if container.number != number || container.state != State::Running {
+        let may_end = container.is_job || self.life_max.is_some();
+        if container.number != number || container.state != State::Running || !may_end {
             return;
         }
         let code = i32::from(self.rng.percent(self.bad_exits));
@@ -239,6 +241,7 @@ impl Executor {
                 let container = Container {
                     number: self.next_number,
                     state: State::Created,
+                    is_job: running.task.job_iteration.is_some(),
                 };
                 self.containers.insert(id, container);
                 out.push(Next::Seen(Arc::clone(&running.task), State::Created));
@@ -271,7 +274,11 @@ impl Executor {
     fn start(&mut self, task: &Arc<Task>, out: &mut Vec<Next>) {
         self.set_state(task.id, State::Running);
         out.push(Next::Seen(Arc::clone(task), State::Running));
-        let life = self.life_max.map(|max| span(&mut self.rng, max));
+        let life_max = match task.job_iteration {
+            Some(_) => Some(self.life_max.unwrap_or(JOB_LIFE_MAX)),
+            None => self.life_max,
+        };
+        let life = life_max.map(|max| span(&mut self.rng, max));
         if let Some((life, container)) = life.zip(self.containers.get(&task.id)) {
             out.push(Next::Ends(task.id, container.number, life));
         }

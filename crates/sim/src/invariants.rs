@@ -4,6 +4,7 @@ mod acknowledged;
 mod certificates;
 mod directory;
 mod durable_first;
+mod jobs;
 mod node_addresses;
 mod one_container;
 mod one_leader;
@@ -46,6 +47,7 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(placement::Placement),
         Box::<acknowledged::Acknowledged>::default(),
         Box::new(durable_first::DurableFirst),
+        Box::<jobs::Jobs>::default(),
         Box::<one_container::OneContainer>::default(),
         Box::<reports_grow::ReportsGrow>::default(),
         Box::new(same_store::SameStore),

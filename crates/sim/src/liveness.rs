@@ -4,6 +4,7 @@
 //! Written without the reconcilers' code: whether a task could be placed is found out by trying
 //! every node.
 
+mod jobs;
 mod networks;
 
 use std::collections::BTreeMap;
@@ -159,7 +160,7 @@ fn check_task(store: &Store, task: &Task, unmet: &mut Vec<String>) {
         unmet.push(format!("task {id} belongs to no service"));
     }
     let state = task.status.state;
-    if task.desired_state > TaskState::Running && !state.is_terminal() {
+    if task.desired_state > TaskState::Complete && !state.is_terminal() {
         unmet.push(format!("task {id} shall stop and is {state}"));
     }
     // A task stays on a drained node while there is no other for it, or for one that goes first.
@@ -179,6 +180,9 @@ fn check_task(store: &Store, task: &Task, unmet: &mut Vec<String>) {
 }
 
 fn check_service(store: &Store, service: &Service, unmet: &mut Vec<String>) {
+    if service.job_status.is_some() {
+        return jobs::check(store, service, unmet);
+    }
     let name = service.name();
     let mut slots: BTreeMap<Slot, Vec<&Task>> = BTreeMap::new();
     for task in store.tasks_of_service(service.id) {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use skep_model::{
-    NodeState, Service, ServiceId, ServiceMode, Task, TaskId, TaskState, Version,
+    Availability, NodeState, Service, ServiceId, ServiceMode, Task, TaskId, TaskState, Version,
     reserved::service::schedule::{Concurrency, JobPolicy},
 };
 use skep_store::Store;
@@ -33,6 +33,11 @@ pub enum JobViolation {
     },
     /// A task of an earlier run is still wanted.
     Outlived {
+        /// The task.
+        task: TaskId,
+    },
+    /// A task is wanted on a node that is drained or gone.
+    Stranded {
         /// The task.
         task: TaskId,
     },
@@ -143,6 +148,15 @@ fn check_job(view: &Store, service: &Service, found: &mut Vec<JobViolation>) {
         if !wanted.insert(place(service, task)) {
             found.push(JobViolation::Twins { task: id });
         }
+        let is_lost = |id| {
+            view.node(id).is_none_or(|node| {
+                node.status.state == NodeState::Down
+                    || node.spec.availability == Availability::Drain
+            })
+        };
+        if task.node_id.is_some_and(is_lost) {
+            found.push(JobViolation::Stranded { task: id });
+        }
         if run < current && !is_allowed {
             found.push(JobViolation::Outlived { task: id });
         }
@@ -216,6 +230,9 @@ impl fmt::Display for JobViolation {
             }
             Self::RunTwice { service } => write!(f, "job {service} runs twice for one instant"),
             Self::Outlived { task } => write!(f, "task {task} is of an earlier run of its job"),
+            Self::Stranded { task } => {
+                write!(f, "task {task} of a job is wanted where nothing shall run")
+            }
             Self::UnknownRun { task } => write!(f, "task {task} is of no run of its job"),
             Self::Unattended { task } => write!(f, "task {task} of a job has failed unnoticed"),
             Self::Beyond { task } => write!(f, "task {task} is beyond the completions of its job"),

@@ -9,6 +9,7 @@ use skep_model::{
     Availability, Node, NodeState, RestartCondition, Rng, Service, ServiceMode, Slot, Task,
     TaskState, Timestamp, Version,
     constraint::{self, Constraint},
+    reserved::{self, service::schedule::EXPIRED_LABEL},
 };
 use skep_store::Store;
 
@@ -192,7 +193,7 @@ impl Job<'_> {
         if let Some(until) = self.expires_at(run).filter(|_| run.has_wanted()) {
             if until <= self.now {
                 plan.report.push(Wait::Job(JobWait::Expired { at: until }));
-                run.stop(plan);
+                self.stop_expired(run, plan);
                 return;
             }
             plan.report.push(Wait::Job(JobWait::Deadline { until }));
@@ -222,6 +223,18 @@ impl Job<'_> {
         if is_open {
             let elsewhere = others.map(|other| other.occupied(self.view)).collect();
             self.fill(run, elsewhere, rng, plan);
+        }
+    }
+
+    /// Tells every task to stop, and people why.
+    fn stop_expired(&self, run: &Run<'_>, plan: &mut Plan) {
+        let deadline = self.policy.deadline.map(reserved::go_duration_text);
+        for task in run.tasks().filter(|task| is_wanted(task)) {
+            let mut task = Task::clone(task);
+            task.desired_state = TaskState::Shutdown;
+            let labels = &mut Arc::make_mut(&mut task.annotations).labels;
+            labels.extend(deadline.clone().map(|text| (EXPIRED_LABEL.to_owned(), text)));
+            plan.changes.push(Change::UpdateTask(Arc::new(task)));
         }
     }
 

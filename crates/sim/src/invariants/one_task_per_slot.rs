@@ -1,6 +1,6 @@
 //! One task of a slot shall run, or one each of two revisions: a start-first update, or what one
 //! that was replaced by another left for a while. A task that leaves a drained node has its replacement
-//! beside it.
+//! beside it. Of jobs see `jobs`.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -48,7 +48,9 @@ fn check_slot(store: &Store, service: ServiceId, slot: Slot) -> Result<(), Strin
     let tasks = store.tasks_in_slot(service, slot);
     let live: Vec<&Arc<Task>> = tasks
         .filter(|task| {
-            task.desired_state <= TaskState::Running && task.status.state <= TaskState::Running
+            task.job_iteration.is_none()
+                && task.desired_state <= TaskState::Running
+                && task.status.state <= TaskState::Running
         })
         .collect();
     let is_right = match live.as_slice() {

@@ -70,7 +70,7 @@ fn check_max_replicas(store: &Store, task: &Task, node: &Node) -> Result<(), Str
         .filter(|other| {
             other.service_id == task.service_id
                 && other.spec.placement.max_replicas == task.spec.placement.max_replicas
-                && other.desired_state <= TaskState::Running
+                && other.desired_state <= TaskState::Complete
                 && (TaskState::Assigned..=TaskState::Running).contains(&other.status.state)
         })
         .map(|other| {

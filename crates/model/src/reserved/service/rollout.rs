@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use super::super::{Labels, text};
+use super::{
+    super::{Labels, text},
+    schedule::EXPIRED_LABEL,
+};
 use crate::{
     object::Task,
     spec::{RestartCondition, RestartPolicy},
@@ -174,7 +177,7 @@ pub fn is_exhausted(task: &Task) -> bool {
 }
 
 /// The error of a task as people are shown it: what its node reported, and what the restart policy
-/// makes of it.
+/// or the deadline of its job makes of it.
 pub fn shown_error(task: &Task) -> String {
     let is_waiting = task.desired_state == TaskState::Ready && !task.status.state.is_terminal();
     let remark = if is_waiting && is_crash_looping(task) {
@@ -182,6 +185,8 @@ pub fn shown_error(task: &Task) -> String {
         format!("crash-looping ({count} failures, next try in {delay})")
     } else if let Some(attempts) = task.annotations.labels.get(EXHAUSTED_LABEL) {
         format!("restart attempts exhausted ({attempts} of {attempts})")
+    } else if let Some(deadline) = task.annotations.labels.get(EXPIRED_LABEL) {
+        format!("the run of its job took longer than {deadline}")
     } else {
         return task.status.err.clone();
     };

@@ -25,6 +25,9 @@ pub const HISTORY: &str = "skep.job.history";
 /// `true`: instants pass unheeded.
 pub const SUSPEND: &str = "skep.job.suspend";
 
+/// Of a task, not a service: stopped because its run took longer than this.
+pub const EXPIRED_LABEL: &str = "skep.job.expired";
+
 /// All of them.
 pub const KNOWN: [&str; 7] = [
     SCHEDULE,
