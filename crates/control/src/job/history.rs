@@ -22,10 +22,11 @@ pub(crate) fn reconcile(
     for (index, run) in runs(view, service).values().rev().enumerate() {
         if index < kept {
             reap(run, per_place.max(2), &mut plan);
-        } else if !run.has_wanted() {
-            let tasks = run.places.values().flatten();
-            let ended = tasks.filter(|task| task.status.state.is_terminal());
-            plan.changes.extend(ended.map(|task| remove(task)));
+        } else if run.has_ended() {
+            // Lowest first, each place at once: what is left between two entries is known to be over.
+            let places = run.places.values();
+            let places = places.map(|tasks| tasks.iter().map(|task| remove(task)).collect());
+            plan.changes.extend(places.map(Change::Together));
         }
     }
     plan

@@ -123,6 +123,11 @@ impl<'a> Run<'a> {
         self.tasks().map(|task| task.meta.created_at).min()
     }
 
+    /// Whether nothing of it runs, as far as anybody knows.
+    pub(super) fn has_ended(&self) -> bool {
+        self.tasks().all(|task| task.status.state.is_terminal()) && !self.has_wanted()
+    }
+
     pub(super) fn has_wanted(&self) -> bool {
         self.tasks().any(|task| is_wanted(task))
     }
@@ -175,11 +180,18 @@ impl Job<'_> {
         run.began_at().map(|began| began + deadline)
     }
 
-    /// Whether the run still gets new tasks: its time is not over, and it is of the present spec.
+    /// Whether the run still gets new tasks: its time is not over, it is of the present spec, and it is
+    /// not being forgotten, which an earlier run is lowest slot first.
     fn is_open(&self, run: &Run<'_>) -> bool {
+        let current = self.service.job_status.as_ref().map(|s| s.job_iteration);
+        let has_first = match self.service.spec.mode {
+            ServiceMode::ReplicatedJob { .. } => run.places.contains_key(&Slot::Number(0)),
+            ServiceMode::GlobalJob | ServiceMode::Replicated { .. } | ServiceMode::Global => true,
+        };
+        let is_whole = has_first || Some(run.iteration) == current.or(Some(Version(0)));
         let is_current = |task: &Task| task.spec_version == Some(self.service.spec_version);
         let is_expired = self.expires_at(run).is_some_and(|at| at <= self.now);
-        !is_expired && run.tasks().all(|task| is_current(task))
+        is_whole && !is_expired && run.tasks().all(|task| is_current(task))
     }
 
     /// What is next in a run. `others` are runs whose tasks must have stopped before.
@@ -233,7 +245,11 @@ impl Job<'_> {
             let mut task = Task::clone(task);
             task.desired_state = TaskState::Shutdown;
             let labels = &mut Arc::make_mut(&mut task.annotations).labels;
-            labels.extend(deadline.clone().map(|text| (EXPIRED_LABEL.to_owned(), text)));
+            labels.extend(
+                deadline
+                    .clone()
+                    .map(|text| (EXPIRED_LABEL.to_owned(), text)),
+            );
             plan.changes.push(Change::UpdateTask(Arc::new(task)));
         }
     }

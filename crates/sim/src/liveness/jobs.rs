@@ -8,7 +8,7 @@ use skep_model::{
 };
 use skep_store::Store;
 
-use super::{SlotState, matches_constraints, may_stay_ended, slot_state};
+use super::{fits, matches_constraints, may_stay_ended, networks};
 
 /// A slot, or a node.
 type Place = (u64, Option<NodeId>);
@@ -22,12 +22,13 @@ pub(super) fn check(store: &Store, service: &Service, unmet: &mut Vec<String>) {
         let is_wanted =
             task.desired_state <= TaskState::Complete && task.status.state != TaskState::Complete;
         if is_wanted {
-            match slot_state(store, false, &[task]) {
-                SlotState::Homeless => is_waiting = true,
-                _ => {
-                    let (id, state) = (task.id, task.status.state);
-                    unmet.push(format!("{name}: task {id} is {state} and shall complete"));
-                }
+            if is_homeless(store, task) {
+                is_waiting = true;
+            } else {
+                let (id, state, err) = (task.id, task.status.state, &task.status.err);
+                unmet.push(format!(
+                    "{name}: task {id} is {state} ({err}) and shall complete"
+                ));
             }
         }
         if task.job_iteration == current {
@@ -71,5 +72,14 @@ pub(super) fn check(store: &Store, service: &Service, unmet: &mut Vec<String>) {
     };
     for place in wanted.iter().filter(|place| !is_done(place)) {
         unmet.push(format!("{name}: {place:?} is not done"));
+    }
+}
+
+/// Whether the task waits for an address that is not there, or for a node that takes it.
+fn is_homeless(store: &Store, task: &Task) -> bool {
+    match task.status.state {
+        TaskState::New => networks::is_starved(store, task),
+        TaskState::Pending => !store.nodes().any(|node| fits(store, node, task)),
+        _ => false,
     }
 }
