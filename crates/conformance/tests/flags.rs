@@ -2,8 +2,8 @@
 
 use std::{fs, path::Path};
 
-use serde_json::json;
-use skep_conformance::{Node, until};
+use serde_json::{Value, json};
+use skep_conformance::{Node, Response, until};
 
 /// Whether this node has a static init program; Debian's `tini` has one.
 fn has_init() -> bool {
@@ -167,20 +167,22 @@ fn logs_go_where_the_driver_says_and_are_rotated() {
     }
 }
 
+/// Asks for a service whose container has fields that no flag has.
+fn create(node: &Node, name: &str, container: &Value) -> Response {
+    let mut spec = json!({ "Name": name, "TaskTemplate": {
+        "RestartPolicy": { "Condition": "none" },
+        "ContainerSpec": { "Image": "skep/busybox", "Command": ["sleep", "1000"], "StopSignal": "KILL" } } });
+    for (key, value) in container.as_object().expect("fields") {
+        spec["TaskTemplate"]["ContainerSpec"][key] = value.clone();
+    }
+    node.http("POST", "/services/create", Some(&spec.to_string()))
+}
+
 #[test]
 fn fields_without_a_flag_are_honoured() {
     let node = Node::start();
     let profile = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["chmod","fchmod","fchmodat","fchmodat2"],
         "action":"SCMP_ACT_ERRNO","errnoRet":38}]}"#;
-    let create = |name: &str, container: serde_json::Value| {
-        let mut spec = json!({ "Name": name, "TaskTemplate": {
-            "RestartPolicy": { "Condition": "none" },
-            "ContainerSpec": { "Image": "skep/busybox", "Command": ["sleep", "1000"], "StopSignal": "KILL" } } });
-        for (key, value) in container.as_object().unwrap() {
-            spec["TaskTemplate"]["ContainerSpec"][key] = value.clone();
-        }
-        node.http("POST", "/services/create", Some(&spec.to_string()))
-    };
     for (name, container) in [
         ("open", json!({ "Command": ["cat"], "OpenStdin": true })),
         ("shut", json!({ "Command": ["cat"] })),
@@ -201,7 +203,7 @@ fn fields_without_a_flag_are_honoured() {
             json!({ "Privileges": { "Seccomp": { "Mode": "custom", "Profile": base64(b"{") } } }),
         ),
     ] {
-        let created = create(name, container);
+        let created = create(&node, name, &container);
         assert_eq!(created.status, 201, "{name}: {created:?}");
     }
     // The end of its input ends `cat`.
@@ -231,6 +233,11 @@ fn fields_without_a_flag_are_honoured() {
             .contains("decoding seccomp profile failed"),
         "{text}"
     );
+}
+
+#[test]
+fn ports_have_names_and_what_cannot_be_is_refused() {
+    let node = Node::start();
     for (container, field) in [
         (
             json!({ "Privileges": { "SELinuxContext": { "User": "u" } } }),
@@ -245,7 +252,7 @@ fn fields_without_a_flag_are_honoured() {
             "Seccomp",
         ),
     ] {
-        let refused = create("x", container);
+        let refused = create(&node, "x", &container);
         assert!(
             [400, 501].contains(&refused.status) && refused.message().contains(field),
             "{refused:?}"
@@ -286,7 +293,7 @@ fn base64(bytes: &[u8]) -> String {
             .fold(0u32, |bits, byte| bits << 8 | u32::from(*byte))
             << (8 * (3 - chunk.len()));
         for digit in 0..4 {
-            let index = usize::try_from(bits >> (18 - 6 * digit) & 63).unwrap();
+            let index = usize::try_from(bits >> (18 - 6 * digit) & 63).expect("six bits");
             text.push(if digit <= chunk.len() {
                 char::from(DIGITS[index])
             } else {

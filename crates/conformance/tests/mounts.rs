@@ -8,7 +8,7 @@ use skep_conformance::Node;
 /// A directory of the node that is a mount of its own, shared with whoever binds it.
 fn shared_dir(node: &Node, name: &str) -> PathBuf {
     let dir = node.dir().join(name);
-    fs::create_dir(&dir).unwrap();
+    fs::create_dir(&dir).expect("a directory");
     let path = dir.display();
     node.inside_ok(&format!(
         "mount --bind {path} {path} && mount --make-shared {path}"
@@ -30,7 +30,7 @@ fn create_with_mount(node: &Node, name: &str, mount: &Value) {
 #[track_caller]
 fn rejection(node: &Node, service: &str) -> String {
     let task = node.task_in(service, "rejected");
-    task["Status"]["Err"].as_str().unwrap().to_owned()
+    task["Status"]["Err"].as_str().expect("a reason").to_owned()
 }
 
 #[test]

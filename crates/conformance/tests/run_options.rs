@@ -64,7 +64,28 @@ fn check_options(runtime: &str) {
     );
     assert_eq!(able, "mounts\ndevices\nwrites\n1");
 
-    // The devices named, as they are named, and no others.
+    check_devices(&node);
+    check_namespaces(&node);
+    assert!(
+        node.exec("open", look)
+            .ends_with("NoNewPrivs: 0 Seccomp: 0")
+    );
+    assert!(
+        node.exec("closed", look)
+            .ends_with("NoNewPrivs: 1 Seccomp: 2")
+    );
+    // What is hidden or read-only below /proc are mounts of their own.
+    let covered =
+        |service: &str| node.exec(service, "grep -c \"^[^ ]* /proc/\" /proc/mounts; true");
+    assert_eq!(covered("open"), "0");
+    assert_ne!(covered("plain"), "0");
+    check_what_is_shown(&node);
+    node.docker_ok("service rm all devices host open closed plain");
+    node.empty();
+}
+
+/// The devices named, as they are named, and no others.
+fn check_devices(node: &Node) {
     let said = node.exec(
         "devices",
         "stat -c %F:%t:%T /dev/fuse; stat -c %F:%t:%T /dev/other; ls /dev/loop-control 2>&1; \
@@ -82,8 +103,10 @@ fn check_options(runtime: &str) {
     assert!(lines[5].contains("Operation not permitted"), "{said}");
     assert!(lines[6].contains("Operation not permitted"), "{said}");
     assert_eq!(lines[7], "8192", "{said}");
+}
 
-    // The node's processes, memory and name.
+/// The node's processes, memory and name.
+fn check_namespaces(node: &Node) {
     let daemon = node.daemon_pid();
     let said = node.exec(
         "host",
@@ -109,21 +132,10 @@ fn check_options(runtime: &str) {
             own
         );
     }
+}
 
-    assert!(
-        node.exec("open", look)
-            .ends_with("NoNewPrivs: 0 Seccomp: 0")
-    );
-    assert!(
-        node.exec("closed", look)
-            .ends_with("NoNewPrivs: 1 Seccomp: 2")
-    );
-    // What is hidden or read-only below /proc are mounts of their own.
-    let covered =
-        |service: &str| node.exec(service, "grep -c \"^[^ ]* /proc/\" /proc/mounts; true");
-    assert_eq!(covered("open"), "0");
-    assert_ne!(covered("plain"), "0");
-
+/// What `docker inspect` says.
+fn check_what_is_shown(node: &Node) {
     let inspect = |service: &str| {
         let container = node.container(service);
         node.json(&format!("/containers/{container}/json"))["HostConfig"].clone()
@@ -140,8 +152,6 @@ fn check_options(runtime: &str) {
         (&host["PidMode"], &host["IpcMode"], &host["UTSMode"]),
         (&json!("host"), &json!("host"), &json!("host"))
     );
-    node.docker_ok("service rm all devices host open closed plain");
-    node.empty();
 }
 
 #[test]

@@ -82,13 +82,18 @@ fn lists_grow_and_shrink() {
     }
     assert!(!after.contains("192.0.2.1\t"), "{after}");
     assert_eq!(caps(&after) & (1 << 12 | 1), 1, "{after}");
+    check_what_is_shown(&node);
+}
+
+/// The API after [`lists_grow_and_shrink`]'s update.
+fn check_what_is_shown(node: &Node) {
     let container = node.container("web");
     let inspected = node.json(&format!("/containers/{container}/json"));
     let labels = &inspected["Config"]["Labels"];
     assert_eq!((&labels["c1"], &labels["c2"]), (&Value::Null, &json!("2")));
     let networks: Vec<&String> = inspected["NetworkSettings"]["Networks"]
         .as_object()
-        .unwrap()
+        .expect("networks")
         .keys()
         .collect();
     assert!(
@@ -96,7 +101,7 @@ fn lists_grow_and_shrink() {
             && !networks.iter().any(|name| *name == "front"),
         "{networks:?}"
     );
-    let spec = spec(&node, "web");
+    let spec = spec(node, "web");
     assert_eq!(spec["Labels"], json!({ "l2": "2" }));
     let placement = &spec["TaskTemplate"]["Placement"];
     assert_eq!(placement["Constraints"], json!(["node.hostname!=x"]));
