@@ -21,7 +21,7 @@ use crate::{
     drain,
     key::Key,
     plan::{Change, Plan, Wait},
-    revision::{Template, has_ended_by_itself, is_dirty, is_live, is_lost, node_of, status_time},
+    revision::{Template, is_dirty, is_live, is_lost, node_of, status_time},
     scheduler::balance::{Balance, Better, Squad, changed_at},
     update,
 };
@@ -266,9 +266,19 @@ impl<'a> Standing<'a> {
         let serves = |id: TaskId| view.task(id).is_some_and(|task| is_live(task));
         let ended = self.ended.iter();
         let recent = ended.filter(|task| now.since(status_time(task)) < CLOSED_TIME);
+        // What ended on a node that was lost had been replaced before.
+        let was_replaced = |task: &Task| {
+            let slot = Slot::Number(task.slot);
+            let mut others = view.tasks_in_slot(service.id, slot);
+            others.any(|other| {
+                let made_at = other.meta.created_at;
+                made_at > task.meta.created_at && made_at < status_time(task)
+            })
+        };
         let failed = recent.filter(|task| {
-            let is_failure =
-                task.spec_version == Some(service.spec_version) && has_ended_by_itself(task);
+            let is_failure = task.spec_version == Some(service.spec_version)
+                && matches!(task.status.state, TaskState::Failed | TaskState::Rejected)
+                && !was_replaced(task);
             is_failure || moved_by(task).is_some_and(serves)
         });
         failed.filter_map(|task| task.node_id).collect()
