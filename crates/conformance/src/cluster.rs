@@ -52,6 +52,12 @@ impl Cluster {
         Self::with(node_count, &flags)
     }
 
+    /// The same, with further flags of the daemons.
+    pub fn with_daemon_flags(node_count: usize, manager_count: usize, more: &str) -> Self {
+        let flags = format!("--nodes {node_count} --managers {manager_count} -- {more}");
+        Self::with(node_count, &flags)
+    }
+
     /// Nodes that are in no swarm yet.
     pub fn outsiders(node_count: usize) -> Self {
         Self::with(node_count, &format!("--nodes {node_count} --no-swarm"))
