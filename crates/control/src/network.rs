@@ -11,6 +11,7 @@ mod attachment;
 mod balancer;
 mod creation;
 mod endpoint;
+mod hosts;
 mod pool;
 mod port;
 mod slice;

@@ -8,6 +8,7 @@ mod container;
 mod mount;
 mod network;
 mod node;
+mod node_driver;
 mod resources;
 mod secret;
 mod service;
@@ -25,11 +26,15 @@ pub use self::{
     },
     mount::{BindOptions, Consistency, Mount, MountKind, Propagation, TmpfsOptions, VolumeOptions},
     network::{
-        AddressFamily, DEFAULT_IPAM_DRIVER, INGRESS_NETWORK, IpamConfig, IpamOptions, MTU_OPTION,
-        NODE_NETWORK, NODE_NETWORK_DRIVER, NetworkSpec, OVERLAY_DRIVER, PREDEFINED_LABEL,
-        PREDEFINED_NETWORKS, VXLAN_IDS_OPTION,
+        AddressFamily, DEFAULT_IPAM_DRIVER, ENCRYPTED_OPTION, INGRESS_NETWORK, IpamConfig,
+        IpamOptions, MTU_OPTION, NODE_NETWORK, NODE_NETWORK_DRIVER, NetworkSpec, OVERLAY_DRIVER,
+        PREDEFINED_LABEL, PREDEFINED_NETWORKS, VXLAN_IDS_OPTION,
     },
     node::{Availability, Membership, NodeSpec, Role},
+    node_driver::{
+        BRIDGE_DRIVER, BRIDGE_NAME_OPTION, BridgeOptions, MACVLAN_DRIVER, MacvlanMode,
+        MacvlanOptions,
+    },
     resources::{
         GENERIC_NAME_LENGTH_MAX, GENERIC_RESOURCES_MAX, GenericError, GenericResource, Platform,
         ResourceRequirements, Resources, is_generic_name, parse_generic,

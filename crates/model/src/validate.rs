@@ -47,7 +47,7 @@ pub const CLUSTER_NAME: &str = "default";
 pub const CONSTRAINTS_MAX: usize = 1000;
 
 pub use self::{
-    network::network_spec,
+    network::{ipam_of, local_network_spec, network_spec},
     secret::{config_spec, secret_spec},
 };
 

@@ -12,6 +12,8 @@ use skep_model::{
 };
 use skep_store::{NetworkTables, Store};
 
+use crate::network::hosts;
+
 /// Prefix length of IPv6 subnets that are chosen: what every IPv6 host expects.
 const PREFIX_LEN_V6: u8 = 64;
 /// Prefix length of IPv4 subnets when the cluster does not say, as in Swarm.
@@ -40,6 +42,18 @@ pub enum Refusal {
         other: IpNet,
         /// Name or id of the network that has it.
         network: String,
+    },
+    /// A node's own address lies in a subnet.
+    #[error(
+        "Pool overlaps with other one on this address space: {subnet} has address {address} of node {node}"
+    )]
+    Host {
+        /// The wanted subnet.
+        subnet: IpNet,
+        /// The node's address.
+        address: IpAddr,
+        /// The node's name.
+        node: String,
     },
     /// The pools hold no further subnet.
     #[error(
@@ -183,9 +197,13 @@ fn configs(view: &Store, id: NetworkId, spec: &NetworkSpec) -> Result<Vec<IpamCo
         nets.any(|net| net.addr().is_ipv4() == is_v4)
     };
     check_overlap(tables, id, &configs)?;
+    check_hosts(view, &configs)?;
     // A network always has IPv4; a config without subnet leaves the choice to us.
     configs.retain(|config| config.subnet.is_some());
-    let wanted: Vec<IpNet> = configs.iter().filter_map(|config| config.subnet).collect();
+    let wanted = configs.iter().filter_map(|config| config.subnet);
+    let wanted: Vec<IpNet> = wanted
+        .chain(hosts::addresses(view).map(|host| host.0))
+        .collect();
     for is_v4 in [true, false] {
         if has(&configs, is_v4) || !is_v4 && !spec.has_ipv6 {
             continue;
@@ -216,6 +234,22 @@ fn check_overlap(
                 subnet,
                 other,
                 network,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses subnets in which nodes have their own addresses.
+fn check_hosts(view: &Store, configs: &[IpamConfig]) -> Result<(), Refusal> {
+    for subnet in configs.iter().filter_map(|config| config.subnet) {
+        let mut hosts = hosts::addresses(view);
+        if let Some((host, node)) = hosts.find(|(host, _)| subnet.contains(host)) {
+            let address = host.addr();
+            return Err(Refusal::Host {
+                subnet,
+                address,
+                node,
             });
         }
     }

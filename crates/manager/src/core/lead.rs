@@ -250,12 +250,12 @@ fn execute(
 ) -> Result<Answer, CommandError> {
     let group = means.group;
     match command {
-        Command::CreateService { spec } => services::create(tx, means.rng, *spec),
+        Command::CreateService { spec } => services::create(tx, group, means.rng, *spec),
         Command::UpdateService {
             id,
             version,
             change,
-        } => services::update(tx, means.rng, id, version, change),
+        } => services::update(tx, (means.rng, group), id, (version, change)),
         Command::RemoveService { id } => services::remove(tx, id),
         Command::CreateNetwork { spec } => networks::create(tx, means.rng, *spec),
         Command::RemoveNetwork { id } => networks::remove(tx, id),

@@ -1,6 +1,6 @@
 //! Commands on services: create, update, roll back, remove.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use skep_control::job;
 use skep_model::{
@@ -10,9 +10,12 @@ use skep_model::{
 use skep_store::Transaction;
 
 use super::{refuse_problems, refuse_store_error, revisions, secrets};
-use crate::command::{Answer, Code, CommandError, ServiceChange};
+use crate::{
+    command::{Answer, Code, CommandError, ServiceChange},
+    group::Group,
+};
 
-/// Where managers listen.
+/// Where managers listen unless they say otherwise.
 const CONTROL_PORT: u16 = 2377;
 /// Where the tunnels of encrypted networks end (`skep_network::tunnel::PORT`).
 const TUNNEL_PORTS: [u16; 2] = [4796, 4797];
@@ -20,12 +23,14 @@ const TUNNEL_PORTS: [u16; 2] = [4796, 4797];
 /// Adds a service.
 pub(super) fn create(
     tx: &mut Transaction,
+    group: &Group,
     rng: &mut Rng,
     spec: ServiceSpec,
 ) -> Result<Answer, CommandError> {
     refuse_problems(&validate::service_spec(&spec))?;
     check_networks(tx, &spec)?;
     secrets::check_references(tx, &spec)?;
+    check_own_ports(tx, group, &spec)?;
     check_ports(tx, None, &spec)?;
     check_name_is_free(tx, &spec.annotations.name)?;
     let id = ServiceId::random(rng);
@@ -51,10 +56,9 @@ pub(super) fn create(
 /// Replaces a service's spec, or returns to the previous one.
 pub(super) fn update(
     tx: &mut Transaction,
-    rng: &mut Rng,
+    (rng, group): (&mut Rng, &Group),
     id: ServiceId,
-    version: Version,
-    change: ServiceChange,
+    (version, change): (Version, ServiceChange),
 ) -> Result<Answer, CommandError> {
     let Some(stored) = tx.view().service(id) else {
         return Err(not_found(id));
@@ -68,6 +72,7 @@ pub(super) fn update(
             check_change(&service.spec, &spec)?;
             check_networks(tx, &spec)?;
             secrets::check_references(tx, &spec)?;
+            check_own_ports(tx, group, &spec)?;
             check_ports(tx, Some(id), &spec)?;
             service.previous_spec = Some(std::mem::replace(&mut service.spec, (*spec).into()));
             service.previous_spec_version = Some(service.spec_version);
@@ -177,6 +182,17 @@ fn check_name_is_free(tx: &Transaction, name: &str) -> Result<(), CommandError> 
 /// Networks are named by id, exist, and are neither the one for published ports nor
 /// the one between nodes.
 fn check_networks(tx: &Transaction, spec: &ServiceSpec) -> Result<(), CommandError> {
+    // The deprecated list is the task's again, or instead of it.
+    for networks in [&spec.task.networks, &spec.networks] {
+        let mut seen = BTreeSet::new();
+        if let Some(twice) = networks.iter().find(|wanted| !seen.insert(&wanted.target)) {
+            let id = twice.target.parse::<NetworkId>().ok();
+            let network = id.and_then(|id| tx.view().networks().get(id));
+            let name = network.map_or(twice.target.as_str(), |network| network.name());
+            let message = format!("network {name:?} is specified multiple times");
+            return Err(CommandError::new(Code::InvalidArgument, message));
+        }
+    }
     for wanted in spec.task.networks.iter().chain(&spec.networks) {
         let id = wanted.target.parse::<NetworkId>();
         let network = id.ok().and_then(|id| tx.view().networks().get(id));
@@ -204,7 +220,11 @@ fn check_networks(tx: &Transaction, spec: &ServiceSpec) -> Result<(), CommandErr
 
 /// Ports the cluster lives on: a service that published one on every node would take its nodes' own
 /// traffic, and the control plane with it. Swarm's, and the two of encrypted networks.
-fn check_own_ports(tx: &Transaction, spec: &ServiceSpec) -> Result<(), CommandError> {
+fn check_own_ports(
+    tx: &Transaction,
+    group: &Group,
+    spec: &ServiceSpec,
+) -> Result<(), CommandError> {
     let data_path = tx
         .view()
         .cluster()
@@ -214,9 +234,10 @@ fn check_own_ports(tx: &Transaction, spec: &ServiceSpec) -> Result<(), CommandEr
     } else {
         data_path
     };
+    let control = control_ports(group);
     let ports = spec.endpoint.iter().flat_map(|endpoint| &endpoint.ports);
     let mut taken = ports.filter(|port| match port.protocol {
-        Protocol::Tcp => port.published_port == CONTROL_PORT,
+        Protocol::Tcp => control.contains(&port.published_port),
         Protocol::Udp => {
             port.published_port == data_path || TUNNEL_PORTS.contains(&port.published_port)
         }
@@ -239,19 +260,31 @@ fn check_own_ports(tx: &Transaction, spec: &ServiceSpec) -> Result<(), CommandEr
     }
 }
 
+/// Where managers listen. Workers reach managers there through the nodes they are on, so no node's
+/// program may have them.
+fn control_ports(group: &Group) -> BTreeSet<u16> {
+    let addrs = group.members.values().map(|status| &status.member.addr);
+    let ports: BTreeSet<u16> = addrs
+        .filter_map(|addr| addr.rsplit_once(':')?.1.parse().ok())
+        .collect();
+    if ports.is_empty() {
+        return BTreeSet::from([CONTROL_PORT]);
+    }
+    ports
+}
+
 /// Published ports no other service has. Only services with one of the numbers are looked at.
 fn check_ports(
     tx: &Transaction,
     own: Option<ServiceId>,
     spec: &ServiceSpec,
 ) -> Result<(), CommandError> {
-    check_own_ports(tx, spec)?;
     let ports = spec.endpoint.iter().flat_map(|endpoint| &endpoint.ports);
     let holders = ports.flat_map(|port: &PortConfig| {
         let tables = tx.view().networks();
         tables.services_with_port(port.protocol, port.published_port)
     });
-    let holders: std::collections::BTreeSet<ServiceId> = holders.map(|(_, id)| id).collect();
+    let holders: BTreeSet<ServiceId> = holders.map(|(_, id)| id).collect();
     let services = holders.into_iter().filter_map(|id| tx.view().service(id));
     refuse_problems(&validate::port_conflicts(
         spec,

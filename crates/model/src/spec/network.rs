@@ -16,6 +16,8 @@ pub const INGRESS_NETWORK: &str = "ingress";
 pub const VXLAN_IDS_OPTION: &str = "com.docker.network.driver.overlay.vxlanid_list";
 /// Driver option with the MTU of a network.
 pub const MTU_OPTION: &str = "com.docker.network.driver.mtu";
+/// Driver option that asks for encryption between nodes, whatever its value.
+pub const ENCRYPTED_OPTION: &str = "encrypted";
 /// Label of the node-local networks that every cluster has.
 pub const PREDEFINED_LABEL: &str = "com.docker.swarm.predefined";
 /// The networks that carry [`PREDEFINED_LABEL`]; each is its own driver.

@@ -1,10 +1,14 @@
 //! Rules of a network, with Swarm's texts where Swarm has the rule.
 
+mod subnet;
+
 use std::collections::BTreeSet;
 
+use ipnet::IpNet;
+
 use crate::spec::{
-    DEFAULT_IPAM_DRIVER, IpamConfig, IpamOptions, MTU_OPTION, NetworkSpec, OVERLAY_DRIVER,
-    VXLAN_IDS_OPTION,
+    BRIDGE_DRIVER, BridgeOptions, DEFAULT_IPAM_DRIVER, ENCRYPTED_OPTION, IpamOptions,
+    MACVLAN_DRIVER, MTU_OPTION, MacvlanOptions, NetworkSpec, OVERLAY_DRIVER, VXLAN_IDS_OPTION,
 };
 
 use super::{Problem, Problems, check_name};
@@ -28,6 +32,25 @@ pub const PREFIX_LEN_MAX_V6: u8 = 126;
 
 /// Drivers of networks every node has for itself.
 const NODE_LOCAL_DRIVERS: [&str; 4] = ["bridge", "host", "ipvlan", "macvlan"];
+
+/// Everything wrong with driver options and addresses of a network of one node.
+pub fn local_network_spec(spec: &NetworkSpec) -> Vec<Problem> {
+    let mut found = Problems::default();
+    check_options(spec, &mut found);
+    if let Some(ipam) = &spec.ipam {
+        check_ipam(spec, ipam, &mut found);
+    }
+    found.0
+}
+
+/// Everything wrong with the addresses that settings of other networks name.
+pub fn ipam_of(spec: &NetworkSpec) -> Vec<Problem> {
+    let mut found = Problems::default();
+    if let Some(ipam) = &spec.ipam {
+        check_ipam(spec, ipam, &mut found);
+    }
+    found.0
+}
 
 /// Everything wrong with a network spec on its own.
 pub fn network_spec(spec: &NetworkSpec) -> Vec<Problem> {
@@ -57,10 +80,32 @@ fn check_driver(spec: &NetworkSpec, found: &mut Problems) {
     }
 }
 
+/// Options of [`OVERLAY_DRIVER`]. Docker takes any other and ignores it.
+const OVERLAY_OPTIONS: [&str; 3] = [ENCRYPTED_OPTION, MTU_OPTION, VXLAN_IDS_OPTION];
+/// The option of [`DEFAULT_IPAM_DRIVER`]: addresses one after the other, as they are anyway.
+const SERIAL_OPTION: &str = "com.docker.network.ipam.serial";
+
 fn check_options(spec: &NetworkSpec, found: &mut Problems) {
-    let Some(driver) = spec.driver.as_ref().filter(|_| spec.is_overlay()) else {
+    let Some(driver) = &spec.driver else {
         return;
     };
+    let name = spec.driver_name();
+    if !spec.is_overlay() {
+        let problems = match name {
+            BRIDGE_DRIVER => BridgeOptions::parse(&driver.options).err(),
+            MACVLAN_DRIVER => MacvlanOptions::parse(&driver.options).err(),
+            _ => None,
+        };
+        found.0.extend(problems.into_iter().flatten().map(Problem));
+        return;
+    }
+    for option in driver.options.keys() {
+        if !OVERLAY_OPTIONS.contains(&option.as_str()) {
+            found.push(format!(
+                "unknown option {option:?} of network driver {name}"
+            ));
+        }
+    }
     if let Some(text) = driver.options.get(MTU_OPTION) {
         let mtu = text.parse::<u32>();
         if !mtu.is_ok_and(|mtu| (MTU_MIN..=MTU_MAX).contains(&mtu)) {
@@ -111,16 +156,22 @@ fn check_ipam(spec: &NetworkSpec, ipam: &IpamOptions, found: &mut Problems) {
     if !["", DEFAULT_IPAM_DRIVER].contains(&name) {
         found.push(format!("plugin {name} not supported"));
     }
+    let options = ipam.driver.iter().flat_map(|driver| driver.options.keys());
+    for option in options.filter(|option| *option != SERIAL_OPTION) {
+        found.push(format!(
+            "unknown option {option:?} of address manager default"
+        ));
+    }
     if ipam.configs.len() > SUBNETS_MAX {
         found.push(format!("at most {SUBNETS_MAX} subnets are allowed"));
         return;
     }
     for config in &ipam.configs {
-        check_subnet(config, found);
+        found.0.extend(subnet::problems(config));
     }
     let subnets: Vec<_> = ipam.configs.iter().filter_map(|c| c.subnet).collect();
     for (index, subnet) in subnets.iter().enumerate() {
-        let overlaps = |other: &&ipnet::IpNet| subnet.contains(*other) || other.contains(subnet);
+        let overlaps = |other: &&IpNet| subnet.contains(*other) || other.contains(subnet);
         if let Some(other) = subnets[index + 1..].iter().find(overlaps) {
             found.push(format!(
                 "ipam configuration: subnets {subnet} and {other} overlap"
@@ -133,48 +184,10 @@ fn check_ipam(spec: &NetworkSpec, ipam: &IpamOptions, found: &mut Problems) {
     }
 }
 
-fn check_subnet(config: &IpamConfig, found: &mut Problems) {
-    let Some(subnet) = config.subnet else {
-        found.push("ipam configuration: invalid subnet ");
-        return;
-    };
-    let prefix_len_max = if subnet.addr().is_ipv4() {
-        PREFIX_LEN_MAX_V4
-    } else {
-        PREFIX_LEN_MAX_V6
-    };
-    if subnet.prefix_len() > prefix_len_max {
-        found.push(format!(
-            "ipam configuration: subnet {subnet} is too small: at most /{prefix_len_max}"
-        ));
-    }
-    if let Some(range) = config.range
-        && (!subnet.contains(&range.addr()) || range.prefix_len() < subnet.prefix_len())
-    {
-        found.push(format!(
-            "ipam configuration: subnet {subnet} does not contain range {range}"
-        ));
-    }
-    if let Some(gateway) = config.gateway
-        && !subnet.contains(&gateway)
-    {
-        found.push(format!(
-            "ipam configuration: subnet {subnet} does not contain gateway {gateway}"
-        ));
-    }
-    for (name, address) in &config.reserved {
-        if !subnet.contains(address) {
-            found.push(format!(
-                "ipam configuration: subnet {subnet} does not contain auxiliary address {name}={address}"
-            ));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::Driver;
+    use crate::spec::{Driver, IpamConfig};
 
     fn spec() -> NetworkSpec {
         let mut spec = NetworkSpec::default();

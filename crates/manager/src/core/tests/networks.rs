@@ -377,3 +377,58 @@ fn keys_of_the_data_plane_are_rotated_one_by_one() {
     let deadline = harness.core.next_deadline().unwrap();
     assert!(deadline > harness.now, "there is nothing left to do");
 }
+
+#[test]
+fn a_manager_that_listens_elsewhere_keeps_its_own_port() {
+    let mut harness = Harness::leading();
+    let member = skep_wire::member::Member {
+        raft_id: 1,
+        node_id: harness.core.store().nodes().next().unwrap().id,
+        addr: "192.0.2.1:7777".to_owned(),
+    };
+    let group = Group::new(1, vec![member]);
+    harness.handle(Event::Group(Arc::new(group)));
+    let refusal = harness.refusal(publishing(create("web", 1), 7777));
+    assert_eq!(
+        refusal,
+        "port 7777/tcp cannot be published: the nodes of the cluster use it themselves"
+    );
+    harness.run(publishing(create("web", 1), 2377)).unwrap();
+}
+
+#[test]
+fn a_service_names_each_network_once() {
+    let mut harness = Harness::leading();
+    let id = harness.create_network(network("back", "")).unwrap();
+    let Command::CreateService { mut spec } = on_network(create("web", 1), id) else {
+        panic!("no service");
+    };
+    let networks = &mut Arc::make_mut(&mut spec.task).networks;
+    networks.push(networks[0].clone());
+    let refusal = harness.refusal(Command::CreateService { spec });
+    assert_eq!(refusal, "network \"back\" is specified multiple times");
+}
+
+#[test]
+fn subnets_keep_clear_of_the_nodes_own_addresses() {
+    let harness = Harness::leading();
+    let own = harness.core.store().nodes().next().unwrap().clone();
+    let mut joined = skep_model::Node::clone(&own);
+    joined.status.addr = "10.0.1.7".to_owned();
+    let mut tx = Transaction::new(harness.core.store(), skep_model::Version(1_000), START);
+    tx.update_node(joined).unwrap();
+    let view = tx.view();
+    let id = NetworkId(skep_model::Id::LOWEST);
+    let refusal = skep_control::network::allocate(view, id, &network("back", "10.0.1.0/24"));
+    assert_eq!(
+        refusal.unwrap_err().to_string(),
+        format!(
+            "Pool overlaps with other one on this address space: 10.0.1.0/24 has address 10.0.1.7 of \
+             node {}",
+            own.id
+        )
+    );
+    let chosen = skep_control::network::allocate(view, id, &network("back", "")).unwrap();
+    let subnet = chosen.ipam.configs[0].subnet.unwrap();
+    assert_eq!(subnet, "10.0.2.0/24".parse().unwrap());
+}
