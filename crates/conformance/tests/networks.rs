@@ -126,6 +126,62 @@ fn networks_are_listed_filtered_pruned_and_told_of() {
     });
 }
 
+/// Networks that would break something, and what is said of each.
+const HARMFUL: [(&str, &str); 13] = [
+    (
+        "create -d overlay skep_gwbridge",
+        "operation is not permitted on predefined skep_gwbridge network",
+    ),
+    (
+        "create -d overlay -o colour=red odd",
+        "unknown option \"colour\" of network driver overlay",
+    ),
+    (
+        "create -d overlay --ipam-opt colour=red odd",
+        "unknown option \"colour\" of address manager default",
+    ),
+    (
+        "create -d overlay --subnet 127.5.0.0/16 odd",
+        "subnet 127.5.0.0/16 has loopback addresses (127.0.0.0/8)",
+    ),
+    (
+        "create -d overlay --subnet 239.0.0.0/16 odd",
+        "has multicast addresses (224.0.0.0/4)",
+    ),
+    (
+        "create -d overlay --subnet 169.254.9.0/24 odd",
+        "has link-local addresses (169.254.0.0/16)",
+    ),
+    (
+        "create -d overlay --subnet 0.0.0.0/8 odd",
+        "has addresses of no host (0.0.0.0/8)",
+    ),
+    (
+        "create -d overlay --ipv6 --subnet fe80::/64 odd",
+        "has link-local addresses (fe80::/10)",
+    ),
+    (
+        "create -d overlay --subnet 10.14.0.0/24 --gateway 10.14.0.0 odd",
+        "gateway 10.14.0.0 is the network address of subnet 10.14.0.0/24",
+    ),
+    (
+        "create -d overlay --subnet 10.14.0.0/24 --gateway 10.14.0.255 odd",
+        "gateway 10.14.0.255 is the broadcast address of subnet 10.14.0.0/24",
+    ),
+    (
+        "create -d overlay --subnet 10.14.0.0/24 --ip-range 10.15.0.0/25 odd",
+        "no matching subnet for range 10.15.0.0/25",
+    ),
+    (
+        "create -d overlay --subnet 10.14.0.0/24 --gateway 10.14.0.1 --aux-address a=10.14.0.1 odd",
+        "auxiliary address a=10.14.0.1 is the gateway of subnet 10.14.0.0/24",
+    ),
+    (
+        "create -d overlay --subnet 10.14.0.0/16 --subnet 10.14.3.0/24 odd",
+        "overlap",
+    ),
+];
+
 #[test]
 fn networks_in_the_way_or_in_use_are_refused() {
     let node = Node::start();
@@ -160,7 +216,7 @@ fn networks_in_the_way_or_in_use_are_refused() {
             "create -d overlay -o com.docker.network.driver.mtu=99999 odd",
             "must be 1280-65535",
         ),
-        ("create -d bridge odd", "not supported yet: Driver=bridge"),
+        ("create -d ipvlan odd", "not supported yet: Driver=ipvlan"),
         ("create -d weave odd", "plugin \"weave\" not found"),
         (
             "create -d overlay --scope local odd",
@@ -186,6 +242,9 @@ fn networks_in_the_way_or_in_use_are_refused() {
             "ingress network cannot be removed because service",
         ),
     ] {
+        refused(&node, &format!("network {line}"), text);
+    }
+    for (line, text) in HARMFUL {
         refused(&node, &format!("network {line}"), text);
     }
     let named = lines(&node, "network ls -f scope=swarm --format '{{.Name}}'");
@@ -262,7 +321,7 @@ fn services_are_shown_with_their_networks_and_ports() {
         node.docker_ok(&format!("network create -d overlay {name}"));
     }
     node.docker_ok(&format!(
-        "{NO_TASKS} --name web --network name=back,alias=www,alias=w3,driver-opt=a=b --network front \
+        "{NO_TASKS} --name web --network name=back,alias=www,alias=w3 --network front \
          -p 8080:80 -p 53:53/udp --publish target=70,published=7070,mode=host -p 9000-9002:9000-9002 -p 81 \
          skep/busybox"
     ));
@@ -291,7 +350,7 @@ fn services_are_shown_with_their_networks_and_ports() {
         .unwrap()
         .clone();
     wanted.sort_by_key(|network| network["Aliases"].is_null());
-    let expected = json!([{"Target": id("back"), "Aliases": ["www", "w3"], "DriverOpts": {"a": "b"}},
+    let expected = json!([{"Target": id("back"), "Aliases": ["www", "w3"]},
         {"Target": id("front")}]);
     assert_eq!(Value::Array(wanted), expected);
     let vips = web["Endpoint"]["VirtualIPs"].as_array().unwrap();

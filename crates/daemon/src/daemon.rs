@@ -256,6 +256,8 @@ async fn engine(
     let settings = EngineConfig {
         containers_dir: data.join("containers"),
         volumes_dir: data.join("volumes"),
+        networks_dir: data.join("networks"),
+        node_bridge: config.bridge.clone(),
         supplies_dir: config.run_dir.join("supplies"),
         labels: config.labels.clone(),
         generic_resources: config.node_generic_resources.clone(),

@@ -108,6 +108,7 @@ fn local_event(event: EngineEvent) -> Event {
         EventSubject::Container => "container",
         EventSubject::Image => "image",
         EventSubject::Volume => "volume",
+        EventSubject::Network => "network",
     };
     let attributes: BTreeMap<String, String> = event.attributes;
     Event {

@@ -140,6 +140,7 @@ fn container(network: NetworkId) -> LocalContainer {
             aliases: Vec::new(),
         }],
         upstreams: Vec::new(),
+        local: Vec::new(),
     }
 }
 

@@ -35,7 +35,7 @@ use self::actor::Command;
 pub use self::{
     actor::Actor,
     book::Book,
-    container::{LocalContainer, NetworkFacts, Place},
+    container::{LocalContainer, LocalName, NetworkFacts, Place},
     keeper::Codec,
     traffic::Carried,
 };

@@ -16,6 +16,7 @@ mod files;
 mod health;
 mod inspect;
 mod lifecycle;
+mod local_places;
 mod networking;
 mod places;
 mod plan;
@@ -42,20 +43,21 @@ pub use self::{
     container::{Container, ContainerStatusView, Phase},
     creation::CreateError,
     describe::{NodeFacts, node_facts},
-    events::{EngineEvent, EventSubject},
+    events::{EngineEvent, EventSubject, NetworkSubject},
     executor::TaskExecutor,
     health::{Health, HealthCheck, HealthStatus, ProbeResult},
     lifecycle::LifecycleError,
     networking::SliceState,
     places::{DnsRecord, NodeMode, PlaceError},
     plan::{Error as PlanError, signal_number},
-    record::{MountRecord, NetworkRecord, Record},
+    record::{LocalPlaceRecord, MountRecord, NetworkRecord, Record},
     supplies::SupplyError,
     volumes::{Error as VolumeError, Volume, Volumes},
 };
 use crate::{
     dataplane::Dataplane,
     image::ImageStore,
+    local_network::LocalNetworks,
     runtime::{ContainerId, Runtime},
 };
 
@@ -69,6 +71,10 @@ pub struct EngineConfig {
     pub containers_dir: PathBuf,
     /// Directory of the volumes.
     pub volumes_dir: PathBuf,
+    /// Directory of the networks that this node has for itself.
+    pub networks_dir: PathBuf,
+    /// Bridge of the node network.
+    pub node_bridge: String,
     /// Directory of the secrets and configs of containers; becomes a file system in memory.
     pub supplies_dir: PathBuf,
     /// Engine labels.
@@ -89,6 +95,7 @@ pub struct Engine {
     dataplane: Dataplane,
     slice: watch::Sender<SliceState>,
     volumes: Volumes,
+    local_networks: LocalNetworks,
     supplies: supplies::Supplies,
     containers: RwLock<Containers>,
     events: broadcast::Sender<EngineEvent>,
@@ -132,6 +139,11 @@ impl Engine {
     /// The volumes.
     pub fn volumes(&self) -> &Volumes {
         &self.volumes
+    }
+
+    /// Networks that this node has for itself.
+    pub fn local_networks(&self) -> &LocalNetworks {
+        &self.local_networks
     }
 
     /// Settings.

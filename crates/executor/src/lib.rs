@@ -5,5 +5,6 @@
 pub mod dataplane;
 pub mod engine;
 pub mod image;
+pub mod local_network;
 pub mod monitor;
 pub mod runtime;

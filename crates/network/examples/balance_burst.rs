@@ -131,6 +131,7 @@ fn node(containers: u32) -> Desired {
             netns_path: format!("/run/netns/c{index}").into(),
             attachments: [("net".to_owned(), place)].into(),
             upstreams: Vec::new(),
+            zones: Vec::new(),
         };
         desired
             .containers

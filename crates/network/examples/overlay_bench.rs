@@ -194,6 +194,7 @@ fn plane(number: u8) -> anyhow::Result<Plane> {
         netns_path: format!("/run/netns/{name}").into(),
         attachments: [("net".to_owned(), place)].into(),
         upstreams: Vec::new(),
+        zones: Vec::new(),
     };
     desired.networks.insert("net".to_owned(), Arc::new(overlay));
     desired

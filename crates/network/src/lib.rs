@@ -1,7 +1,7 @@
 //! The node network: one bridge, a network namespace per container, published ports.
 //!
 //! Role: give a container an address, a way out and its published ports, and keep it so across crashes, restarts and flushed
-//! firewalls. Between nodes: [`plane`] (overlays, virtual addresses, the routing mesh) and [`dns`]. Design:
+//! firewalls. Networks a node has for itself: [`local`]. Between nodes: [`plane`] (overlays, virtual addresses, the routing mesh) and [`dns`]. Design:
 //! `docs/design/node-network.md`.
 //!
 //! Entry point: [`Network::open`], then [`Network::attach`] and [`Network::detach`]. [`container_resolv_conf`] is a pure function.
@@ -38,6 +38,7 @@ mod network;
 mod owner;
 
 pub mod dns;
+pub mod local;
 pub mod path;
 pub mod plane;
 pub mod tunnel;

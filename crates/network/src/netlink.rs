@@ -24,10 +24,12 @@ use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, Rout
 
 use crate::endpoint::Mac;
 
+mod local;
 mod overlay;
 mod ways;
 mod wireguard;
 
+pub(crate) use local::MacvlanRequest;
 pub(crate) use overlay::{TunnelRequest, direct_route};
 pub(crate) use ways::{MarkRule, Way};
 

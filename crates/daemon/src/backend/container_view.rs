@@ -11,8 +11,8 @@ use skep_docker_api::backend::{
 use skep_executor::{
     dataplane::Place,
     engine::{
-        Container, ContainerStatusView, Engine, HealthStatus, NetworkRecord, NodeMode, Phase,
-        ProbeResult, Record,
+        Container, ContainerStatusView, Engine, HealthStatus, LocalPlaceRecord, NetworkRecord,
+        NodeMode, Phase, ProbeResult, Record,
     },
     runtime::{
         ContainerConfig, Stats,
@@ -269,10 +269,13 @@ fn protocol(protocol: skep_network::Protocol) -> Protocol {
 /// By name: the overlay networks of its task; those that are the node's own only for a container on
 /// no other.
 fn networks(record: &Record) -> BTreeMap<String, ContainerNetwork> {
-    if !record.places.is_empty() {
-        let places = record.places.iter();
-        let networks = places.map(|place| (place.network.name.clone(), on_overlay(record, place)));
-        return networks.collect();
+    let places = record.places.iter();
+    let places = places.map(|place| (place.network.name.clone(), on_overlay(record, place)));
+    let own = record.local_places.iter();
+    let own = own.map(|place| (place.network_name.clone(), on_own(record, place)));
+    let networks: BTreeMap<_, _> = places.chain(own).collect();
+    if !networks.is_empty() {
+        return networks;
     }
     let (name, network) = match (record.node_mode, &record.network) {
         (NodeMode::Host, _) => (HOST_NETWORK, None),
@@ -299,6 +302,34 @@ fn on_node(network: &NetworkRecord) -> ContainerNetwork {
         prefix_length6: v6.map_or(0, |net| net.prefix_len()),
         mac: network.mac.clone(),
         ..ContainerNetwork::default()
+    }
+}
+
+/// On a network that the node has for itself.
+fn on_own(record: &Record, place: &LocalPlaceRecord) -> ContainerNetwork {
+    let of = |is_v6: bool| {
+        let mut addresses = place.addresses.iter();
+        addresses.find(|net| net.addr().is_ipv6() == is_v6)
+    };
+    let gateway = |is_v6: bool| {
+        let mut gateways = place.gateways.iter();
+        gateways.find(|ip| ip.is_ipv6() == is_v6).copied()
+    };
+    let short_id: String = record.id.as_str().chars().take(SHORT_ID_DIGITS).collect();
+    let mut dns_names = vec![record.name.clone(), short_id];
+    dns_names.extend(place.aliases.iter().cloned());
+    ContainerNetwork {
+        network_id: place.network_id.clone(),
+        endpoint_id: record.id.to_string(),
+        gateway: gateway(false),
+        ip: of(false).map(IpNet::addr),
+        prefix_length: of(false).map_or(0, IpNet::prefix_len),
+        gateway6: gateway(true),
+        ip6: of(true).map(IpNet::addr),
+        prefix_length6: of(true).map_or(0, IpNet::prefix_len),
+        mac: place.mac().map(|mac| mac.to_string()).unwrap_or_default(),
+        aliases: place.aliases.clone(),
+        dns_names,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fs, sync::Arc};
 
 use async_trait::async_trait;
+use ipnet::IpNet;
 use skep_docker_api::{
     backend::{EngineFacts, EngineTotals, NetworkDetail, RuntimeFacts, SystemBackend},
     error::{ApiError, Result},
@@ -10,14 +11,15 @@ use skep_docker_api::{
 use skep_executor::{
     engine::{Engine, NodeFacts},
     image::Filters,
+    local_network::{Definition, Scope},
     runtime::{Probe, cgroup::Mode},
 };
 use skep_model::{
-    Timestamp,
+    IpamConfig, NetworkSpec, Timestamp,
     directory::{Change, Entry},
 };
 
-use crate::config::Config;
+use crate::{backend::errors::from_local_network, config::Config};
 
 /// See the module's documentation.
 pub(crate) struct System {
@@ -104,7 +106,7 @@ impl SystemBackend for System {
                 .unwrap_or_default(),
             insecure_registries: config.insecure_registries.clone(),
             volume_drivers: names(&["local"]),
-            network_drivers: names(&["bridge", "host", "null", "overlay"]),
+            network_drivers: names(&["bridge", "host", "macvlan", "null", "overlay"]),
             log_drivers: names(&["json-file", "none"]),
             has_memory_limit: true,
             has_swap_limit: true,
@@ -141,27 +143,39 @@ impl SystemBackend for System {
         let layout = self.engine.network().layout().await;
         let layout =
             layout.map_err(|error| ApiError::system("failed to ask the node network", error))?;
-        let v4 = (
-            layout.v4.trunc().addr().into(),
-            layout.v4.prefix_len(),
-            Some(layout.gateway()),
-        );
-        let v6 = layout
-            .v6
-            .map(|v6| (v6.trunc().addr().into(), v6.prefix_len(), layout.gateway6()));
+        let config = |subnet: IpNet, gateway| IpamConfig {
+            subnet: Some(subnet.trunc()),
+            gateway,
+            ..IpamConfig::default()
+        };
+        let v4 = config(layout.v4.into(), Some(layout.gateway()));
+        let v6 = layout.v6.map(|v6| config(v6.into(), layout.gateway6()));
         let bridge = NetworkDetail {
+            has_ipv6: v6.is_some(),
             subnets: std::iter::once(v4).chain(v6).collect(),
-            options: BTreeMap::from([(
-                "com.docker.network.bridge.name".to_owned(),
-                self.config.bridge.clone(),
-            )]),
+            options: bridge_options(&self.config.bridge),
             ..network("bridge", "bridge")
         };
-        Ok(vec![
-            bridge,
-            network("host", "host"),
-            network("none", "null"),
-        ])
+        let mut networks = vec![bridge, network("host", "host"), network("none", "null")];
+        let own = self.engine.local_networks().list().await;
+        networks.extend(own.iter().map(|network| detail(network)));
+        Ok(networks)
+    }
+
+    async fn create_network(&self, spec: NetworkSpec, is_config_only: bool) -> Result<String> {
+        let (engine, networks) = (&self.engine, self.engine.local_networks());
+        let made = (engine.random_name(), engine.now());
+        let created = networks.create(made, &spec, is_config_only).await;
+        let network = created.map_err(from_local_network)?;
+        engine.note_local_network("create", &network);
+        Ok(network.id.clone())
+    }
+
+    async fn remove_network(&self, id: &str) -> Result<()> {
+        let removed = self.engine.local_networks().remove(id).await;
+        let network = removed.map_err(from_local_network)?;
+        self.engine.note_local_network("destroy", &network);
+        Ok(())
     }
 
     async fn examine_networks(&self) -> Result<Vec<String>> {
@@ -184,6 +198,44 @@ impl SystemBackend for System {
             Change::Remove(_) => None,
         });
         Ok(entries.collect())
+    }
+}
+
+/// What Docker shows of its default bridge.
+fn bridge_options(bridge: &str) -> BTreeMap<String, String> {
+    let options = [
+        ("default_bridge", "true"),
+        // Containers on the node network meet through published ports alone.
+        ("enable_icc", "false"),
+        ("enable_ip_masquerade", "true"),
+        ("host_binding_ipv4", "0.0.0.0"),
+        ("name", bridge),
+    ];
+    let options = options.into_iter();
+    options
+        .map(|(key, value)| (format!("com.docker.network.bridge.{key}"), value.to_owned()))
+        .collect()
+}
+
+/// A network that the node has for itself.
+fn detail(network: &Definition) -> NetworkDetail {
+    NetworkDetail {
+        id: network.id.clone(),
+        name: network.name.clone(),
+        driver: network.driver.clone(),
+        scope: match network.scope {
+            Scope::Local => "local".to_owned(),
+            Scope::Swarm => "swarm".to_owned(),
+        },
+        created_at: Timestamp(network.created_at_ns),
+        subnets: network.ipam().configs,
+        options: network.options.clone(),
+        labels: network.labels.clone(),
+        has_ipv6: network.has_ipv6,
+        is_internal: network.is_internal,
+        is_attachable: network.is_attachable,
+        is_config_only: network.is_config_only,
+        config_from: network.config_from.clone(),
     }
 }
 

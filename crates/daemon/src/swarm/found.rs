@@ -40,7 +40,7 @@ pub(super) fn found(
             .map_err(|_| ApiError::invalid(format!("invalid address pool {addr}/{prefix}")))
     });
     let default_address_pool = pools.collect::<Result<Vec<_>>>()?;
-    let node_pool = node_network.pool(&default_address_pool)?;
+    let node_pool = node_network.pool(&default_address_pool, request.subnet_size)?;
     let (root_ca, certificate) = make_root(home, request, &identity).map_err(system)?;
     let mut spec = request.spec.clone();
     spec.auto_lock_managers |= request.auto_lock_managers;

@@ -9,7 +9,10 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 use skep_docker_api::error::{ApiError, Result};
 use skep_executor::engine::{Engine, SliceState};
-use skep_model::{Node, directory::Slice};
+use skep_model::{
+    Node,
+    directory::{Pools, Slice},
+};
 use skep_network::Layout;
 
 use super::address;
@@ -23,6 +26,8 @@ const OVERHEAD_V6: u32 = 70;
 const MTU_FALLBACK: u32 = 1500;
 /// Least MTU of a link that carries IPv6.
 const MTU_MIN: u32 = 1280;
+/// Size of the cluster's subnets when nobody says, as in Swarm.
+const DEFAULT_SUBNET_SIZE: u8 = 24;
 /// Period in which a slice that is in others' way is tried again.
 pub(super) const RETRY: Duration = Duration::from_secs(5);
 
@@ -71,21 +76,43 @@ impl NodeNetwork {
     }
 
     /// The pool of a cluster made here, beside the pools its overlay networks are from.
-    pub(super) fn pool(&self, others: &[IpNet]) -> Result<Option<Ipv4Net>> {
-        let Some(named) = self.named else {
-            return Ok(subnet::choose_pool(&self.bridge));
-        };
-        let net = IpNet::V4(named);
-        match others
-            .iter()
-            .find(|other| other.contains(&net) || net.contains(*other))
-        {
-            Some(other) => Err(ApiError::invalid(format!(
-                "node network {named} (--bridge-subnet of the daemon) overlaps address pool {other}"
-            ))),
-            None => Ok(Some(named)),
+    pub(super) fn pool(&self, others: &[IpNet], subnet_size: u32) -> Result<Option<Ipv4Net>> {
+        match self.named {
+            Some(named) => check_pool(named, others, subnet_size).map(|()| Some(named)),
+            None => Ok(subnet::choose_pool(&self.bridge)),
         }
     }
+}
+
+/// Refuses a pool that the cluster could not have. Swarm's own pool holds all of 10.0.0.0/8, of which
+/// the network for published ports takes the first subnet at once; the rest keeps clear of the node
+/// network.
+fn check_pool(named: Ipv4Net, others: &[IpNet], subnet_size: u32) -> Result<()> {
+    let refuse = |reason: String| {
+        Err(ApiError::invalid(format!(
+            "node network {named} (--bridge-subnet of the daemon) {reason}"
+        )))
+    };
+    if named.prefix_len() > Pools::PREFIX_LEN_MAX {
+        let length = Pools::PREFIX_LEN_MAX;
+        return refuse(format!("is too small for a cluster: at most /{length}"));
+    }
+    let net = IpNet::V4(named);
+    let overlaps = |other: &&IpNet| other.contains(&net) || net.contains(*other);
+    if let Some(other) = others.iter().find(overlaps) {
+        return refuse(format!("overlaps address pool {other}"));
+    }
+    let size = u8::try_from(subnet_size)
+        .ok()
+        .filter(|size| (8..=30).contains(size));
+    let first = Ipv4Net::new([10, 0, 0, 0].into(), size.unwrap_or(DEFAULT_SUBNET_SIZE));
+    let first = IpNet::V4(first.expect("a size up to 30 is a prefix length"));
+    if others.is_empty() && overlaps(&&first) {
+        return refuse(format!(
+            "overlaps {first}, the first subnet of address pool 10.0.0.0/8"
+        ));
+    }
+    Ok(())
 }
 
 // === impl SliceFollower ===
@@ -148,5 +175,46 @@ impl SliceFollower {
             is_shared: true,
             mtu: carried.saturating_sub(overhead).max(MTU_MIN),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(named: &str, others: &[&str], expected: &str) {
+        let others: Vec<IpNet> = others.iter().map(|net| net.parse().unwrap()).collect();
+        let checked = check_pool(named.parse().unwrap(), &others, 0);
+        let message = checked.map_or_else(|error| error.message, |()| String::new());
+        assert!(message.ends_with(expected), "{message}");
+        assert_eq!(message.is_empty(), expected.is_empty(), "{message}");
+    }
+
+    #[test]
+    fn a_pool_in_the_way_of_others_is_refused() {
+        check("10.252.0.0/14", &[], "");
+        check("172.28.0.0/14", &["10.20.0.0/16"], "");
+        check("10.0.0.0/16", &["10.20.0.0/16"], "");
+        check(
+            "10.20.4.0/24",
+            &["10.20.0.0/16"],
+            "overlaps address pool 10.20.0.0/16",
+        );
+        check(
+            "10.0.0.0/16",
+            &[],
+            "overlaps 10.0.0.0/24, the first subnet of address pool 10.0.0.0/8",
+        );
+        check(
+            "10.0.0.0/8",
+            &[],
+            "overlaps 10.0.0.0/24, the first subnet of address pool 10.0.0.0/8",
+        );
+        check(
+            "10.252.0.0/28",
+            &[],
+            "is too small for a cluster: at most /27",
+        );
     }
 }

@@ -1,11 +1,11 @@
 //! Facts about this node and its engine.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use skep_model::{GenericResource, Timestamp, directory::Entry};
+use skep_model::{GenericResource, IpamConfig, NetworkSpec, Timestamp, directory::Entry};
 
-use crate::error::Result;
+use crate::error::{ApiError, Result};
 
 /// System side of the API. Everything is answered from memory.
 #[async_trait]
@@ -16,8 +16,19 @@ pub trait SystemBackend: Send + Sync + 'static {
     /// Counts shown by `docker info`.
     async fn totals(&self) -> Result<EngineTotals>;
 
-    /// Networks of this node, at least `bridge`, `host` and `none`.
+    /// Networks of this node, at least `bridge`, `host` and `none`, and its parts of the cluster's.
     async fn networks(&self) -> Result<Vec<NetworkDetail>>;
+
+    /// Makes a network of this node alone, or settings for others; answers its id.
+    async fn create_network(&self, spec: NetworkSpec, is_config_only: bool) -> Result<String> {
+        let _ = (spec, is_config_only);
+        Err(ApiError::not_implemented("networks of this node"))
+    }
+
+    /// Removes a network of this node, by id.
+    async fn remove_network(&self, id: &str) -> Result<()> {
+        Err(ApiError::not_found(format!("network {id} not found")))
+    }
 
     /// What differs from what should be in the node's networks, in words; changes nothing.
     async fn examine_networks(&self) -> Result<Vec<String>> {
@@ -157,12 +168,20 @@ pub struct NetworkDetail {
     pub scope: String,
     /// When it was created.
     pub created_at: Timestamp,
-    /// Subnets: address, prefix length, gateway.
-    pub subnets: Vec<(IpAddr, u8, Option<IpAddr>)>,
+    /// Subnets.
+    pub subnets: Vec<IpamConfig>,
     /// Driver options.
     pub options: BTreeMap<String, String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// IPv6 is on.
     pub has_ipv6: bool,
+    /// Without a way out.
+    pub is_internal: bool,
+    /// Whether containers outside of services may use it.
+    pub is_attachable: bool,
+    /// Settings for other networks only.
+    pub is_config_only: bool,
+    /// Network whose settings it has; empty: its own.
+    pub config_from: String,
 }

@@ -27,14 +27,7 @@ pub(crate) const SWARM_SCOPE: &str = "swarm";
 
 impl From<NetworkDetail> for dto::Network {
     fn from(network: NetworkDetail) -> Self {
-        let config = network.subnets.iter().map(|(address, prefix, gateway)| {
-            let gateway = gateway.map(|gateway| gateway.to_string());
-            dto::IpamConfig {
-                subnet: format!("{address}/{prefix}"),
-                gateway: gateway.unwrap_or_default(),
-                ..dto::IpamConfig::default()
-            }
-        });
+        let config = network.subnets.iter().map(dto::IpamConfig::from);
         Self {
             name: network.name,
             id: network.id,
@@ -48,11 +41,13 @@ impl From<NetworkDetail> for dto::Network {
                 options: None,
                 config: Some(config.collect()),
             },
-            internal: false,
-            attachable: false,
+            internal: network.is_internal,
+            attachable: network.is_attachable,
             ingress: false,
-            config_from: dto::ConfigReference::default(),
-            config_only: false,
+            config_from: dto::ConfigReference {
+                network: network.config_from,
+            },
+            config_only: network.is_config_only,
             containers: Some(BTreeMap::new()),
             options: Some(network.options),
             labels: Some(network.labels),

@@ -211,13 +211,11 @@ fn task() -> impl Strategy<Value = TaskSpec> {
 }
 
 fn network() -> impl Strategy<Value = NetworkAttachmentConfig> {
-    (text(), vec(text(), 0..3), map()).prop_map(|(target, aliases, driver_options)| {
-        NetworkAttachmentConfig {
-            target,
-            aliases,
-            addresses: Vec::new(),
-            driver_options,
-        }
+    (text(), vec(text(), 0..3)).prop_map(|(target, aliases)| NetworkAttachmentConfig {
+        target,
+        aliases,
+        addresses: Vec::new(),
+        driver_options: BTreeMap::new(),
     })
 }
 

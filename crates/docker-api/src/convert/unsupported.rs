@@ -1,13 +1,12 @@
 //! Fields of a service or network that no node can honour yet. The list only shrinks.
 
-use skep_model::OVERLAY_DRIVER;
-
 use crate::{
+    convert::SWARM_SCOPE,
     dto::{
         Map,
         container_spec::{ContainerSpec, Privileges},
         mount::Mount,
-        network::CreateNetwork,
+        network::{AttachmentConfig, CreateNetwork},
         service::ServiceSpec,
         task::TaskSpec,
     },
@@ -18,20 +17,18 @@ use crate::{
 pub(super) fn check(spec: &ServiceSpec) -> Result<()> {
     let mut found = Found::default();
     template(&spec.task_template, &mut found);
+    networks(&spec.networks, "Networks", &mut found);
     found.refuse()
 }
 
 /// Refuses a network no node could have.
 pub(crate) fn check_network(create: &CreateNetwork) -> Result<()> {
     let mut found = Found::default();
-    let driver = create.driver_name();
-    let reason = format!("Driver={driver} (networks span nodes; use --driver overlay)");
-    found.when(driver != OVERLAY_DRIVER, reason);
-    found.when(create.config_only, "ConfigOnly");
-    let config_from = create.config_from.as_ref();
+    found.when(create.driver_name() == "ipvlan", "Driver=ipvlan");
+    let is_local = create.scope != SWARM_SCOPE;
     found.when(
-        config_from.is_some_and(|reference| !reference.network.is_empty()),
-        "ConfigFrom",
+        is_local && create.has_ipv4 == Some(false),
+        "EnableIPv4=false",
     );
     found.refuse()
 }
@@ -79,6 +76,7 @@ fn template(spec: &TaskSpec, found: &mut Found) {
             log_options(&driver.options, found);
         }
     }
+    networks(&spec.networks, "TaskTemplate.Networks", found);
     if let Some(container) = &spec.container_spec {
         self::container(container, found);
     }
@@ -94,6 +92,19 @@ fn log_options(options: &Map, found: &mut Found) {
         };
         let path = format!("TaskTemplate.LogDriver.Options.{name}");
         found.when(is_refused, path);
+    }
+}
+
+/// No driver here has options of single places. Docker takes any and ignores those it does not know.
+fn networks(networks: &[AttachmentConfig], path: &str, found: &mut Found) {
+    for (index, network) in networks.iter().enumerate() {
+        for option in network
+            .driver_opts
+            .iter()
+            .flat_map(|options| options.keys())
+        {
+            found.when(true, format!("{path}[{index}].DriverOpts[{option}]"));
+        }
     }
 }
 

@@ -59,6 +59,12 @@ impl Summary {
             virtual_size: (!version.at_least(44)).then_some(image.size_bytes),
         }
     }
+
+    /// The same with how many containers were made from it, which lists do not tell.
+    pub(crate) fn with_uses(mut self, used: &BTreeMap<String, i64>) -> Self {
+        self.containers = used.get(&self.id).copied().unwrap_or(0);
+        self
+    }
 }
 
 /// An image in full.

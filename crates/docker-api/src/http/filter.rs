@@ -2,12 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use regex::RegexBuilder;
 use serde::Deserialize;
 
 use crate::{
     error::{ApiError, Result},
     http::query::Query,
 };
+
+/// Memory of one pattern: a hundred times what names need. A larger one is refused, so matches nothing.
+const PATTERN_BYTES_MAX: usize = 1 << 20;
 
 /// Values to match, by key. No key: everything matches.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -71,10 +75,16 @@ impl Filters {
         !self.has(key) || self.values(key).any(|value| text.starts_with(value))
     }
 
-    /// Whether one of the values is a part of `text`, or there are none. Docker reads the values as
-    /// regular expressions; of those only `^` and `$` at the ends are in use, and heeded here.
-    pub(crate) fn contained(&self, key: &str, text: &str) -> bool {
-        !self.has(key) || self.values(key).any(|value| is_part(value, text))
+    /// Whether one of the values, read as a regular expression, matches a part of one of the names, or
+    /// there are none. As in Docker one that cannot be read matches nothing.
+    pub(crate) fn matches_names(&self, key: &str, names: &[&str]) -> bool {
+        !self.has(key)
+            || self.values(key).any(|value| {
+                let pattern = RegexBuilder::new(value)
+                    .size_limit(PATTERN_BYTES_MAX)
+                    .build();
+                pattern.is_ok_and(|pattern| names.iter().any(|name| pattern.is_match(name)))
+            })
     }
 
     /// Whether `labels` has every `key` or `key=value` of filter `key`.
@@ -104,24 +114,6 @@ impl Filters {
     }
 }
 
-/// Whether `wanted` is a part of `text`: at its start after a `^`, at its end before a `$`.
-fn is_part(wanted: &str, text: &str) -> bool {
-    let (at_start, wanted) = match wanted.strip_prefix('^') {
-        Some(rest) => (true, rest),
-        None => (false, wanted),
-    };
-    let (at_end, wanted) = match wanted.strip_suffix('$') {
-        Some(rest) => (true, rest),
-        None => (false, wanted),
-    };
-    match (at_start, at_end) {
-        (true, true) => text == wanted,
-        (true, false) => text.starts_with(wanted),
-        (false, true) => text.ends_with(wanted),
-        (false, false) => text.contains(wanted),
-    }
-}
-
 /// Whether `labels` has `wanted` (`key` or `key=value`).
 fn has_label(labels: &BTreeMap<String, String>, wanted: &str) -> bool {
     match wanted.split_once('=') {
@@ -141,6 +133,22 @@ mod tests {
         assert_eq!(modern, old);
         assert!(modern.starts("name", "web.1") && !modern.starts("name", "x"));
         assert!(modern.starts("id", "anything"));
+    }
+
+    #[test]
+    fn names_are_matched_by_regular_expressions() {
+        let check = |value: &str| {
+            let filters = Filters::parse(&format!("{{\"name\":[{value:?}]}}")).expect("valid");
+            filters.matches_names("name", &["/web.1.abc", "web.1.abc"])
+        };
+        for value in [
+            "web", "^web", "abc$", "^/web", "w.b", "b.[0-9]", "(x|web)", "",
+        ] {
+            assert!(check(value), "{value}");
+        }
+        for value in ["^eb", "web$", "we?b{2}", "(", "a{9999999}"] {
+            assert!(!check(value), "{value}");
+        }
     }
 
     #[test]

@@ -148,11 +148,7 @@ fn matches(filters: &Filters, container: &ContainerSummary) -> bool {
     let image_name = container.image.split('@').next().unwrap_or("");
     let is_task = container.labels.contains_key("com.docker.swarm.task.id");
     filters.starts("id", &container.id)
-        && any("name", &|name| {
-            container
-                .name
-                .contains(name.trim_start_matches(['/', '^']).trim_end_matches('$'))
-        })
+        && filters.matches_names("name", &[&format!("/{}", container.name), &container.name])
         && filters.labels("label", &container.labels)
         && filters.equals("status", container.state.state.name())
         && any("exited", &|code| {

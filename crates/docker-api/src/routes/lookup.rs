@@ -166,6 +166,7 @@ async fn own_network(
     else {
         return Ok(None);
     };
+    // This node's part of a network of the cluster has its id.
     let predefined = view
         .network_by_name(&own.name)
         .filter(|n| n.spec.is_predefined());

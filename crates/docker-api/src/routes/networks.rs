@@ -82,7 +82,7 @@ fn matches(filters: &Filters, network: &Network) -> bool {
         true => "builtin",
         false => "custom",
     };
-    filters.contained("name", &network.name)
+    filters.matches_names("name", &[&network.name])
         && filters.starts("id", &network.id)
         && filters.equals("driver", &network.driver)
         && filters.equals("scope", &network.scope)

@@ -1,6 +1,6 @@
 //! `/_ping`, `/version`, `/info`, `/system/df`.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use hyper::{
@@ -100,23 +100,24 @@ pub(crate) async fn disk_usage(context: &Context, request: &Request) -> Result<R
     let all = types.is_empty() || !request.version.at_least(42);
     let wants = |kind: &str| all || types.contains(&kind);
     let (mut layers_size, mut images) = (0, None);
+    let backend = &context.backends.containers;
+    let made = match wants("image") || wants("container") {
+        true => backend.containers(true).await?,
+        false => Vec::new(),
+    };
     if wants("image") {
         layers_size = context.backends.images.layers_bytes().await?;
+        let mut used = BTreeMap::<String, i64>::new();
+        for container in &made {
+            *used.entry(container.image_id.clone()).or_default() += 1;
+        }
         let list = context.backends.images.images().await?.into_iter();
-        images = Some(
-            list.map(|it| image::Summary::new(it, request.version))
-                .collect(),
-        );
+        let list = list.map(|it| image::Summary::new(it, request.version).with_uses(&used));
+        images = Some(list.collect());
     }
     let mut containers = None;
     if wants("container") {
-        let list = context
-            .backends
-            .containers
-            .containers(true)
-            .await?
-            .into_iter();
-        let now = timestamp::now();
+        let (list, now) = (made.into_iter(), timestamp::now());
         containers = Some(list.map(|it| container::Summary::new(it, now)).collect());
     }
     let mut volumes = None;

@@ -59,7 +59,7 @@ async fn list(context: &Context, request: &Request) -> Result<Response> {
         .await?
         .into_iter()
         .filter(|volume| {
-            filters.contained("name", &volume.name)
+            filters.matches_names("name", &[&volume.name])
                 && filters.equals("driver", &volume.driver)
                 && filters.labels("label", &volume.labels)
                 && dangling.is_none_or(|dangling| dangling == volume.users.is_empty())

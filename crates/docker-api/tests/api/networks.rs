@@ -229,19 +229,30 @@ async fn what_nodes_cannot_do_is_refused_by_name() {
     let served = Served::with_swarm().await;
     for (body, status, message) in [
         (
-            r#"{"Name":"a","Driver":"overlay","ConfigOnly":true}"#,
+            r#"{"Name":"a","Driver":"ipvlan"}"#,
             501,
-            "not supported yet: ConfigOnly",
+            "not supported yet: Driver=ipvlan",
         ),
         (
-            r#"{"Name":"a","Driver":"macvlan","Scope":"swarm","ConfigFrom":{"Network":"x"}}"#,
+            r#"{"Name":"a","EnableIPv4":false}"#,
             501,
-            "not supported yet: Driver=macvlan (networks span nodes; use --driver overlay), ConfigFrom",
+            "not supported yet: EnableIPv4=false",
         ),
         (
-            r#"{"Name":"a"}"#,
-            501,
-            "not supported yet: Driver=bridge (networks span nodes; use --driver overlay)",
+            r#"{"Name":"a","ConfigOnly":true,"Scope":"swarm"}"#,
+            403,
+            "configuration network can only contain network specific fields. Network operator fields like \
+             [ ingress | internal | attachable | scope ] are not supported.",
+        ),
+        (
+            r#"{"Name":"skep_gwbridge"}"#,
+            403,
+            "operation is not permitted on predefined skep_gwbridge network ",
+        ),
+        (
+            r#"{"Name":"a","Driver":"host"}"#,
+            403,
+            r#"only one instance of "host" network is allowed"#,
         ),
     ] {
         check(
@@ -401,10 +412,16 @@ async fn a_service_names_networks_and_is_shown_their_ids() {
     let service = |network: &str| {
         format!(
             r#"{{"Name":"web","TaskTemplate":{{"ContainerSpec":{{"Image":"i"}},
-            "Networks":[{{"Target":"{network}","Aliases":["www"],"DriverOpts":{{"a":"b"}}}}]}},
+            "Networks":[{{"Target":"{network}","Aliases":["www"]}}]}},
             "EndpointSpec":{{"Ports":[{{"TargetPort":80}}]}}}}"#
         )
     };
+    let optional = service("back").replace(r#""Aliases""#, r#""DriverOpts":{"a":"b"},"Aliases""#);
+    check(
+        &served.post("/services/create", &optional).await,
+        501,
+        "not supported yet: TaskTemplate.Networks[0].DriverOpts[a]",
+    );
     check(
         &served.post("/services/create", &service("nowhere")).await,
         404,
@@ -414,7 +431,7 @@ async fn a_service_names_networks_and_is_shown_their_ids() {
     assert_eq!(created.status.as_u16(), 201, "{}", created.text());
     let spec = served.get("/services/web").await.json();
     let networks = &spec["Spec"]["TaskTemplate"]["Networks"];
-    let wanted = serde_json::json!([{"Target": id, "Aliases": ["www"], "DriverOpts": {"a": "b"}}]);
+    let wanted = serde_json::json!([{"Target": id, "Aliases": ["www"]}]);
     assert_eq!(*networks, wanted);
 
     let refused = served.delete("/networks/back").await;

@@ -6,6 +6,7 @@
 //! the way it came about. Design: `docs/design/directory.md`.
 
 mod directory;
+mod local;
 mod mesh;
 mod network;
 mod tunnel;
@@ -28,6 +29,7 @@ use skep_network::{
 
 use self::{
     directory::{Directory, Owner, Touch},
+    local::LocalZones,
     mesh::MeshState,
     network::NetworkState,
     tunnel::TunnelState,
@@ -49,6 +51,8 @@ pub struct Book {
     parts: (bool, Vec<Change>),
     containers: BTreeMap<String, LocalContainer>,
     values: BTreeMap<String, Arc<Container>>,
+    /// Names on networks that this node has for itself.
+    local: LocalZones,
     /// Networks with a container of this node.
     networks: BTreeMap<NetworkId, NetworkState>,
     mesh: MeshState,
@@ -76,6 +80,7 @@ impl Book {
             parts: (false, Vec::new()),
             containers: BTreeMap::new(),
             values: BTreeMap::new(),
+            local: LocalZones::default(),
             networks: BTreeMap::new(),
             mesh: MeshState::default(),
             tunnel: TunnelState::default(),
@@ -208,17 +213,10 @@ impl Book {
 
     /// A container of this node, new or otherwise than before.
     pub fn set_container(&mut self, id: &str, container: LocalContainer) {
-        let value = Container {
-            netns_path: container.netns_path.clone(),
-            attachments: container
-                .places
-                .iter()
-                .filter_map(|place| Some((place.network.id.clone(), place.to_plane()?)))
-                .collect(),
-            upstreams: container.upstreams.clone(),
-        };
-        self.values.insert(id.to_owned(), Arc::new(value));
+        let touched = self.local.put(id, &container);
         let old = self.containers.insert(id.to_owned(), container.clone());
+        self.note_value(id);
+        self.note_values_on(&touched);
         let places = old.into_iter().flat_map(|old| old.places);
         let places = places.chain(container.places);
         let networks: Vec<_> = places.map(|place| place.network).collect();
@@ -234,6 +232,8 @@ impl Book {
         let Some(old) = self.containers.remove(id) else {
             return;
         };
+        let touched = self.local.remove(id);
+        self.note_values_on(&touched);
         for place in &old.places {
             self.follow_containers(&place.network);
         }
@@ -260,6 +260,37 @@ impl Book {
         own.any(|task| {
             task.container_id == id && self.whereabouts().health(task) == Some(Health::Ready)
         })
+    }
+
+    /// A container's value is to be made anew.
+    fn note_value(&mut self, id: &str) {
+        let Some(container) = self.containers.get(id) else {
+            return;
+        };
+        let places = container.places.iter();
+        let value = Container {
+            netns_path: container.netns_path.clone(),
+            attachments: places
+                .filter_map(|place| Some((place.network.id.clone(), place.to_plane()?)))
+                .collect(),
+            upstreams: container.upstreams.clone(),
+            zones: self.local.of(container),
+        };
+        self.values.insert(id.to_owned(), Arc::new(value));
+    }
+
+    /// Names on this node's own networks changed.
+    fn note_values_on(&mut self, networks: &BTreeSet<String>) {
+        let on = |container: &LocalContainer| {
+            let mut local = container.local.iter();
+            local.any(|name| networks.contains(&name.network))
+        };
+        let stale = self
+            .containers
+            .iter()
+            .filter(|(_, container)| on(container));
+        let stale: Vec<String> = stale.map(|(id, _)| id.clone()).collect();
+        stale.iter().for_each(|id| self.note_value(id));
     }
 
     /// A network of `container`, and another network of this node with the same VXLAN id, by name. The

@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use skep_model::{MTU_OPTION, Network, NetworkAttachment, NetworkId};
+use skep_model::{ENCRYPTED_OPTION, MTU_OPTION, Network, NetworkAttachment, NetworkId};
 use skep_network::{Mac, dns::Upstream, plane::Place as PlanePlace};
 
 /// A container with places on overlay networks.
@@ -17,6 +17,24 @@ pub struct LocalContainer {
     pub places: Vec<Place>,
     /// Servers for names that are not the cluster's.
     pub upstreams: Vec<Upstream>,
+    /// Its places on networks that this node has for itself.
+    pub local: Vec<LocalName>,
+}
+
+/// What a container is called on a network that its node has for itself. Only containers of the node
+/// are found there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalName {
+    /// The network's id.
+    pub network: String,
+    /// Its name.
+    pub network_name: String,
+    /// Its subnets.
+    pub subnets: Vec<IpNet>,
+    /// Names of the container, its own first.
+    pub names: Vec<String>,
+    /// Addresses of the container.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// A container's place on an overlay network.
@@ -52,9 +70,6 @@ pub struct NetworkFacts {
     /// Packets between nodes are to be encrypted.
     pub is_encrypted: bool,
 }
-
-/// Driver option that asks for encryption, whatever its value; Docker's.
-const ENCRYPTED_OPTION: &str = "encrypted";
 
 // === impl NetworkFacts ===
 

@@ -50,6 +50,7 @@ fn container(number: u8, vni: u32) -> LocalContainer {
             aliases: Vec::new(),
         }],
         upstreams: Vec::new(),
+        local: Vec::new(),
     }
 }
 

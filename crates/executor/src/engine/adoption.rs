@@ -26,6 +26,7 @@ use super::{
 use crate::{
     dataplane::Dataplane,
     image::ImageStore,
+    local_network::LocalNetworks,
     runtime::{Adopted, ContainerId, Handle, Runtime},
 };
 
@@ -53,6 +54,7 @@ impl Engine {
     ) -> Result<Arc<Self>, OpenError> {
         fs::create_dir_all(&config.containers_dir)?;
         let volumes = Volumes::open(&config.volumes_dir)?;
+        let local_networks = LocalNetworks::open(&config.networks_dir, &config.node_bridge).await?;
         let supplies = Supplies::open(&config.supplies_dir)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let engine = Arc::new(Self {
@@ -63,6 +65,7 @@ impl Engine {
             dataplane,
             slice: watch::Sender::default(),
             volumes,
+            local_networks,
             supplies,
             containers: RwLock::new(Containers::default()),
             events: broadcast::Sender::new(EVENTS_LAG_MAX),
@@ -121,6 +124,7 @@ impl Engine {
             self.discard(&id).await;
         }
         self.release_orphans().await;
+        self.local_networks.prune().await;
         Ok(())
     }
 

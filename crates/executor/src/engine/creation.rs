@@ -30,6 +30,7 @@ use super::{
 use crate::{
     dataplane::AttachError,
     image::{self, Image, RegistryAuth},
+    local_network,
     runtime::{
         self, ContainerConfig, ContainerId, Handle, Runtime,
         config::{Mount, MountKind, NetworkNamespace, Propagation, Rootfs, SharedNamespace},
@@ -71,6 +72,9 @@ pub enum CreateError {
     /// The data plane refused.
     #[error(transparent)]
     Dataplane(#[from] AttachError),
+    /// A network that the node has for itself cannot be, or has no place left.
+    #[error(transparent)]
+    LocalNetwork(#[from] local_network::Error),
     /// The node network refused.
     #[error(transparent)]
     Network(#[from] skep_network::Error),
@@ -100,6 +104,7 @@ impl CreateError {
             | Self::Place(_)
             | Self::Supplies(_)
             | Self::Network(_)
+            | Self::LocalNetwork(_)
             | Self::Runtime(_)
             | Self::Files(_) => false,
         }
@@ -142,6 +147,7 @@ impl Engine {
         ));
         self.insert(&container);
         self.note_container(&container, "create", &[]);
+        self.note_places(container.record(), "connect");
         Ok(container)
     }
 
@@ -160,7 +166,8 @@ impl Engine {
         }
         let image_id = image.id;
         let anonymous_volumes = self.mount_volumes(&mut plan, &image).await?;
-        let attached = self.attach(id, (&networks, &plan.ports)).await?;
+        let name = (id, plan.name.as_str());
+        let attached = self.attach(name, (&networks, &plan.ports)).await?;
         if plan.hostname.is_empty() {
             let is_host = plan.config.namespaces.uts == SharedNamespace::Host;
             let mode = if is_host {
@@ -206,6 +213,7 @@ impl Engine {
             network: attached.network,
             node_mode: networks.mode,
             places: networks.places,
+            local_places: attached.local,
             dns: networks.dns,
             config,
         };
@@ -348,7 +356,8 @@ fn write_files(
         (address.clone(), names.clone())
     };
     let hosts: Vec<_> = networks.hosts.iter().map(resolved).collect();
-    let (mode, has_places) = (networks.mode, !networks.places.is_empty());
+    let mode = networks.mode;
+    let has_places = !networks.places.is_empty() || !networks.local.is_empty();
     let identity = files::Identity {
         hostname: &plan.hostname,
         addresses: &attached.addresses(&networks.places),

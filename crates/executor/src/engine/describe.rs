@@ -73,6 +73,7 @@ pub(super) fn description(engine: &Engine, tls: NodeTlsInfo) -> io::Result<NodeD
                 plugin("Log", "none"),
                 plugin("Network", "bridge"),
                 plugin("Network", "host"),
+                plugin("Network", "macvlan"),
                 plugin("Network", "null"),
                 plugin("Network", OVERLAY_DRIVER),
                 plugin("Network", NODE_NETWORK_DRIVER),

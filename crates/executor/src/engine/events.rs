@@ -1,10 +1,10 @@
-//! What happens to containers, images and volumes of this node, for `docker events`.
+//! What happens to containers, images, volumes and networks of this node, for `docker events`.
 
 use std::collections::BTreeMap;
 
-use skep_model::Timestamp;
+use skep_model::{OVERLAY_DRIVER, Timestamp};
 
-use super::{Container, Engine};
+use super::{Container, Engine, record::Record};
 
 /// Kind of object an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +15,19 @@ pub enum EventSubject {
     Image,
     /// A volume.
     Volume,
+    /// A network of this node, or this node's part of one.
+    Network,
+}
+
+/// A network, by what events say of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NetworkSubject<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// Its driver.
+    pub driver: &'a str,
 }
 
 /// Something that happened.
@@ -48,6 +61,34 @@ impl Engine {
     pub fn note_volume(&self, action: &str, name: &str) {
         let attributes = BTreeMap::from([("driver".to_owned(), "local".to_owned())]);
         self.note(EventSubject::Volume, action, name.to_owned(), attributes);
+    }
+
+    /// Tells of a network: `create`, `destroy`; with a container `connect`, `disconnect`.
+    pub fn note_network(&self, action: &str, network: NetworkSubject<'_>, container: Option<&str>) {
+        let NetworkSubject { id, name, driver } = network;
+        let mut attributes = BTreeMap::from([
+            ("name".to_owned(), name.to_owned()),
+            ("type".to_owned(), driver.to_owned()),
+        ]);
+        attributes.extend(container.map(|id| ("container".to_owned(), id.to_owned())));
+        self.note(EventSubject::Network, action, id.to_owned(), attributes);
+    }
+
+    /// Tells that a container came to its networks, or left them.
+    pub(super) fn note_places(&self, record: &Record, action: &str) {
+        let overlays = record.places.iter().map(|place| NetworkSubject {
+            id: &place.network.id,
+            name: &place.network.name,
+            driver: OVERLAY_DRIVER,
+        });
+        let own = record.local_places.iter().map(|place| NetworkSubject {
+            id: &place.network_id,
+            name: &place.network_name,
+            driver: &place.driver,
+        });
+        for network in overlays.chain(own) {
+            self.note_network(action, network, Some(record.id.as_str()));
+        }
     }
 
     /// Tells of a container, with what more there is to say.

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use skep_model::directory::Slice;
 use skep_network::{HostPort, Layout};
 use tokio::sync::watch;
@@ -16,8 +17,9 @@ use super::{
     Container, Engine,
     creation::CreateError,
     files,
+    local_places::bound,
     places::{DnsRecord, NetworkPlan, NodeMode},
-    record::{NetworkRecord, Record},
+    record::{LocalPlaceRecord, NetworkRecord, Record},
 };
 use crate::{
     dataplane::{LocalContainer, Place},
@@ -46,6 +48,8 @@ pub enum SliceState {
 #[derive(Debug)]
 pub(super) struct Attached {
     pub(super) network: Option<NetworkRecord>,
+    /// Places on networks that the node has for itself.
+    pub(super) local: Vec<LocalPlaceRecord>,
     /// `None`: the node's own.
     pub(super) netns_path: Option<PathBuf>,
 }
@@ -56,7 +60,9 @@ impl Attached {
         let network = self.network.iter();
         let node = network.flat_map(|network| [&network.address, &network.address6]);
         let node = node.filter_map(|text| text.split('/').next()?.parse().ok());
-        node.chain(places.iter().flat_map(Place::ips)).collect()
+        let own = self.local.iter().flat_map(|place| &place.addresses);
+        let overlays = places.iter().flat_map(Place::ips);
+        node.chain(overlays).chain(own.map(IpNet::addr)).collect()
     }
 }
 
@@ -105,6 +111,7 @@ impl Engine {
             Err(error) => findings.push(format!("node network: {error}")),
         }
         findings.extend(self.dataplane().doctor().await);
+        findings.extend(self.local_networks().doctor().await);
         findings
     }
 
@@ -120,6 +127,7 @@ impl Engine {
             warn!(error = %error, "Failed to repair the node network");
         }
         self.dataplane().heal().await;
+        self.local_networks().heal().await;
         let after = self.examine_networks().await;
         before
             .into_iter()
@@ -135,18 +143,22 @@ impl Engine {
     /// Gives a container its networks. When this returns it can be reached on all of them.
     pub(super) async fn attach(
         &self,
-        id: &ContainerId,
+        (id, name): (&ContainerId, &str),
         (plan, ports): (&NetworkPlan, &[HostPort]),
     ) -> Result<Attached, CreateError> {
-        let attached = match plan.mode {
+        let joined = self.join_local(id, plan).await?;
+        let ports = &bound(ports, &joined);
+        let mut attached = match plan.mode {
             NodeMode::Host => {
                 return Ok(Attached {
                     network: None,
+                    local: Vec::new(),
                     netns_path: None,
                 });
             }
             NodeMode::Closed => Attached {
                 network: None,
+                local: Vec::new(),
                 netns_path: Some(self.network().attach_none(id.as_str()).await?),
             },
             NodeMode::Attached => {
@@ -165,16 +177,17 @@ impl Engine {
                 };
                 Attached {
                     network: Some(record),
+                    local: Vec::new(),
                     netns_path: Some(attachment.netns_path),
                 }
             }
         };
-        if let Some(path) = attached
-            .netns_path
-            .as_deref()
-            .filter(|_| !plan.places.is_empty())
-        {
-            let container = local_container(path, &plan.places, plan.mode, &plan.dns);
+        let is_on_some = !plan.places.is_empty() || !plan.local.is_empty();
+        if let Some(path) = attached.netns_path.clone().filter(|_| is_on_some) {
+            attached.local = self.attach_local(id, &path, joined).await?;
+            let places = (plan.places.as_slice(), attached.local.as_slice());
+            let container =
+                local_container((id.as_str(), name), &path, places, plan.mode, &plan.dns);
             self.dataplane().attach(id.as_str(), container).await?;
         }
         Ok(attached)
@@ -199,10 +212,14 @@ impl Engine {
 
     /// Tells the data plane of a container that was found running.
     pub(super) async fn adopt_networks(&self, record: &Record) {
-        let Some(path) = record.netns_path().filter(|_| !record.places.is_empty()) else {
+        let is_on_some = !record.places.is_empty() || !record.local_places.is_empty();
+        let Some(path) = record.netns_path().filter(|_| is_on_some) else {
             return;
         };
-        let container = local_container(path, &record.places, record.node_mode, &record.dns);
+        self.adopt_local(record, path).await;
+        let name = (record.id.as_str(), record.name.as_str());
+        let places = (record.places.as_slice(), record.local_places.as_slice());
+        let container = local_container(name, path, places, record.node_mode, &record.dns);
         self.dataplane().adopt(record.id.as_str(), container).await;
     }
 
@@ -210,6 +227,7 @@ impl Engine {
     /// its ports and its address go.
     pub(super) async fn release_network(&self, container: &Container) {
         let id = &container.record().id;
+        self.note_places(container.record(), "disconnect");
         if let Err(error) = self.detach(id).await {
             warn!(container.id = %id, error = %error, "Failed to give back a container's network");
         }
@@ -218,24 +236,27 @@ impl Engine {
     /// The same, by the container's id.
     pub(super) async fn detach(&self, id: &ContainerId) -> Result<(), skep_network::Error> {
         self.dataplane().detach(id.as_str()).await;
+        self.local_networks().leave(id.as_str()).await;
         self.network().detach(id.as_str()).await
     }
 }
 
 fn local_container(
+    (id, name): (&str, &str),
     path: &Path,
-    places: &[Place],
+    (places, local): (&[Place], &[LocalPlaceRecord]),
     mode: NodeMode,
     dns: &DnsRecord,
 ) -> LocalContainer {
-    let upstreams = match mode {
-        NodeMode::Attached => files::upstreams(&dns.settings()),
-        // Without a way out there is nobody to ask.
-        NodeMode::Closed | NodeMode::Host => Vec::new(),
-    };
+    let has_way_out = mode == NodeMode::Attached || local.iter().any(|place| place.is_way_out);
     LocalContainer {
         netns_path: path.to_owned(),
         places: places.to_vec(),
-        upstreams,
+        // Without a way out there is nobody to ask.
+        upstreams: match has_way_out {
+            true => files::upstreams(&dns.settings()),
+            false => Vec::new(),
+        },
+        local: local.iter().map(|place| place.names(id, name)).collect(),
     }
 }

@@ -1,10 +1,13 @@
 //! Which networks a task's container is on, decided from the task alone: a pure function.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use skep_model::Task;
+use skep_model::{BRIDGE_DRIVER, MACVLAN_DRIVER, Network, NetworkAttachment, Task};
 use skep_network::{DnsSettings, Given};
 
 use crate::dataplane::Place;
@@ -22,7 +25,8 @@ pub enum NodeMode {
     /// On the node network: a way out, published ports.
     #[default]
     Attached,
-    /// A namespace of its own without a way out: on internal networks only, or on none.
+    /// A namespace of its own that is not on the node network: on internal networks only, on none, or with
+    /// a network that the node has for itself as its way out.
     Closed,
     /// The node's own network.
     Host,
@@ -47,9 +51,21 @@ pub(super) struct NetworkPlan {
     pub(super) given: Option<Given>,
     /// Places on overlay networks, `eth1` and up in the order of the task's networks.
     pub(super) places: Vec<Place>,
+    /// Networks that the node has for itself.
+    pub(super) local: Vec<LocalWish>,
     pub(super) dns: DnsRecord,
     /// Entries for `/etc/hosts`: address and names.
     pub(super) hosts: Vec<(String, Vec<String>)>,
+}
+
+/// A network that the node has for itself, and how the container is to be on it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct LocalWish {
+    pub(super) network: Arc<Network>,
+    pub(super) aliases: Vec<String>,
+    pub(super) interface: String,
+    /// Whether packets to elsewhere go through it.
+    pub(super) is_way_out: bool,
 }
 
 /// Why a task's networks cannot be.
@@ -72,6 +88,7 @@ pub enum PlaceError {
 /// Plans the networks of `task`.
 pub(super) fn plan(task: &Task) -> Result<NetworkPlan, PlaceError> {
     let (mut places, mut is_host, mut is_null, mut is_bridge) = (Vec::new(), false, false, false);
+    let mut own = Vec::new();
     for attachment in &task.networks {
         let spec = &attachment.network.spec;
         let name = attachment.network.name();
@@ -85,7 +102,8 @@ pub(super) fn plan(task: &Task) -> Result<NetworkPlan, PlaceError> {
             }
             HOST_DRIVER => is_host = true,
             NULL_DRIVER => is_null = true,
-            "bridge" => is_bridge = true,
+            BRIDGE_DRIVER if spec.is_predefined() => is_bridge = true,
+            BRIDGE_DRIVER | MACVLAN_DRIVER => own.push(attachment),
             driver => return Err(PlaceError::Driver(name.to_owned(), driver.to_owned())),
         }
     }
@@ -94,12 +112,13 @@ pub(super) fn plan(task: &Task) -> Result<NetworkPlan, PlaceError> {
         .endpoint
         .iter()
         .any(|endpoint| !endpoint.ports.is_empty());
-    let has_internal_only =
-        !places.is_empty() && places.iter().all(|place| place.network.is_internal);
+    let is_on_some = !places.is_empty() || !own.is_empty();
+    let leads_out = own.iter().any(|place| !place.network.spec.is_internal);
+    let has_internal_only = is_on_some && places.iter().all(|place| place.network.is_internal);
     let needs_node = is_bridge || given.is_some() || has_ports;
     let mode = if is_host {
         NodeMode::Host
-    } else if is_null || (has_internal_only && !needs_node) {
+    } else if is_null || ((has_internal_only || leads_out) && !needs_node) {
         NodeMode::Closed
     } else {
         NodeMode::Attached
@@ -107,10 +126,38 @@ pub(super) fn plan(task: &Task) -> Result<NetworkPlan, PlaceError> {
     Ok(NetworkPlan {
         mode,
         given: given.filter(|_| mode == NodeMode::Attached),
+        local: if is_host {
+            Vec::new()
+        } else {
+            wishes(&own, mode, places.len())
+        },
         places: if is_host { Vec::new() } else { places },
         dns: dns(task)?,
         hosts: hosts(task)?,
     })
+}
+
+/// Interfaces go on where those of overlay networks end; without the node network the first is `eth0`.
+/// The first that leads out is the way out, unless the node network is.
+fn wishes(own: &[&NetworkAttachment], mode: NodeMode, place_count: usize) -> Vec<LocalWish> {
+    let way_out = own
+        .iter()
+        .position(|place| !place.network.spec.is_internal)
+        .filter(|_| mode == NodeMode::Closed);
+    let wishes = own.iter().enumerate().map(|(index, place)| {
+        let number = match (mode, index) {
+            (NodeMode::Closed, 0) => 0,
+            (NodeMode::Closed, _) => place_count + index,
+            (NodeMode::Attached | NodeMode::Host, _) => place_count + index + 1,
+        };
+        LocalWish {
+            network: Arc::clone(&place.network),
+            aliases: place.aliases.clone(),
+            interface: format!("eth{number}"),
+            is_way_out: way_out == Some(index),
+        }
+    });
+    wishes.collect()
 }
 
 /// What the leader gave of the node network.

@@ -1,8 +1,10 @@
 //! What the engine remembers of a container beyond what the runtime does. One JSON file each.
 
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{collections::BTreeMap, fs, io, net::IpAddr, path::Path};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use skep_network::Mac;
 
 use super::places::{DnsRecord, NodeMode};
 use crate::{
@@ -64,6 +66,9 @@ pub struct Record {
     /// Its places on overlay networks.
     #[serde(default)]
     pub places: Vec<Place>,
+    /// Its places on networks that the node has for itself.
+    #[serde(default)]
+    pub local_places: Vec<LocalPlaceRecord>,
     /// The user's wishes for name resolution.
     #[serde(default)]
     pub dns: DnsRecord,
@@ -88,6 +93,36 @@ pub struct MountRecord {
     pub is_writable: bool,
     /// Propagation (`rprivate`, …).
     pub propagation: String,
+}
+
+/// A container's place on a network that the node has for itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalPlaceRecord {
+    /// The network's id.
+    pub network_id: String,
+    /// Its name.
+    pub network_name: String,
+    /// Its driver.
+    pub driver: String,
+    /// Its subnets.
+    pub subnets: Vec<IpNet>,
+    /// Its gateways, whether the container leaves through them or not.
+    pub gateways: Vec<IpAddr>,
+    /// Name of the interface.
+    pub interface: String,
+    /// The container's addresses with prefix length.
+    pub addresses: Vec<IpNet>,
+    /// Other names of the container there.
+    pub aliases: Vec<String>,
+    /// Whether it is the container's way out.
+    pub is_way_out: bool,
+}
+
+impl LocalPlaceRecord {
+    /// Ethernet address of the interface.
+    pub fn mac(&self) -> Option<Mac> {
+        self.addresses.first().map(|net| Mac::from_ip(net.addr()))
+    }
 }
 
 /// A container's place on the node network.

@@ -110,7 +110,7 @@ impl Zone {
     }
 
     /// Gives a service, by a key of the caller's choice, these names instead of those it had: the service, its aliases,
-    /// `tasks.<service>` and `tasks.<alias>`, `<slot>.<service>`, its tasks' own.
+    /// `tasks.<service>` and `tasks.<alias>`, `<slot>.<service>` and `<slot>.<alias>`, its tasks' own.
     pub fn put(&mut self, key: &str, service: &ServiceNames) {
         self.replace(key, Some(Part::of(service)));
     }
@@ -203,7 +203,9 @@ impl Part {
                 insert(name, &task.addresses);
             }
             if let Some(slot) = task.slot.filter(|_| has_name) {
-                insert(&format!("{slot}.{}", service.name), &task.addresses);
+                for name in std::iter::once(&service.name).chain(&service.aliases) {
+                    insert(&format!("{slot}.{name}"), &task.addresses);
+                }
             }
             let Some(own) = task.names.first() else {
                 continue;
@@ -344,6 +346,7 @@ mod tests {
     fn what_is_put_again_replaces_what_was_there() {
         let mut zone = Zone::new("net", Vec::new());
         zone.put("a", &service("web", &["www"], 2));
+        assert_eq!(found(&zone, "1.www").unwrap(), ["10.0.1.2"]);
         let before = zone.clone();
         zone.put("a", &service("web", &[], 3));
         assert_eq!(found(&zone, "www"), None);

@@ -88,8 +88,9 @@ pub(crate) fn view(desired: &Desired, container: &Container) -> View {
     let networks = places
         .iter()
         .filter_map(|(id, _)| desired.networks.get(*id));
+    let names = networks.map(|network| Arc::clone(&network.names));
     View {
-        zones: networks.map(|network| Arc::clone(&network.names)).collect(),
+        zones: names.chain(container.zones.iter().cloned()).collect(),
         upstreams: container.upstreams.clone(),
     }
 }

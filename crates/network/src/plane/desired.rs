@@ -114,6 +114,8 @@ pub struct Container {
     pub attachments: BTreeMap<String, Place>,
     /// Servers for names that are not the cluster's; none to be asked for a container on internal networks only.
     pub upstreams: Vec<Upstream>,
+    /// Names of its networks that are none of the plane's, after those of its places.
+    pub zones: Vec<Arc<Zone>>,
 }
 
 /// A container's place on an overlay network.
@@ -422,6 +424,7 @@ mod tests {
             ]
             .into(),
             upstreams: Vec::new(),
+            zones: Vec::new(),
         };
         let data_path = DataPath {
             address: [192, 0, 2, 1].into(),

@@ -45,6 +45,7 @@ mod counters;
 mod encryption;
 mod healing;
 mod mesh;
+mod occupied;
 
 use healing::Suspicion;
 
@@ -106,6 +107,8 @@ pub(crate) struct Owner {
     /// Published ports, held by sockets.
     reservations: Reservations,
     held: BTreeSet<PublishedPort>,
+    /// Published ports that programs of the node have.
+    occupied: BTreeSet<PublishedPort>,
     /// What was counted up to the last reading.
     ledgers: Ledgers,
     /// What may have flows to forget.
@@ -191,6 +194,7 @@ impl Owner {
             mesh: None,
             reservations: Reservations::default(),
             held: BTreeSet::new(),
+            occupied: BTreeSet::new(),
             ledgers: Ledgers::default(),
             doubts: Doubts::default(),
             deferred: Vec::new(),

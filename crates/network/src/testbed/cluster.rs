@@ -327,6 +327,7 @@ impl Cluster {
             netns_path: netns_of(member.id),
             attachments: attachments.collect(),
             upstreams: self.upstreams.clone(),
+            zones: Vec::new(),
         }
     }
 

@@ -5,8 +5,9 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
 use skep_model::{
-    NODE_NETWORK, NetworkId, Node, NodeId, Service,
+    IpamConfig, NODE_NETWORK, NetworkId, Node, NodeId, Service,
     directory::{Entry, Slice},
 };
 
@@ -64,7 +65,17 @@ impl Catalog {
         let own = context.backends.system.networks().await?;
         let node_id = context.backends.cluster.status().node_id;
         networks.extend(node_network(view.as_deref(), &entries, node_id, &own));
-        networks.extend(own.into_iter().map(Network::from));
+        for network in own {
+            let own = Network::from(network);
+            match networks.iter_mut().find(|known| known.id == own.id) {
+                // The cluster has no addresses of it; this node's part does.
+                Some(known) => {
+                    known.ipam = own.ipam;
+                    known.options = own.options;
+                }
+                None => networks.push(own),
+            }
+        }
         Ok(Self {
             view,
             entries,
@@ -143,14 +154,13 @@ fn node_network(
     });
     let node: Option<Arc<Node>> = view.and_then(|view| view.node(node_id));
     let slice: Slice = told.or_else(|| node.as_ref()?.slice())?;
-    let v6 = slice
-        .v6
-        .map(|v6| (v6.network().into(), v6.prefix_len(), Some(v6.addr().into())));
-    let v4 = (
-        slice.v4.network().into(),
-        slice.v4.prefix_len(),
-        Some(slice.v4.addr().into()),
-    );
+    let config = |net: IpNet| IpamConfig {
+        subnet: Some(net.trunc()),
+        gateway: Some(net.addr()),
+        ..IpamConfig::default()
+    };
+    let v6 = slice.v6.map(|v6| config(v6.into()));
+    let v4 = config(slice.v4.into());
     let mut options = BTreeMap::new();
     let bridge = own
         .iter()

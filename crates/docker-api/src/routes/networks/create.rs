@@ -1,7 +1,7 @@
-//! `POST /networks/create`: what Docker checks before it asks the leader, in its order and words.
+//! `POST /networks/create`: what Docker checks before the leader or the node makes it, in its order and words.
 
 use hyper::StatusCode;
-use skep_model::{NetworkSpec, OVERLAY_DRIVER};
+use skep_model::{NODE_NETWORK, NetworkSpec, OVERLAY_DRIVER};
 
 use super::PREDEFINED;
 use crate::{
@@ -26,6 +26,10 @@ const DRIVERS: [&str; 6] = [
     "null",
     OVERLAY_DRIVER,
 ];
+/// Docker's text for what settings of other networks cannot have.
+const SETTINGS_ONLY: &str = "configuration network can only contain network specific fields. Network \
+                             operator fields like [ ingress | internal | attachable | scope ] are not \
+                             supported.";
 /// Driver options that mean the same as a field of the request.
 const IPV4_OPTION: &str = "com.docker.network.enable_ipv4";
 const IPV6_OPTION: &str = "com.docker.network.enable_ipv6";
@@ -45,36 +49,56 @@ pub(super) async fn create(context: &Context, mut request: Request) -> Result<Re
         let view = lookup::view(context).await?;
         if view
             .network_by_name(&body.name)
-            .is_some_and(|found| found.name() == body.name)
+            .is_some_and(|found| found.name() == body.name && !found.spec.is_node_network())
         {
             let message = format!("network with name {} already exists", body.name);
             return Err(ApiError::conflict(message));
         }
     }
+    let own = context.backends.system.networks().await?;
+    if own.iter().any(|found| found.name == body.name) && !PREDEFINED.contains(&&*body.name) {
+        let message = format!("network with name {} already exists", body.name);
+        return Err(ApiError::conflict(message));
+    }
     take_family_options(&mut body)?;
     check(&body, is_manager)?;
     check_scope(context, &body, is_manager)?;
     convert::check_network(&body)?;
+    let (is_own, is_config_only) = (is_own(&body), body.config_only);
     let spec = NetworkSpec::try_from(body)?;
-    let id = context.backends.cluster.create_network(spec).await?;
-    let answer = NetworkCreated {
-        id: id.to_string(),
-        warning: "",
+    let id = match is_own {
+        true => {
+            let system = &context.backends.system;
+            system.create_network(spec, is_config_only).await?
+        }
+        false => {
+            let created = context.backends.cluster.create_network(spec).await?;
+            created.to_string()
+        }
     };
+    let answer = NetworkCreated { id, warning: "" };
     response::json_with(StatusCode::CREATED, &answer)
+}
+
+/// Whether it is a network of this node alone.
+fn is_own(body: &CreateNetwork) -> bool {
+    body.config_only || body.scope != SWARM_SCOPE && body.driver_name() != OVERLAY_DRIVER
 }
 
 /// What the request alone shows.
 fn check(body: &CreateNetwork, is_manager: bool) -> Result<()> {
     let forbidden = |message: String| Err(ApiError::new(ErrorKind::Forbidden, message));
     let (name, driver) = (body.name.as_str(), body.driver_name());
-    if PREDEFINED.contains(&name) {
+    if PREDEFINED.contains(&name) || name == NODE_NETWORK {
         // The blank is Docker's.
         return forbidden(format!(
             "operation is not permitted on predefined {name} network "
         ));
     }
-    if driver == OVERLAY_DRIVER && !is_manager {
+    if body.config_only && !body.scope.is_empty() {
+        return forbidden(SETTINGS_ONLY.to_owned());
+    }
+    if driver == OVERLAY_DRIVER && !is_manager && !body.config_only {
         return forbidden(NO_MANAGER.to_owned());
     }
     if let Some(ipam) = &body.ipam {
@@ -82,6 +106,11 @@ fn check(body: &CreateNetwork, is_manager: bool) -> Result<()> {
     }
     if !DRIVERS.contains(&driver) {
         return Err(ApiError::not_found(format!("plugin {driver:?} not found")));
+    }
+    if is_own(body) && ["host", "null"].contains(&driver) {
+        return forbidden(format!(
+            "only one instance of \"{driver}\" network is allowed"
+        ));
     }
     if body.scope == "local" && driver == OVERLAY_DRIVER {
         return forbidden(format!(
@@ -96,7 +125,7 @@ fn check(body: &CreateNetwork, is_manager: bool) -> Result<()> {
 
 /// A network of the cluster needs a manager, and IPv4.
 fn check_scope(context: &Context, body: &CreateNetwork, is_manager: bool) -> Result<()> {
-    if body.scope != SWARM_SCOPE && body.driver_name() != OVERLAY_DRIVER {
+    if is_own(body) {
         return Ok(());
     }
     let forbidden = |message: &str| Err(ApiError::new(ErrorKind::Forbidden, message));

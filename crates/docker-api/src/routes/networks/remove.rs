@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 
 use hyper::StatusCode;
-use skep_model::Network;
+use skep_model::{NODE_NETWORK, Network, Timestamp};
 
-use super::catalog::{Catalog, cluster_id};
+use super::{
+    PREDEFINED,
+    catalog::{Catalog, cluster_id},
+};
 use crate::{
+    convert::SWARM_SCOPE,
     dto::network::NetworksPruned,
     error::{ApiError, ErrorKind, Result},
     event::{Event, EventScope},
@@ -24,6 +28,10 @@ pub(super) async fn remove(context: &Context, term: &str) -> Result<Response> {
     let network = Catalog::of(context).await?.find(term, |_| true)?;
     let Some(id) = cluster_id(&network) else {
         let name = network.name;
+        if !PREDEFINED.contains(&name.as_str()) && name != NODE_NETWORK {
+            context.backends.system.remove_network(&network.id).await?;
+            return Ok(response::empty(StatusCode::NO_CONTENT));
+        }
         let message = format!("{name} is a pre-defined network and cannot be removed");
         return Err(ApiError::new(ErrorKind::Forbidden, message));
     };
@@ -32,7 +40,30 @@ pub(super) async fn remove(context: &Context, term: &str) -> Result<Response> {
     Ok(response::empty(StatusCode::NO_CONTENT))
 }
 
-/// Removes the cluster's networks nobody uses. The one for published ports stays, as in Docker.
+/// Removes networks of this node nobody uses; returns their names. Settings for others stay, as in Docker.
+async fn prune_own(
+    context: &Context,
+    filters: &Filters,
+    until: Option<Timestamp>,
+) -> Result<Vec<String>> {
+    let system = &context.backends.system;
+    let mut deleted = Vec::new();
+    for network in system.networks().await? {
+        let is_wanted = !PREDEFINED.contains(&network.name.as_str())
+            && network.scope != SWARM_SCOPE
+            && !network.is_config_only
+            && filters.labels("label", &network.labels)
+            && filters.labels_absent("label!", &network.labels)
+            && until.is_none_or(|limit| network.created_at <= limit);
+        // One that is in use stays.
+        if is_wanted && system.remove_network(&network.id).await.is_ok() {
+            deleted.push(network.name);
+        }
+    }
+    Ok(deleted)
+}
+
+/// Removes the networks nobody uses. The one for published ports stays, as in Docker.
 pub(super) async fn prune(context: &Context, request: &Request) -> Result<Response> {
     let filters = Filters::from_query(&request.query, &["label", "label!", "until"])?;
     let until = match filters.values("until").next() {
@@ -61,6 +92,7 @@ pub(super) async fn prune(context: &Context, request: &Request) -> Result<Respon
             deleted.push(network.name().to_owned());
         }
     }
+    deleted.extend(prune_own(context, &filters, until).await?);
     context.backends.events.publish(Event {
         kind: "network",
         action: "prune".to_owned(),

@@ -159,6 +159,7 @@ fn container(networks: &[u8], host: u8) -> LocalContainer {
         netns_path: format!("/run/{host}").into(),
         places: networks.iter().enumerate().map(place).collect(),
         upstreams: Vec::new(),
+        local: Vec::new(),
     }
 }
 

@@ -34,6 +34,7 @@ fn container(number: u8) -> LocalContainer {
         netns_path: "/run/x".into(),
         places: vec![place],
         upstreams: Vec::new(),
+        local: Vec::new(),
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use skep_model::{
     ContainerSpec, DnsConfig, Driver, Endpoint, IpamConfig, IpamOptions, Meta, NODE_NETWORK_DRIVER,
-    Network, NetworkAttachment, NetworkId, NetworkSpec, PortConfig, Rng, TaskId, TaskSpec,
-    TaskState, TaskStatus, VXLAN_IDS_OPTION,
+    Network, NetworkAttachment, NetworkId, NetworkSpec, PREDEFINED_LABEL, PortConfig, Rng, TaskId,
+    TaskSpec, TaskState, TaskStatus, VXLAN_IDS_OPTION,
 };
 
 use super::*;
@@ -127,30 +127,64 @@ fn the_nodes_own_networks_are_taken_by_their_driver() {
         NodeMode::Host,
         &[],
     );
-    check(
-        vec![on(network("bridge", "bridge", false), &[])],
-        NodeMode::Attached,
-        &[],
-    );
+    let mut bridge = on(network("bridge", "bridge", false), &[]);
+    let labels = &mut Arc::make_mut(&mut bridge.network).spec.annotations.labels;
+    labels.insert(PREDEFINED_LABEL.to_owned(), "true".to_owned());
+    check(vec![bridge], NodeMode::Attached, &[]);
     check(
         vec![on(network("none", "null", false), &[])],
         NodeMode::Closed,
         &[],
     );
     let other = task(
-        vec![on(network("lan", "macvlan", false), &[])],
+        vec![on(network("lan", "ipvlan", false), &[])],
         ContainerSpec::default(),
     );
     let text = plan(&other).unwrap_err().to_string();
     assert_eq!(
         text,
-        "network `lan` has driver `macvlan`, which this node does not have"
+        "network `lan` has driver `ipvlan`, which this node does not have"
     );
     let bare = task(
         vec![on(network("red", "overlay", false), &[])],
         ContainerSpec::default(),
     );
     assert_eq!(plan(&bare), Err(PlaceError::Unallocated("red".to_owned())));
+}
+
+#[test]
+fn a_network_that_the_node_has_for_itself_is_the_way_out_unless_ports_are_published() {
+    #[track_caller]
+    fn check(task: &Task, mode: NodeMode, expected: &[(&str, bool)]) {
+        let plan = plan(task).unwrap();
+        let found = plan.local.iter();
+        let found: Vec<_> = found
+            .map(|wish| (wish.interface.as_str(), wish.is_way_out))
+            .collect();
+        assert_eq!((plan.mode, &found[..]), (mode, expected));
+    }
+    let lan = |is_internal| on(network("lan", "macvlan", is_internal), &[]);
+    let red = || on(network("red", "overlay", false), &["10.0.1.5/24"]);
+    let own = || on(network("own", "bridge", false), &[]);
+    let of = |networks| task(networks, ContainerSpec::default());
+    check(&of(vec![lan(false)]), NodeMode::Closed, &[("eth0", true)]);
+    check(&of(vec![lan(true)]), NodeMode::Closed, &[("eth0", false)]);
+    check(
+        &of(vec![lan(true), red(), own()]),
+        NodeMode::Closed,
+        &[("eth0", false), ("eth2", true)],
+    );
+    check(
+        &of(vec![lan(true), red()]),
+        NodeMode::Attached,
+        &[("eth2", false)],
+    );
+    let mut published = of(vec![own()]);
+    published.endpoint = Some(Arc::new(Endpoint {
+        ports: vec![PortConfig::default()],
+        ..Endpoint::default()
+    }));
+    check(&published, NodeMode::Attached, &[("eth1", false)]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use super::Owner;
+use super::{Owner, occupied};
 use crate::error::ErrorChain;
 use crate::plane::Error;
 use crate::plane::desired::Desired;
@@ -59,7 +59,7 @@ impl Owner {
     }
 
     /// Holds published ports, so that a program of the node that wants one is told, and lets go of others. One that a program
-    /// has already is published all the same, on all nodes; it is tried again at each reconciliation.
+    /// has already stays the program's on this node; it is tried again at each reconciliation.
     fn hold_ports(&mut self, ports: &BTreeMap<PublishedPort, Published>, report: &mut Report) {
         let name = |port: &PublishedPort| format!("{port:?}");
         let has_v6 = self.means().has_v6;
@@ -68,6 +68,7 @@ impl Owner {
             self.reservations.release(&name(&port));
             self.held.remove(&port);
         }
+        self.occupied.clear();
         for &port in ports.keys() {
             if self.held.contains(&port) {
                 continue;
@@ -82,6 +83,10 @@ impl Owner {
                 Ok(()) => drop(self.held.insert(port)),
                 // The port is open on an address of other nodes.
                 Err(error) if error.is_elsewhere() => {}
+                Err(_) if occupied::is_occupied(&port) => {
+                    self.occupied.insert(port);
+                    report.warnings.push(occupied::warning(&port));
+                }
                 Err(error) => report.warnings.push(ErrorChain(&error).to_string()),
             }
         }
@@ -93,7 +98,8 @@ impl Owner {
         mesh: &Arc<Mesh>,
         report: &mut Report,
     ) -> Result<(), ActionError> {
-        let wish = Wish::new(desired, mesh, self.means());
+        let mesh = occupied::without(mesh, &self.occupied);
+        let wish = Wish::new(desired, &mesh, self.means());
         let state = match self.mesh.take() {
             Some(state) => state,
             None => self.hands.observe_mesh(&wish)?,
@@ -115,7 +121,8 @@ impl Owner {
         let Some(mesh) = &desired.mesh else {
             return Ok(Vec::new());
         };
-        let wish = Wish::new(desired, mesh, self.means());
+        let mesh = occupied::without(mesh, &self.occupied);
+        let wish = Wish::new(desired, &mesh, self.means());
         let state = self.hands.observe_mesh(&wish).map_err(Arc::new)?;
         let actions = mesh::plan(&wish, &state);
         Ok(actions.into_iter().map(Step::Mesh).collect())

@@ -46,6 +46,7 @@ fn container(host: u8) -> Container {
         ]
         .into(),
         upstreams: Vec::new(),
+        zones: Vec::new(),
     }
 }
 

@@ -38,6 +38,7 @@ fn desired() -> Desired {
         netns_path: "/run/netns/a".into(),
         attachments: [("red".to_owned(), place)].into(),
         upstreams: Vec::new(),
+        zones: Vec::new(),
     };
     desired.networks = [("red".to_owned(), Arc::new(overlay))].into();
     desired.containers = [("a".to_owned(), Arc::new(container))].into();

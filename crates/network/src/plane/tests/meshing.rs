@@ -221,26 +221,34 @@ fn published_ports_are_held_and_one_that_is_taken_is_a_warning() {
             inside(Some(&netns), move || TcpListener::bind(("0.0.0.0", port)))
         };
         assert_eq!(bind(8080).unwrap_err().kind(), ErrorKind::AddrInUse);
-        let taken = bind(8081).unwrap();
+        let taken = Server::tcp_named(Some(&netns), "0.0.0.0:8081", Some("program"));
         cluster.ports.clear();
         cluster.publish(8081, &[("10.255.2.2:80", Ready)]);
         let reports = cluster.update().await;
-        let warning = "failed to bind host port 0.0.0.0:8081/tcp";
+        let warning = "port 8081/tcp is published by a service, but a program of this node has it";
         assert!(
             reports[0].warnings[0].starts_with(warning),
             "{:?}",
             reports[0].warnings
         );
         assert_eq!(reports[1].warnings, [""; 0]);
-        // It is published all the same, and the other port is free again.
+        // It stays the program's on its node alone, and the other port is free again.
         let _server = Server::tcp_named(Some(&t2), "0.0.0.0:80", Some("two"));
         assert_eq!(
             answers(Protocol::Tcp, None, "192.0.2.1:8081", 5),
+            set(["program"])
+        );
+        assert_eq!(
+            answers(Protocol::Tcp, None, "192.0.2.2:8081", 5),
             set(["two"])
         );
         drop((taken, bind(8080).unwrap()));
         let report = cluster.node(1).plane.reconcile().await.unwrap();
         assert_eq!(report.warnings, [""; 0]);
+        assert_eq!(
+            answers(Protocol::Tcp, None, "192.0.2.1:8081", 5),
+            set(["two"])
+        );
         assert_eq!(bind(8081).unwrap_err().kind(), ErrorKind::AddrInUse);
     });
 }
