@@ -248,13 +248,22 @@ fn older_and_wrong_values_are_refused() {
         assert_eq!(error.to_string(), "generation 1 is older than 2");
         cluster.generation = 3;
         let mut desired = cluster.desired(1);
-        desired.networks.clear();
+        desired.data_path.port = 0;
         let error = plane.update(desired).await.unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the data plane's value is wrong: container `a` is on network `red`, which is not given"
+            "the data plane's value is wrong: the data-path port is 0"
         );
         assert_eq!(plane.doctor().await.unwrap(), [""; 0]);
+        // What can be followed is.
+        let mut desired = cluster.desired(1);
+        desired.networks.clear();
+        let report = plane.update(desired).await.unwrap();
+        let text = "container a: container `a` is on network `red`, which is not given";
+        let failures = report.failures.iter();
+        let failures = failures.map(|failure| format!("{}: {}", failure.scope, failure.error));
+        assert_eq!(failures.collect::<Vec<_>>(), [text]);
+        assert_eq!(plane.doctor().await.unwrap(), [text]);
     });
 }
 
