@@ -1,8 +1,12 @@
 //! Where tasks go: what Swarm's flags and Skep's labels say, seen through the docker command on three nodes.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use skep_conformance::Cluster;
+use serde_json::Value;
+use skep_conformance::{Cluster, until};
+
+/// A move begins ten seconds after a node came, and one follows the other.
+const MOVE_PATIENCE: Duration = Duration::from_secs(120);
 
 const SLEEP: &str = "skep/busybox sleep 1d";
 
@@ -216,4 +220,53 @@ fn check_packing(cluster: &Cluster) {
     );
     assert_eq!(cluster.placed(1, "pack", 3).len(), 1);
     remove(cluster, "pack");
+}
+
+#[test]
+fn tasks_move_back_to_a_node_that_returns() {
+    let cluster = Cluster::start(3, 1);
+    let node = cluster.node(1);
+    create(&cluster, "web", "--replicas 6 --update-order start-first");
+    assert_eq!(cluster.placed(1, "web", 6)[&3], 2);
+    cluster.skep_ok("local stop --power-off node3");
+    cluster.placed_without(1, "web", 6, &[3]);
+    let host = format!("unix://{}", node.socket().display());
+    cluster.skep_ok(&format!("node rebalance -H {host} --mode on-join"));
+    cluster.skep_ok("local start node3");
+    let mut least = 6;
+    until("node3 has its share", MOVE_PATIENCE, || {
+        let tasks = node.tasks("web");
+        let running = |task: &&Value| {
+            task["Status"]["State"] == "running" && task["DesiredState"] == "running"
+        };
+        least = least.min(tasks.iter().filter(running).count());
+        let id = cluster.id(3);
+        let there = tasks
+            .iter()
+            .filter(running)
+            .filter(|task| task["NodeID"] == id.as_str());
+        match there.count() {
+            2 => Ok(()),
+            count => Err(format!("{count} tasks")),
+        }
+    });
+    assert_eq!(
+        least, 6,
+        "a task that moves serves until its replacement does"
+    );
+    assert_eq!(
+        cluster.placed(1, "web", 6),
+        BTreeMap::from([(1, 2), (2, 2), (3, 2)])
+    );
+    let moved = node.task("web", "was moved", |task| {
+        let message = task["Status"]["Message"].as_str().unwrap_or_default();
+        message.starts_with("rebalanced from ") && task["DesiredState"] == "shutdown"
+    });
+    let message = moved["Status"]["Message"].as_str().unwrap_or_default();
+    assert!(
+        message.contains("to node3: 3 tasks of the service there, "),
+        "{message}"
+    );
+    let planned = cluster.skep_ok(&format!("node rebalance -H {host} --dry-run"));
+    assert_eq!(planned.trim(), "nothing to move");
 }
