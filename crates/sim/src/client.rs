@@ -165,6 +165,10 @@ impl Clients {
             1 => labels.insert(reserved::JOIN_WORKER_USES.to_owned(), uses),
             2 => labels.insert(reserved::JOIN_MANAGER_USES.to_owned(), uses),
             3 => labels.remove(reserved::JOIN_WORKER_USES),
+            4 => {
+                let mode = if uses == "0" { "off" } else { "continuous" };
+                labels.insert(reserved::rebalance::MODE.to_owned(), mode.to_owned())
+            }
             _ => None,
         };
         let rotate = Rotate {

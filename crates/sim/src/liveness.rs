@@ -4,6 +4,7 @@
 //! Written without the reconcilers' code: whether a task could be placed is found out by trying
 //! every node.
 
+mod balance;
 mod jobs;
 mod networks;
 
@@ -34,6 +35,7 @@ pub(crate) fn unmet(world: &World) -> Vec<String> {
     };
     check_managers(world, store, &mut unmet);
     networks::check(store, &mut unmet);
+    balance::check(store, &mut unmet);
     for agent in &world.agents {
         check_agent(store, agent, &mut unmet);
     }

@@ -8,7 +8,7 @@ use skep_model::{
     Annotations, Availability, Certificate, CertificateState, Cluster, ClusterId, ClusterSpec,
     EngineDescription, JoinTokens, Membership, Meta, NODE_NETWORK_DRIVER, Network, NetworkId,
     NetworkSpec, Node, NodeDescription, NodeId, NodeSpec, NodeStatus, OVERLAY_DRIVER, Platform,
-    Plugin, RaftSettings, Redacted, Resources, Rng, Role, RootCa,
+    Plugin, RaftSettings, Redacted, Resources, Rng, Role, RootCa, reserved::rebalance,
 };
 use skep_raft::{Entry, EntryKind, Restored};
 use skep_store::{Action, ActionKind, Object, Store};
@@ -53,7 +53,20 @@ pub(crate) fn description(rng: &mut Rng, index: usize) -> NodeDescription {
 }
 
 fn cluster_spec(profile: &Profile) -> ClusterSpec {
+    let mut annotations = Annotations {
+        name: ClusterSpec::default().annotations.name,
+        ..Annotations::default()
+    };
+    // By what the profile says already: a draw of its own would change what every seed does.
+    let mode = [None, Some("continuous"), Some("on-join")]
+        [usize::try_from(profile.replicas_max % 3).expect("less than three")];
+    if let Some(mode) = mode {
+        let labels = [(rebalance::MODE, mode), (rebalance::BUDGET, "3")];
+        let labels = labels.map(|(label, value)| (label.to_owned(), value.to_owned()));
+        annotations.labels.extend(labels);
+    }
     ClusterSpec {
+        annotations,
         task_history_limit: profile.history_limit,
         heartbeat_period: profile.heartbeat,
         raft: RaftSettings {

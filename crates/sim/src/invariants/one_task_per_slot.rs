@@ -1,10 +1,10 @@
 //! One task of a slot shall run, or one each of two revisions: a start-first update, or what one
-//! that was replaced by another left for a while. A task that leaves a drained node has its replacement
-//! beside it. Of jobs see `jobs`.
+//! that was replaced by another left for a while. A task that leaves a drained node, or is moved for balance, has
+//! its replacement beside it. Of jobs see `jobs`.
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use skep_model::{Availability, ServiceId, Slot, Task, TaskState};
+use skep_model::{Availability, ServiceId, Slot, Task, TaskState, reserved::task::moved_by};
 use skep_store::{Object, Store};
 
 use crate::{
@@ -56,7 +56,11 @@ fn check_slot(store: &Store, service: ServiceId, slot: Slot) -> Result<(), Strin
     let is_right = match live.as_slice() {
         [] | [_] => true,
         [one, other] => {
-            one.spec_version != other.spec_version || leaves(store, one) || leaves(store, other)
+            one.spec_version != other.spec_version
+                || leaves(store, one)
+                || leaves(store, other)
+                || moved_by(other) == Some(one.id)
+                || moved_by(one) == Some(other.id)
         }
         _ => false,
     };
