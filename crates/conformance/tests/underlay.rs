@@ -1,0 +1,144 @@
+//! What lies below the overlays: nodes that know each other by IPv6, and paths that carry less than they should.
+
+use std::{collections::BTreeSet, path::Path, time::Duration};
+
+use skep_conformance::{Cluster, until};
+
+/// Longest wait for what takes some seconds at most. Test machines are slow at times.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest wait for a look at the paths: it comes within half a minute and takes some ten seconds.
+const PATH_PATIENCE: Duration = Duration::from_secs(120);
+
+/// A node's IPv6 address; 254 is the machine's.
+fn address6(number: usize) -> String {
+    format!("fd78::{number:x}")
+}
+
+/// The one container of a service on a node.
+#[track_caller]
+fn container(cluster: &Cluster, number: usize, service: &str) -> String {
+    let filter = format!("label=com.docker.swarm.service.name={service}");
+    let node = cluster.node(number);
+    let id = node.docker_ok(&format!("ps -q --no-trunc -f {filter}"));
+    assert_eq!(id.lines().count(), 1, "{service} on node{number}: {id}");
+    id
+}
+
+/// Three nodes whose cluster knows IPv6 addresses only.
+fn start() -> Cluster {
+    let cluster = Cluster::outsiders(3);
+    cluster.inside_ok("ip -6 addr add fd78::fe/64 dev skl0 nodad");
+    for number in cluster.numbers() {
+        let address = address6(number);
+        cluster.skep_ok(&format!(
+            "local exec node{number} ip -6 addr add {address}/64 dev eth0 nodad"
+        ));
+    }
+    cluster
+        .node(1)
+        .docker_ok("swarm init --listen-addr [::]:2377 --advertise-addr fd78::1");
+    let token = cluster.node(1).docker_ok("swarm join-token -q worker");
+    for number in [2, 3] {
+        cluster.node(number).docker_ok(&format!(
+            "swarm join --token {token} --listen-addr [::]:2377 --advertise-addr {} [fd78::1]:2377",
+            address6(number)
+        ));
+    }
+    cluster.load("web");
+    cluster
+}
+
+#[test]
+fn overlays_names_and_published_ports_work_between_nodes_that_have_ipv6() {
+    let cluster = start();
+    let manager = cluster.node(1);
+    for number in cluster.numbers() {
+        let info = cluster.node(number).json("/info");
+        assert_eq!(info["Swarm"]["NodeAddr"], address6(number).as_str());
+    }
+    manager.docker_ok("network create -d overlay back");
+    manager.create(
+        "--name web --mode global --no-healthcheck --network back --publish 8080:80 skep/web",
+    );
+    cluster.placed(1, "web", 3);
+    for number in cluster.numbers() {
+        let id = container(&cluster, number, "web");
+        // Every task answers through the virtual address, and by its own.
+        let mut servers = BTreeSet::new();
+        until("all tasks answer by name", PATIENCE, || {
+            let line = format!("exec {id} timeout 5 busybox wget -q -O - http://web/");
+            let output = cluster.node(number).docker(&line);
+            let (server, _) = output.stdout.trim().split_once(' ').ok_or(output.text())?;
+            servers.insert(server.to_owned());
+            match servers.len() {
+                3 => Ok(()),
+                _ => Err(format!("node{number}: {servers:?}")),
+            }
+        });
+        let text = cluster
+            .node(number)
+            .docker_ok(&format!("exec {id} nslookup -type=a tasks.web"));
+        assert_eq!(text.matches("Address: 10.").count(), 3, "{text}");
+        for (to, client) in [
+            (format!("[{}]", address6(number)), "fd78::fe"),
+            (format!("10.78.0.{number}"), "10.78.0.254"),
+        ] {
+            check_published(&cluster, &to, client);
+        }
+    }
+    until("the doctor is content", PATIENCE, || {
+        let output = cluster.skep("net doctor --all");
+        match output.status == 0 {
+            true => Ok(()),
+            false => Err(output.text()),
+        }
+    });
+}
+
+/// Waits until all three servers have answered through an address; they must have seen this client.
+#[track_caller]
+fn check_published(cluster: &Cluster, to: &str, client: &str) {
+    let mut servers = BTreeSet::new();
+    let url = format!("http://{to}:8080/");
+    until(&format!("all answer at {url}"), PATIENCE, || {
+        let mut command = cluster.inside(Path::new("curl"));
+        let output = command.args(["-sSg", "--max-time", "5", &url]).output();
+        let output = output.expect("curl can be run");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (server, seen) = text
+            .trim()
+            .split_once(' ')
+            .ok_or_else(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+        assert_eq!(seen, client, "through {to}");
+        servers.insert(server.to_owned());
+        match servers.len() {
+            3 => Ok(()),
+            _ => Err(format!("{servers:?}")),
+        }
+    });
+}
+
+#[test]
+fn a_path_that_carries_too_little_is_named() {
+    let cluster = Cluster::start(2, 1);
+    // What node1 sends is lost at the end of the way, as where a tunnel between sites tells nobody of its limit.
+    cluster.skep_ok("local exec node2 ip link set eth0 mtu 1400");
+    let manager = cluster.node(1);
+    manager.docker_ok("network create -d overlay --opt com.docker.network.driver.mtu=1420 big");
+    manager.create("--name idle --mode global --network big skep/busybox sleep 10000");
+    cluster.placed(1, "idle", 2);
+    until("node1 names the path to node2", PATH_PATIENCE, || {
+        let text = manager.docker("info").text();
+        let wanted = [
+            // The link takes four bytes more than it says, for a VLAN's header.
+            "the path to node 10.78.0.2 carries packets of 1404 bytes, but 1500 are needed",
+            "network `big` asks for MTU 1420, the path to node 10.78.0.2 carries 1354",
+        ];
+        match wanted.iter().find(|wanted| !text.contains(*wanted)) {
+            None => Ok(()),
+            Some(wanted) => Err(format!("no `{wanted}` in {text}")),
+        }
+    });
+    let found = cluster.skep_fails("net doctor --node node1");
+    assert!(found.contains("the path to node 10.78.0.2"), "{found}");
+}
