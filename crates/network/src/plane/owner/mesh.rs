@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Owner, occupied};
 use crate::error::ErrorChain;
 use crate::plane::Error;
-use crate::plane::desired::Desired;
+use crate::plane::desired::{Desired, Health};
 use crate::plane::hands::ActionError;
 use crate::plane::mesh::{self, Action, Means, Mesh, Published, PublishedPort, Wish};
 use crate::plane::report::{Report, Scope, Step};
@@ -129,7 +129,8 @@ impl Owner {
     }
 }
 
-/// Ports whose flows may have to be forgotten, with what they lead to now: some task lost its place, or the port is new.
+/// Ports whose flows may have to be forgotten, with what they lead to now: some task lost its place, the port is new, or nobody was
+/// there in some family: the node itself was asked, and the kernel remembers that of datagrams as long as the client goes on.
 fn doubtful(old: Option<&Arc<Mesh>>, new: &Mesh) -> BTreeMap<PublishedPort, Published> {
     let Some(old) = old else {
         return new.ports.clone();
@@ -143,7 +144,18 @@ fn doubtful(old: Option<&Arc<Mesh>>, new: &Mesh) -> BTreeMap<PublishedPort, Publ
                 now < Some(health)
             })
         };
-        let is_doubtful = before.is_none_or(loses);
+        let opens = |before: &Published| {
+            let has_ready = |published: &Published, is_v4: bool| {
+                let mut backends = published.backends.iter();
+                backends
+                    .any(|(backend, health)| backend.is_ipv4() == is_v4 && *health == Health::Ready)
+            };
+            let opens = |is_v4| {
+                !has_ready(before, is_v4) && after.is_some_and(|after| has_ready(after, is_v4))
+            };
+            opens(true) || opens(false)
+        };
+        let is_doubtful = before.is_none_or(|before| loses(before) || opens(before));
         is_doubtful.then(|| (*port, after.cloned().unwrap_or_default()))
     });
     changed.collect()
