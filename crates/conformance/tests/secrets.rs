@@ -133,6 +133,11 @@ fn mistakes_are_named_as_docker_names_them() {
             "b"
         );
     }
+}
+
+#[test]
+fn templates_and_missing_secrets_are_refused() {
+    let node = Node::start();
     let template = r#"{"Name":"t","Data":"MQ==","Templating":{"Name":"golang"}}"#;
     assert_eq!(
         node.http("POST", "/configs/create", Some(template)).status,

@@ -155,7 +155,10 @@ fn networks_are_read_back() {
     let network = completed(&[], definition("a", "10.9.0.0/24", &[])).unwrap();
     store::write(dir.path(), &network).unwrap();
     std::fs::write(dir.path().join("broken.json"), "{").unwrap();
-    assert_eq!(store::read(dir.path()).unwrap(), [network.clone()]);
+    assert_eq!(
+        store::read(dir.path()).unwrap(),
+        std::slice::from_ref(&network)
+    );
     let golden = r#"{"version":1,"id":"x","name":"lan","driver":"macvlan","scope":"swarm",
         "created_at_ns":7,"has_ipv6":false,"is_internal":false,"is_attachable":false,
         "is_config_only":false,"config_from":"cfg","labels":{},"options":{"parent":"eth0"},
