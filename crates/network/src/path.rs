@@ -2,7 +2,7 @@
 //!
 //! An echo request of that size, which must not be fragmented, is answered by the other node's kernel: no daemon is needed
 //! there. Where the large one is not answered and a small one is, the largest that is answered is searched for. A node that
-//! answers none (a firewall) says nothing about its path. [`Search`] is pure; [`measure`] does the IO of many searches at
+//! answers none (a firewall) says nothing about its path. `Search` is pure; [`measure`] does the IO of many searches at
 //! once. Design: `docs/design/overlay.md`.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,6 @@
 //! Handing a connection over to a container: attach and exec.
 
-use std::pin::Pin;
+use std::{pin::Pin, time::Duration};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -10,7 +10,10 @@ use hyper::{
     upgrade::OnUpgrade,
 };
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -26,6 +29,9 @@ use crate::{
 
 /// Bytes of input read at once; terminals send few, pipes fill it.
 const INPUT_BUFFER_BYTES: usize = 32 << 10;
+
+/// How long a client may take to read the end and close; one that only half does is left then.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// Answers with the streams of `io`: over the bare connection when the client offered it, else as
 /// a body with the output alone.
@@ -70,7 +76,7 @@ async fn pump(upgrade: OnUpgrade, io: AttachedIo, shutdown: CancellationToken) {
             return;
         }
     };
-    let (reader, mut writer) = tokio::io::split(connection);
+    let (mut reader, mut writer) = tokio::io::split(connection);
     let AttachedIo {
         has_tty,
         mut output,
@@ -86,10 +92,19 @@ async fn pump(upgrade: OnUpgrade, io: AttachedIo, shutdown: CancellationToken) {
         let _ = writer.shutdown().await;
     };
     // Both arms only move bytes; on the first end of `output` nothing that was read matters.
-    tokio::select! {
-        () = output => {}
-        () = feed(reader, input) => {}
-        () = shutdown.cancelled() => {}
+    let has_ended = tokio::select! {
+        () = output => true,
+        () = feed(&mut reader, input) => false,
+        () = shutdown.cancelled() => false,
+    };
+    if has_ended {
+        // A socket closed while bytes of the client's wait in it is reset, and the client then loses
+        // what it has yet to read.
+        let mut nowhere = tokio::io::sink();
+        tokio::select! {
+            _ = timeout(LINGER, tokio::io::copy(&mut reader, &mut nowhere)) => {}
+            () = shutdown.cancelled() => {}
+        }
     }
 }
 

@@ -187,7 +187,7 @@ mod tests {
             "/docker.swarmkit.v1.CA/GetUnlockKey/",
             "/docker.swarmkit.v2.CA/GetUnlockKey",
             "/CA/GetUnlockKey",
-            "/docker.swarmkit.v1.Control/CreateSecret",
+            "/docker.swarmkit.v1.Control/CreateExtension",
             "/docker.swarmkit.v1.Watch/Watch",
         ] {
             assert!(rule(path).is_none(), "{path}");
