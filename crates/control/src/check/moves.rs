@@ -1,9 +1,9 @@
 //! A task that is moved for balance serves until its replacement is as far as the update order wants.
 
-use skep_model::{Availability, NodeState, Task, TaskState, UpdateOrder, reserved::task::moved_by};
+use skep_model::{TaskState, UpdateOrder, reserved::task::moved_by};
 use skep_store::Store;
 
-use super::{Violation, is_live};
+use super::{Violation, is_live, updates::has_stopped_serving};
 use crate::update;
 
 /// Tasks that stopped too early between `before` and `after`, for nothing else than a move.
@@ -28,20 +28,4 @@ pub(super) fn check_step(before: &Store, after: &Store, found: &mut Vec<Violatio
             found.push(Violation::MovedTooEarly { task: old.id });
         }
     }
-}
-
-/// Whether a task that ran on a node in good health was told to stop.
-fn has_stopped_serving(before: &Store, after: &Store, task: &Task) -> bool {
-    let is_well = |view: &Store| {
-        let node = task.node_id.and_then(|id| view.node(id));
-        node.is_some_and(|node| {
-            node.spec.availability == Availability::Active && node.status.state != NodeState::Down
-        })
-    };
-    let served = before.task(task.id).is_some_and(|task| {
-        task.desired_state == TaskState::Running && task.status.state == TaskState::Running
-    });
-    let is_stopped =
-        task.desired_state == TaskState::Shutdown && task.status.state == TaskState::Running;
-    served && is_stopped && is_well(before) && is_well(after)
 }

@@ -36,7 +36,7 @@ pub(super) fn check_step(before: &Store, after: &Store, found: &mut Vec<Violatio
 }
 
 /// Whether a task that ran on a node in good health was told to stop.
-fn has_stopped_serving(before: &Store, after: &Store, task: &Task) -> bool {
+pub(super) fn has_stopped_serving(before: &Store, after: &Store, task: &Task) -> bool {
     let is_well = |view: &Store| {
         let node = task.node_id.and_then(|id| view.node(id));
         node.is_some_and(|node| {

@@ -1,6 +1,6 @@
 //! Containers as the Engine API shows them. Pure but for sizes, which are read from disk.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use skep_docker_api::backend::{
@@ -307,46 +307,45 @@ fn on_node(network: &NetworkRecord) -> ContainerNetwork {
 
 /// On a network that the node has for itself.
 fn on_own(record: &Record, place: &LocalPlaceRecord) -> ContainerNetwork {
-    let of = |is_v6: bool| {
-        let mut addresses = place.addresses.iter();
-        addresses.find(|net| net.addr().is_ipv6() == is_v6)
-    };
-    let gateway = |is_v6: bool| {
-        let mut gateways = place.gateways.iter();
-        gateways.find(|ip| ip.is_ipv6() == is_v6).copied()
-    };
-    let short_id: String = record.id.as_str().chars().take(SHORT_ID_DIGITS).collect();
-    let mut dns_names = vec![record.name.clone(), short_id];
-    dns_names.extend(place.aliases.iter().cloned());
     ContainerNetwork {
         network_id: place.network_id.clone(),
-        endpoint_id: record.id.to_string(),
-        gateway: gateway(false),
-        ip: of(false).map(IpNet::addr),
-        prefix_length: of(false).map_or(0, IpNet::prefix_len),
-        gateway6: gateway(true),
-        ip6: of(true).map(IpNet::addr),
-        prefix_length6: of(true).map_or(0, IpNet::prefix_len),
         mac: place.mac().map(|mac| mac.to_string()).unwrap_or_default(),
-        aliases: place.aliases.clone(),
-        dns_names,
+        ..on_network(record, &place.addresses, &place.gateways, &place.aliases)
     }
 }
 
 fn on_overlay(record: &Record, place: &Place) -> ContainerNetwork {
+    ContainerNetwork {
+        network_id: place.network.id.clone(),
+        mac: place.mac().map(|mac| mac.to_string()).unwrap_or_default(),
+        ..on_network(
+            record,
+            &place.addresses,
+            &place.network.gateways,
+            &place.aliases,
+        )
+    }
+}
+
+/// What a place on any network shows, without the network's id and the link's address.
+fn on_network(
+    record: &Record,
+    addresses: &[IpNet],
+    gateways: &[IpAddr],
+    aliases: &[String],
+) -> ContainerNetwork {
     let of = |is_v6: bool| {
-        let mut addresses = place.addresses.iter();
+        let mut addresses = addresses.iter();
         addresses.find(|net| net.addr().is_ipv6() == is_v6)
     };
     let gateway = |is_v6: bool| {
-        let mut gateways = place.network.gateways.iter();
+        let mut gateways = gateways.iter();
         gateways.find(|ip| ip.is_ipv6() == is_v6).copied()
     };
     let short_id: String = record.id.as_str().chars().take(SHORT_ID_DIGITS).collect();
     let mut dns_names = vec![record.name.clone(), short_id];
-    dns_names.extend(place.aliases.iter().cloned());
+    dns_names.extend(aliases.iter().cloned());
     ContainerNetwork {
-        network_id: place.network.id.clone(),
         endpoint_id: record.id.to_string(),
         gateway: gateway(false),
         ip: of(false).map(IpNet::addr),
@@ -354,9 +353,9 @@ fn on_overlay(record: &Record, place: &Place) -> ContainerNetwork {
         gateway6: gateway(true),
         ip6: of(true).map(IpNet::addr),
         prefix_length6: of(true).map_or(0, IpNet::prefix_len),
-        mac: place.mac().map(|mac| mac.to_string()).unwrap_or_default(),
-        aliases: place.aliases.clone(),
+        aliases: aliases.to_vec(),
         dns_names,
+        ..ContainerNetwork::default()
     }
 }
 
