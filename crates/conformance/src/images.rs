@@ -33,7 +33,7 @@ pub fn images() -> PathBuf {
 /// Changes with what the images are made of.
 fn recipe() -> u64 {
     let mut hasher = DefaultHasher::new();
-    for name in ["build-images", "web.rs"] {
+    for name in ["archive.sh", "build-images", "web.rs"] {
         let path = root().join("fixtures").join(name);
         fs::read(path).expect("a fixture").hash(&mut hasher);
     }
