@@ -89,6 +89,7 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("skep-conformance", &[]),
+    ("skep-guestbook", &[]),
     // The load that counts failed requests, and nothing else.
     ("xtask", &["skep-conformance"]),
 ];
