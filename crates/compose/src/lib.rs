@@ -6,6 +6,8 @@
 //! the environment is an argument: this crate has no IO of its own. See `docs/design/compose.md`.
 #![warn(clippy::wildcard_enum_match_arm)]
 
+pub mod convert;
+pub mod diff;
 mod input;
 mod problem;
 pub mod project;
