@@ -48,3 +48,58 @@ macro_rules! words {
     };
 }
 pub(crate) use words;
+
+/// The known word a word was probably meant to be: the one with the fewest letters changed, if these are few.
+pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let bound = match word.chars().count() {
+        0..=2 => 1,
+        3..=5 => 2,
+        _ => 3,
+    };
+    known
+        .into_iter()
+        .map(|candidate| (distance(word, candidate), candidate))
+        .filter(|&(distance, _)| distance <= bound)
+        .min_by_key(|&(distance, _)| distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Longest word that is compared; the cost is the product of the lengths.
+const COMPARED_CHARS_MAX: usize = 64;
+
+/// Letters to add, take away, change or swap with their neighbour.
+fn distance(from: &str, to: &str) -> usize {
+    let from: Vec<char> = from.chars().take(COMPARED_CHARS_MAX).collect();
+    let to: Vec<char> = to.chars().take(COMPARED_CHARS_MAX).collect();
+    let mut rows: Vec<Vec<usize>> = vec![(0..=to.len()).collect()];
+    for (at, letter) in from.iter().enumerate() {
+        let above = &rows[at];
+        let mut row = vec![at + 1];
+        for (to_at, other) in to.iter().enumerate() {
+            let change = above[to_at] + usize::from(letter != other);
+            let mut least = change.min(above[to_at + 1] + 1).min(row[to_at] + 1);
+            let is_swap = at > 0 && to_at > 0 && from[at - 1] == *other && to[to_at - 1] == *letter;
+            if is_swap {
+                least = least.min(rows[at - 1][to_at - 1] + 1);
+            }
+            row.push(least);
+        }
+        rows.push(row);
+    }
+    rows[from.len()][to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_word_is_found() {
+        let known = ["image", "images", "deploy", "depends_on", "ports"];
+        assert_eq!(nearest("imgae", known), Some("image"));
+        assert_eq!(nearest("depend_on", known), Some("depends_on"));
+        assert_eq!(nearest("port", known), Some("ports"));
+        assert_eq!(nearest("replicas", known), None);
+        assert_eq!(nearest("", known), None);
+    }
+}

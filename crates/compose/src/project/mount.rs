@@ -51,7 +51,7 @@ words! {
 pub struct BindOptions {
     /// How mounts below spread.
     pub propagation: Option<Propagation>,
-    /// Makes the directory on the node when it is missing; `None`: not said. The short form says yes.
+    /// Makes the directory on the node when it is missing; `None`: not said, as in every short form.
     pub is_created: Option<bool>,
     /// Mounts below.
     pub recursive: Option<Recursive>,
