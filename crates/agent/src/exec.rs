@@ -49,15 +49,16 @@ pub trait Controller: Send + Sync + 'static {
     /// [`ControllerError::AlreadyPrepared`] counts as success.
     async fn prepare(&self) -> Result<(), ControllerError>;
 
-    /// Starts the container; with a health check, returns once it is healthy.
+    /// Starts the container; with a health check or one of readiness, returns once it has passed.
     /// [`ControllerError::AlreadyStarted`] counts as success. For a container that ended before it
     /// was healthy: [`ControllerError::Exited`].
     async fn start(&self) -> Result<(), ControllerError>;
 
-    /// Returns when the container ended, and ends one that becomes unhealthy: `Ok` for exit code 0,
-    /// [`ControllerError::Exited`] for others. Returns at once for a container that has already
+    /// Returns when the container ended, and ends one that becomes unhealthy:
+    /// [`Waited::Ended`] for exit code 0, [`ControllerError::Exited`] for others. Returns also when the container
+    /// is ready and `is_ready` is false, or the other way round. Returns at once for a container that has already
     /// ended, and [`ControllerError::Fatal`] for one that does not exist.
-    async fn wait(&self) -> Result<(), ControllerError>;
+    async fn wait(&self, is_ready: bool) -> Result<Waited, ControllerError>;
 
     /// Waits for connections the task serves, as its service's policy says; then stop signal, grace
     /// period, SIGKILL; returns when the container ended. `Ok` when there is no container. Return
@@ -77,6 +78,17 @@ pub trait Controller: Send + Sync + 'static {
     async fn port_status(&self) -> Vec<PortConfig>;
 }
 
+/// What [`Controller::wait`] saw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Waited {
+    /// The container ended with code 0.
+    Ended,
+    /// It is ready now.
+    Ready,
+    /// It is not ready any more, for this reason.
+    NotReady(String),
+}
+
 /// An operation of a [`Controller`], as the task machine orders it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Op {
@@ -89,7 +101,10 @@ pub enum Op {
     /// [`Controller::start`].
     Start,
     /// [`Controller::wait`].
-    Wait,
+    Wait {
+        /// What managers were told.
+        is_ready: bool,
+    },
     /// [`Controller::update`] with the newest task, then [`Controller::shutdown`].
     Shutdown,
     /// [`Controller::terminate`].
@@ -116,6 +131,9 @@ pub struct Outcome {
 pub enum OpResult {
     /// It succeeded.
     Done,
+    /// The container goes on, but its readiness is another: why it is not ready, or `None` if it is. Only of
+    /// [`Op::Wait`].
+    Turned(Option<String>),
     /// It was dropped because the desired state overtook it.
     Cancelled,
     /// It failed.

@@ -8,7 +8,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use skep_model::{ContainerStatus, Task, TaskId, TaskState, TaskStatus, Timestamp};
+use skep_model::{
+    ContainerStatus, NOT_READY_MESSAGE, Task, TaskId, TaskState, TaskStatus, Timestamp,
+};
 
 use crate::exec::{ControllerError, Op, OpResult, Outcome};
 
@@ -22,6 +24,9 @@ pub const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Longest pause between two attempts to delete a container. Deleting is retried for ever because a
 /// forgotten container leaks disk; a minute keeps a stuck one from costing anything.
 pub const REMOVE_RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
+
+/// Message of a task that runs, Swarm's.
+const RUNNING_MESSAGE: &str = "started";
 
 /// What happens to a task.
 #[derive(Debug, Clone)]
@@ -190,7 +195,7 @@ impl TaskMachine {
         self.retry_at = None;
         let is_overtaken = match self.running_op() {
             // Its container keeps running; the controller must see the update, then waits again.
-            Some(Op::Wait) => true,
+            Some(Op::Wait { .. }) => true,
             Some(Op::Update | Op::Prepare | Op::Start) => {
                 self.task.desired_state >= TaskState::Shutdown
             }
@@ -212,7 +217,7 @@ impl TaskMachine {
         self.phase = Phase::Removing { is_forced };
         self.retry_at = None;
         let is_overtaken = match self.running_op() {
-            Some(Op::Update | Op::Prepare | Op::Start | Op::Wait) => true,
+            Some(Op::Update | Op::Prepare | Op::Start | Op::Wait { .. }) => true,
             Some(Op::Shutdown) => is_forced,
             Some(Op::Resolve | Op::Terminate | Op::Remove) | None => false,
         };
@@ -244,6 +249,7 @@ impl TaskMachine {
         match outcome.result {
             OpResult::Cancelled => {}
             OpResult::Done => self.on_success(now, op, out),
+            OpResult::Turned(why) => self.on_turn(why, out),
             OpResult::Failed(error) => match (op, error) {
                 (Op::Prepare, ControllerError::AlreadyPrepared)
                 | (Op::Start, ControllerError::AlreadyStarted) => self.on_success(now, op, out),
@@ -262,8 +268,8 @@ impl TaskMachine {
             }
             Op::Update => {}
             Op::Prepare => self.move_to(now, TaskState::Ready, "prepared", out),
-            Op::Start => self.move_to(now, TaskState::Running, "started", out),
-            Op::Wait => self.move_to(now, TaskState::Complete, "finished", out),
+            Op::Start => self.move_to(now, TaskState::Running, RUNNING_MESSAGE, out),
+            Op::Wait { .. } => self.move_to(now, TaskState::Complete, "finished", out),
             Op::Shutdown | Op::Terminate => {
                 self.move_to(now, TaskState::Shutdown, "shutdown", out);
             }
@@ -300,7 +306,12 @@ impl TaskMachine {
             Op::Resolve if !is_temporary => {
                 self.status.message = "resolving controller failed".to_owned();
             }
-            Op::Resolve | Op::Prepare | Op::Start | Op::Wait | Op::Shutdown | Op::Terminate => {}
+            Op::Resolve
+            | Op::Prepare
+            | Op::Start
+            | Op::Wait { .. }
+            | Op::Shutdown
+            | Op::Terminate => {}
         }
         if let (Some(exit_code), Some(container)) = (error.exit_code(), &mut self.container) {
             container.exit_code = exit_code;
@@ -331,6 +342,20 @@ impl TaskMachine {
         self.status.message = message.to_owned();
         self.status.err = String::new();
         self.publish(now, out);
+    }
+
+    /// Its readiness is another. It runs since it ran: the time stays.
+    fn on_turn(&mut self, why: Option<String>, out: &mut Vec<Effect>) {
+        if self.status.state != TaskState::Running {
+            return;
+        }
+        let message = match why {
+            Some(_) => NOT_READY_MESSAGE,
+            None => RUNNING_MESSAGE,
+        };
+        self.status.message = message.to_owned();
+        self.status.err = why.unwrap_or_default();
+        self.publish(self.status.timestamp, out);
     }
 
     fn publish(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
@@ -396,7 +421,9 @@ impl TaskMachine {
         match state {
             TaskState::Preparing => Step::Run(Op::Prepare),
             TaskState::Starting => Step::Run(Op::Start),
-            TaskState::Running => Step::Run(Op::Wait),
+            TaskState::Running => Step::Run(Op::Wait {
+                is_ready: self.status.is_ready(),
+            }),
             // The rest are pauses: left only when more is desired.
             _ if state == desired => Step::Idle,
             TaskState::New | TaskState::Pending | TaskState::Assigned => {

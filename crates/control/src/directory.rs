@@ -269,8 +269,10 @@ fn task_entry(task: &Task) -> Option<Entry> {
     });
     let standing = if task.desired_state > TaskState::Complete {
         Standing::Leaving
-    } else if task.status.state == TaskState::Running {
+    } else if task.status.is_ready() {
         Standing::Ready
+    } else if task.status.state == TaskState::Running {
+        Standing::Unready
     } else {
         Standing::Starting
     };

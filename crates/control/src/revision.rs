@@ -5,7 +5,8 @@ use std::sync::{Arc, LazyLock};
 use skep_model::{
     Annotations, Availability, ContainerSpec, Driver, Endpoint, Meta, Node, NodeId, NodeState, Rng,
     Service, ServiceId, Slot, SpecVersion, Task, TaskId, TaskSpec, TaskState, TaskStatus,
-    Timestamp, constraint, reserved::service::run::RunPolicy,
+    Timestamp, constraint,
+    reserved::service::{readiness::ReadinessPolicy, run::RunPolicy},
 };
 use skep_store::Store;
 
@@ -152,7 +153,9 @@ pub(crate) fn is_dirty(view: &Store, service: &Service, task: &Task) -> bool {
     }
     let wanted = &service.spec.task;
     let (made_with, labels) = (&task.service_annotations, &service.spec.annotations);
-    if RunPolicy::differs(&made_with.labels, &labels.labels) {
+    if RunPolicy::differs(&made_with.labels, &labels.labels)
+        || ReadinessPolicy::differs(&made_with.labels, &labels.labels)
+    {
         return true;
     }
     if let Some(endpoint) = &task.endpoint

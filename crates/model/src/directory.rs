@@ -138,6 +138,8 @@ pub enum Standing {
     Ready,
     /// Only what belongs to connections it has: it is to end.
     Leaving,
+    /// Only what belongs to connections it has, and no name: it says that it is not ready.
+    Unready,
 }
 
 /// A node as others know it.

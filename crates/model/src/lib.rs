@@ -27,9 +27,9 @@ pub use crate::{
     object::{
         Certificate, CertificateState, Cluster, Config, ContainerStatus, DEFAULT_DATA_PATH_PORT,
         EncryptionKey, Endpoint, EngineDescription, JobStatus, JoinTokens, ManagerStatus, Meta,
-        Network, NetworkAttachment, Node, NodeDescription, NodeState, NodeStatus, NodeTlsInfo,
-        Plugin, Reachability, RootCa, Secret, Service, Slot, Task, TaskStatus, UpdateState,
-        UpdateStatus, VirtualIp,
+        NOT_READY_MESSAGE, Network, NetworkAttachment, Node, NodeDescription, NodeState,
+        NodeStatus, NodeTlsInfo, Plugin, Reachability, RootCa, Secret, Service, Slot, Task,
+        TaskStatus, UpdateState, UpdateStatus, VirtualIp,
     },
     redact::Redacted,
     rng::Rng,

@@ -21,7 +21,7 @@ pub use self::{
     resource::{Extension, Payload, Resource, ServiceRevision},
     secret::{Config, Secret},
     service::{Endpoint, JobStatus, Service, UpdateState, UpdateStatus, VirtualIp},
-    task::{ContainerStatus, Slot, Task, TaskStatus},
+    task::{ContainerStatus, NOT_READY_MESSAGE, Slot, Task, TaskStatus},
 };
 
 use crate::{id::Version, time::Timestamp};

@@ -109,7 +109,7 @@ impl Executor {
     /// Starts an operation.
     pub(crate) fn run(&mut self, task: Arc<Task>, op: Op, out: &mut Vec<Next>) {
         let will = match op {
-            Op::Wait => Will::Succeed,
+            Op::Wait { .. } => Will::Succeed,
             Op::Prepare | Op::Start if self.rng.percent(self.failures) => Will::FailForGood,
             _ if self.rng.percent(self.hiccups) => Will::FailForNow,
             _ => Will::Succeed,
@@ -119,7 +119,7 @@ impl Executor {
             Op::Prepare => span(&mut self.rng, self.prepare_max),
             Op::Start | Op::Shutdown => span(&mut self.rng, self.start_max),
             Op::Terminate | Op::Remove => span(&mut self.rng, Duration::from_millis(20)),
-            Op::Wait => Duration::from_micros(1),
+            Op::Wait { .. } => Duration::from_micros(1),
         };
         self.next_number += 1;
         let number = self.next_number;
@@ -131,7 +131,7 @@ impl Executor {
             will,
             is_cancelled: false,
         };
-        let is_waiting = op == Op::Wait && self.state_of(id) == Some(State::Running);
+        let is_waiting = matches!(op, Op::Wait { .. }) && self.state_of(id) == Some(State::Running);
         let previous = self.running.insert(id, running);
         assert!(previous.is_none(), "one operation of a task at a time");
         if !is_waiting {
@@ -144,7 +144,7 @@ impl Executor {
         // Now and then the end is faster than the cancellation.
         let is_too_late = self.rng.percent(30);
         if let Some(running) = self.running.get_mut(&id)
-            && (running.op == Op::Wait || !is_too_late)
+            && (matches!(running.op, Op::Wait { .. }) || !is_too_late)
         {
             running.is_cancelled = true;
             out.push(Next::Finish(running.number, Duration::from_micros(1)));
@@ -181,7 +181,7 @@ impl Executor {
         let running = self.running.remove(&id).expect("it was just found");
         let result = match running.will {
             _ if running.is_cancelled => {
-                if running.op != Op::Wait && self.rng.percent(40) {
+                if !matches!(running.op, Op::Wait { .. }) && self.rng.percent(40) {
                     self.take_effect(&running, out);
                 }
                 OpResult::Cancelled
@@ -253,12 +253,14 @@ impl Executor {
                 OpResult::Done
             }
             (Op::Start, Some(_)) => OpResult::Failed(ControllerError::AlreadyStarted),
-            (Op::Start | Op::Wait, None) => fatal("no such container"),
-            (Op::Wait, Some(State::Ended { code: 0 })) => OpResult::Done,
-            (Op::Wait, Some(State::Ended { code })) => {
+            (Op::Start | Op::Wait { .. }, None) => fatal("no such container"),
+            (Op::Wait { .. }, Some(State::Ended { code: 0 })) => OpResult::Done,
+            (Op::Wait { .. }, Some(State::Ended { code })) => {
                 OpResult::Failed(ControllerError::Exited { code, cause: None })
             }
-            (Op::Wait, Some(State::Created | State::Running)) => fatal("container never started"),
+            (Op::Wait { .. }, Some(State::Created | State::Running)) => {
+                fatal("container never started")
+            }
             (Op::Shutdown | Op::Terminate, Some(State::Running)) => {
                 self.set_state(id, State::Ended { code: 143 });
                 OpResult::Done
@@ -287,7 +289,7 @@ impl Executor {
     /// Ends the wait for a container that has ended.
     fn end_wait(&mut self, id: TaskId, out: &mut Vec<Next>) {
         if let Some(running) = self.running.get(&id)
-            && running.op == Op::Wait
+            && matches!(running.op, Op::Wait { .. })
         {
             out.push(Next::Finish(running.number, Duration::from_micros(1)));
         }

@@ -376,7 +376,7 @@ fn losing_the_session_leaves_tasks_alone() {
     }));
     rig.handle(Event::OpDone {
         task: task_id(1),
-        op: Op::Wait,
+        op: Op::Wait { is_ready: true },
         outcome,
     });
     assert_eq!(sent(&rig.take()), []);
@@ -522,7 +522,7 @@ fn tasks_missing_from_a_complete_set_are_stopped_deleted_and_forgotten() {
     let outcome = Outcome::bare(OpResult::Cancelled);
     rig.handle(Event::OpDone {
         task: task_id(1),
-        op: Op::Wait,
+        op: Op::Wait { is_ready: true },
         outcome,
     });
     rig.done(1, Op::Shutdown);

@@ -24,7 +24,7 @@ use crate::{
     core::{Attempt, Event},
     dispatcher::{DispatcherClient, MessageStream},
     error_chain::chain,
-    exec::{Controller, ControllerError, Executor, Op, OpResult, Outcome},
+    exec::{Controller, ControllerError, Executor, Op, OpResult, Outcome, Waited},
 };
 
 /// How long a description of the node may take before it is tried again later.
@@ -116,7 +116,7 @@ impl Node {
         let result = select! {
             biased;
             result = self.perform(controller.as_ref(), &task, op) => match result {
-                Ok(()) => OpResult::Done,
+                Ok(result) => result,
                 Err(error) => OpResult::Failed(error),
             },
             () = cancel.cancelled() => OpResult::Cancelled,
@@ -142,14 +142,20 @@ impl Node {
         controller: &dyn Controller,
         task: &Task,
         op: Op,
-    ) -> Result<(), ControllerError> {
-        match op {
+    ) -> Result<OpResult, ControllerError> {
+        let done = match op {
             // `run_op` has dealt with it.
             Op::Resolve => Ok(()),
             Op::Update => controller.update(task).await,
             Op::Prepare => paced(&self.prepares, controller.prepare()).await,
             Op::Start => paced(&self.starts, controller.start()).await,
-            Op::Wait => controller.wait().await,
+            Op::Wait { is_ready } => {
+                return controller.wait(is_ready).await.map(|waited| match waited {
+                    Waited::Ended => OpResult::Done,
+                    Waited::Ready => OpResult::Turned(None),
+                    Waited::NotReady(why) => OpResult::Turned(Some(why)),
+                });
+            }
             Op::Shutdown => {
                 // How it is to end is said by the newest task. Settings are advisory, as ever.
                 if let Err(error) = controller.update(task).await {
@@ -159,7 +165,8 @@ impl Node {
             }
             Op::Terminate => controller.terminate().await,
             Op::Remove => controller.remove().await,
-        }
+        };
+        done.map(|()| OpResult::Done)
     }
 }
 

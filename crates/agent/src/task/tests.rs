@@ -95,7 +95,12 @@ fn a_task_that_runs_to_its_end_shows_swarms_messages() {
     );
     let mut out = Vec::new();
     machine.start(NOW, &mut out);
-    for op in [Op::Resolve, Op::Prepare, Op::Start, Op::Wait] {
+    for op in [
+        Op::Resolve,
+        Op::Prepare,
+        Op::Start,
+        Op::Wait { is_ready: true },
+    ] {
         assert_eq!(machine.running_op(), Some(op));
         done(&mut machine, op, OpResult::Done, &mut out);
     }
@@ -135,7 +140,7 @@ fn expected_op(state: TaskState, desired: TaskState) -> Option<Op> {
         Starting if is_stopping => Some(Op::Shutdown),
         Starting => (desired >= Starting).then_some(Op::Start),
         Running if is_stopping => Some(Op::Shutdown),
-        Running => (desired >= Running).then_some(Op::Wait),
+        Running => (desired >= Running).then_some(Op::Wait { is_ready: true }),
         _ => None,
     }
 }
@@ -211,8 +216,43 @@ fn already_done_counts_as_success() {
     done(&mut machine, Op::Prepare, prepared, &mut out);
     let started = OpResult::Failed(ControllerError::AlreadyStarted);
     done(&mut machine, Op::Start, started, &mut out);
-    assert_eq!(machine.running_op(), Some(Op::Wait));
+    assert_eq!(machine.running_op(), Some(Op::Wait { is_ready: true }));
     assert_eq!(machine.status().state, TaskState::Running);
+}
+
+#[test]
+fn readiness_is_told_while_the_task_goes_on() {
+    let (mut machine, _) = resolved(TaskState::Starting, TaskState::Running);
+    let mut out = Vec::new();
+    done(&mut machine, Op::Start, OpResult::Done, &mut out);
+    out.clear();
+    let later = NOW + RETRY_DELAY;
+    let turn = |machine: &mut TaskMachine, is_ready: bool, why: Option<&str>| {
+        let mut out = Vec::new();
+        let result = OpResult::Turned(why.map(str::to_owned));
+        let outcome = Outcome::bare(result);
+        let op = Op::Wait { is_ready };
+        machine.handle(later, Event::Done { op, outcome }, &mut out);
+        assert_eq!(out.len(), 2, "{out:?}");
+        let status = machine.status().clone();
+        // It runs since then, whatever happened to it meanwhile.
+        assert_eq!((status.state, status.timestamp), (TaskState::Running, NOW));
+        assert_eq!(out[0], Effect::Status(status.clone()));
+        (status.message, status.err)
+    };
+    let told = turn(&mut machine, true, Some("not ready (1)"));
+    assert_eq!(told, ("not ready".to_owned(), "not ready (1)".to_owned()));
+    assert_eq!(machine.running_op(), Some(Op::Wait { is_ready: false }));
+
+    let mut again = TaskMachine::new(task(TaskState::Running), machine.status().clone());
+    let mut out = Vec::new();
+    again.start(later, &mut out);
+    done(&mut again, Op::Resolve, OpResult::Done, &mut out);
+    assert_eq!(again.running_op(), Some(Op::Wait { is_ready: false }));
+
+    let told = turn(&mut machine, false, None);
+    assert_eq!(told, ("started".to_owned(), String::new()));
+    assert_eq!(machine.running_op(), Some(Op::Wait { is_ready: true }));
 }
 
 #[test]
@@ -231,7 +271,7 @@ fn an_exit_code_reaches_error_and_container() {
     machine.handle(
         NOW,
         Event::Done {
-            op: Op::Wait,
+            op: Op::Wait { is_ready: true },
             outcome,
         },
         &mut out,
@@ -303,7 +343,7 @@ fn shutdown_cancels_whatever_runs() {
     for (state, op) in [
         (TaskState::Preparing, Op::Prepare),
         (TaskState::Starting, Op::Start),
-        (TaskState::Running, Op::Wait),
+        (TaskState::Running, Op::Wait { is_ready: true }),
     ] {
         let (mut machine, _) = resolved(state, TaskState::Running);
         let mut out = Vec::new();
@@ -373,7 +413,10 @@ fn an_update_that_changes_nothing_disturbs_nothing() {
     same.meta.version.0 = 9;
     let mut out = Vec::new();
     machine.handle(NOW, Event::Update(Arc::new(same)), &mut out);
-    assert_eq!((out, machine.running_op()), (vec![], Some(Op::Wait)));
+    assert_eq!(
+        (out, machine.running_op()),
+        (vec![], Some(Op::Wait { is_ready: true }))
+    );
 }
 
 #[test]
@@ -428,7 +471,12 @@ fn removing_a_running_task_stops_it_first_and_retries_deleting() {
     let (mut machine, _) = resolved(TaskState::Running, TaskState::Running);
     let mut out = Vec::new();
     machine.handle(NOW, Event::Remove { is_forced: false }, &mut out);
-    done(&mut machine, Op::Wait, OpResult::Cancelled, &mut out);
+    done(
+        &mut machine,
+        Op::Wait { is_ready: true },
+        OpResult::Cancelled,
+        &mut out,
+    );
     done(&mut machine, Op::Shutdown, OpResult::Done, &mut out);
     assert_eq!(machine.running_op(), Some(Op::Remove));
     let mut now = NOW;

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use skep_model::{
     Certificate, Driver, Endpoint, EndpointSpec, EngineDescription, Id, IpamConfig, IpamOptions,
-    Meta, NODE_NETWORK, Network, NetworkAttachmentConfig, NetworkSpec, NodeDescription, NodeSpec,
-    NodeStatus, Plugin, PortConfig, Rng, Role, ServiceId, ServiceSpec, TaskId, TaskSpec,
-    TaskStatus, Version, VirtualIp, directory::Slice,
+    Meta, NODE_NETWORK, NOT_READY_MESSAGE, Network, NetworkAttachmentConfig, NetworkSpec,
+    NodeDescription, NodeSpec, NodeStatus, Plugin, PortConfig, Rng, Role, ServiceId, ServiceSpec,
+    TaskId, TaskSpec, TaskStatus, Version, VirtualIp, directory::Slice,
 };
 use skep_store::{Action, ActionKind};
 
@@ -162,6 +162,7 @@ fn task(rng: &mut Rng, number: u64) -> Object {
         service_annotations: Arc::default(),
         status: TaskStatus {
             state: states[usize::try_from(pick(rng, 4)).unwrap()],
+            message: ["started", NOT_READY_MESSAGE][usize::from(pick(rng, 3) == 0)].to_owned(),
             ..TaskStatus::default()
         },
         desired_state: [TaskState::Running, TaskState::Shutdown][usize::from(pick(rng, 3) == 0)],
@@ -207,6 +208,39 @@ fn random_action(store: &Store, rng: &mut Rng) -> Action {
         _ => object,
     };
     Action { kind, object }
+}
+
+#[test]
+fn a_task_has_the_standing_its_states_and_its_readiness_give_it() {
+    let standing = |state, message: &str, desired_state| {
+        let mut rng = Rng::from_seed(1);
+        let Object::Task(mut task) = task(&mut rng, 1) else {
+            unreachable!("it makes tasks");
+        };
+        let own = Arc::make_mut(&mut task);
+        own.node_id = Some(NodeId(id(0)));
+        own.status.state = state;
+        own.status.message = message.to_owned();
+        own.desired_state = desired_state;
+        match entry_of(&Object::Task(task)) {
+            Some(Entry::Task(entry)) => Some(entry.standing),
+            _ => None,
+        }
+    };
+    let (starting, running) = (TaskState::Starting, TaskState::Running);
+    assert_eq!(
+        standing(starting, "starting", running),
+        Some(Standing::Starting)
+    );
+    assert_eq!(standing(running, "started", running), Some(Standing::Ready));
+    let unready = standing(running, NOT_READY_MESSAGE, running);
+    assert_eq!(unready, Some(Standing::Unready));
+    let leaving = standing(running, NOT_READY_MESSAGE, TaskState::Shutdown);
+    assert_eq!(leaving, Some(Standing::Leaving));
+    assert_eq!(
+        standing(TaskState::Failed, NOT_READY_MESSAGE, running),
+        None
+    );
 }
 
 #[test]

@@ -8,11 +8,11 @@ use std::{
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE};
 use skep_agent::exec::{
-    Controller, ControllerError, ExecError, Executor, OOM_CAUSE, Supplies, UNHEALTHY_CAUSE,
+    Controller, ControllerError, ExecError, Executor, OOM_CAUSE, Supplies, UNHEALTHY_CAUSE, Waited,
 };
 use skep_model::{
     ContainerStatus, Node, NodeDescription, NodeTlsInfo, PortConfig, Protocol, PublishMode, Task,
-    TaskId,
+    TaskId, reserved::service::readiness::ReadinessPolicy,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -108,6 +108,25 @@ impl TaskController {
         self.end_unhealthy(container).await
     }
 
+    /// Returns once the healthy container is ready for its first connections, at once where its service says
+    /// nothing of readiness.
+    async fn become_ready(&self, container: &Arc<Container>) -> Result<(), ControllerError> {
+        let policy = self.readiness();
+        if policy.is_none() {
+            return Ok(());
+        }
+        tokio::select! {
+            biased;
+            status = container.ended() => ending(container, &status),
+            () = container.unhealthy() => self.end_unhealthy(container).await,
+            _ = self.engine.readiness_turn(container, policy.as_ref(), false) => Ok(()),
+        }
+    }
+
+    fn readiness(&self) -> Option<ReadinessPolicy> {
+        ReadinessPolicy::of(&self.task().service_annotations.labels)
+    }
+
     /// Stops a container because it is unhealthy. It is not drained: what it answers is of no use.
     /// Dropped and called again it goes on.
     async fn end_unhealthy(&self, container: &Arc<Container>) -> Result<(), ControllerError> {
@@ -179,6 +198,7 @@ impl Controller for TaskController {
         if container.status().phase != Phase::Created {
             // Started before, but perhaps not waited for to the end.
             self.become_healthy(&container).await?;
+            self.become_ready(&container).await?;
             return Err(ControllerError::AlreadyStarted);
         }
         let (engine, created) = (Arc::clone(&self.engine), Arc::clone(&container));
@@ -190,16 +210,22 @@ impl Controller for TaskController {
             Ok(started) => started.map_err(from_start)?,
             Err(error) => return Err(ControllerError::Temporary(error.to_string())),
         }
-        self.become_healthy(&container).await
+        self.become_healthy(&container).await?;
+        self.become_ready(&container).await
     }
 
-    async fn wait(&self) -> Result<(), ControllerError> {
+    async fn wait(&self, is_ready: bool) -> Result<Waited, ControllerError> {
         let container = self.container().ok_or_else(no_container)?;
-        tokio::select! {
+        let policy = self.readiness();
+        let ended = tokio::select! {
             biased;
             status = container.ended() => ending(&container, &status),
             () = container.unhealthy() => self.end_unhealthy(&container).await,
-        }
+            why = self.engine.readiness_turn(&container, policy.as_ref(), is_ready) => {
+                return Ok(why.map_or(Waited::Ready, Waited::NotReady));
+            }
+        };
+        ended.map(|()| Waited::Ended)
     }
 
     async fn shutdown(&self) -> Result<(), ControllerError> {

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use skep_model::{HealthConfig, Timestamp};
+use skep_model::{HealthConfig, Timestamp, reserved::service::readiness::ReadinessPolicy};
 
 use crate::image::Healthcheck;
 
@@ -21,6 +21,10 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 const START_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
 /// Docker's default count of failures in a row that make a container unhealthy.
 const RETRIES_DEFAULT: u32 = 3;
+/// Time between two probes of readiness until the first that passes; a longer one would hold up every update.
+const READINESS_START_INTERVAL: Duration = Duration::from_secs(1);
+/// Characters of a probe's output shown with a task, which every manager stores.
+const REASON_LENGTH_MAX: usize = 200;
 /// Shell of `CMD-SHELL`.
 const SHELL: [&str; 2] = ["/bin/sh", "-c"];
 
@@ -129,9 +133,42 @@ pub(super) fn merge(
     })
 }
 
+/// Why a probe failed, in a line.
+pub(super) fn shortened(result: &ProbeResult) -> String {
+    let line = result
+        .output
+        .lines()
+        .map(str::trim)
+        .find(|line| !line.is_empty());
+    let said: String = line
+        .unwrap_or_default()
+        .chars()
+        .take(REASON_LENGTH_MAX)
+        .collect();
+    let code = match result.exit_code {
+        NO_EXIT_CODE => String::new(),
+        code => format!(" ({code})"),
+    };
+    let separator = if said.is_empty() { "" } else { ": " };
+    format!("not ready{code}{separator}{said}")
+}
+
 // === impl HealthCheck ===
 
 impl HealthCheck {
+    /// The check of a service's readiness: failures before the first success mean nothing.
+    pub(super) fn of_readiness(policy: &ReadinessPolicy) -> Self {
+        let shell = SHELL.iter().map(|word| (*word).to_owned());
+        Self {
+            command: shell.chain([policy.command.clone()]).collect(),
+            interval: policy.interval,
+            timeout: policy.timeout,
+            start_period: Duration::MAX,
+            start_interval: policy.interval.min(READINESS_START_INTERVAL),
+            retries: policy.retries,
+        }
+    }
+
     /// The check that `config` asks for; `None` when it asks for none, or in words nobody knows (an
     /// image may say anything; Docker ignores it too).
     pub(super) fn of(config: &Healthcheck) -> Option<Self> {

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use skep_model::Timestamp;
+use skep_model::{Timestamp, reserved::service::readiness::ReadinessPolicy};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     time::{Instant, sleep_until, timeout},
@@ -20,7 +20,10 @@ use tracing::warn;
 
 use super::{
     Container, Engine,
-    health::{Health, HealthCheck, HealthMachine, NO_EXIT_CODE, OUTPUT_BYTES_MAX, ProbeResult},
+    health::{
+        self, Health, HealthCheck, HealthMachine, HealthStatus, NO_EXIT_CODE, OUTPUT_BYTES_MAX,
+        ProbeResult,
+    },
     record::replace_file,
 };
 use crate::runtime::{self, Exec, ExecConfig};
@@ -69,14 +72,39 @@ impl Engine {
         let Some(check) = container.health_check().cloned() else {
             return std::future::pending().await;
         };
-        let prober = Prober {
+        Box::pin(self.prober(container, check).run()).await;
+    }
+
+    /// Asks a running container whether it is ready until the answer is another than `is_ready`; returns why it
+    /// is not ready, if it is not. One without a policy is. May be dropped at any time.
+    pub(super) async fn readiness_turn(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        policy: Option<&ReadinessPolicy>,
+        is_ready: bool,
+    ) -> Option<String> {
+        match policy {
+            None if is_ready => std::future::pending().await,
+            None => None,
+            Some(policy) => {
+                let check = HealthCheck::of_readiness(policy);
+                Box::pin(self.prober(container, check).turn(is_ready)).await
+            }
+        }
+    }
+
+    fn prober<'a>(
+        self: &'a Arc<Self>,
+        container: &'a Arc<Container>,
+        check: HealthCheck,
+    ) -> Prober<'a> {
+        Prober {
             engine: self,
             container,
             check,
             stuck: None,
             epoch: (self.now(), Instant::now()),
-        };
-        Box::pin(prober.run()).await;
+        }
     }
 
     /// Stores a container's health for the next daemon. What it says of the past is worth little, so
@@ -123,19 +151,7 @@ impl Prober<'_> {
         );
         loop {
             sleep_until(self.instant(machine.next_probe())).await;
-            let started_at_ns = self.now().0;
-            let (exit_code, output) = self.probe().await;
-            if [NO_EXIT_CODE, KILLED].contains(&exit_code) {
-                // A container that ends takes its probe along: no sign of bad health. Whoever sees
-                // the end drops this.
-                let _ = timeout(END_WAIT_MAX, self.container.ended()).await;
-            }
-            let verdict = machine.handle(ProbeResult {
-                started_at_ns,
-                ended_at_ns: self.now().0,
-                exit_code,
-                output,
-            });
+            let verdict = machine.handle(self.result().await);
             self.container.set_health(machine.health().clone());
             if verdict.is_news {
                 self.engine.store_health(self.container);
@@ -144,6 +160,44 @@ impl Prober<'_> {
                 let status = machine.health().status.name();
                 let action = format!("health_status: {status}");
                 self.engine.note_container(self.container, &action, &[]);
+            }
+        }
+    }
+
+    /// Runs one probe.
+    async fn result(&mut self) -> ProbeResult {
+        let started_at_ns = self.now().0;
+        let (exit_code, output) = self.probe().await;
+        if [NO_EXIT_CODE, KILLED].contains(&exit_code) {
+            // A container that ends takes its probe along: no sign of bad health. Whoever sees
+            // the end drops this.
+            let _ = timeout(END_WAIT_MAX, self.container.ended()).await;
+        }
+        ProbeResult {
+            started_at_ns,
+            ended_at_ns: self.now().0,
+            exit_code,
+            output,
+        }
+    }
+
+    /// Probes until readiness is another than `is_ready`; returns why it is not ready, if it is not.
+    async fn turn(mut self, is_ready: bool) -> Option<String> {
+        let known = Health {
+            status: match is_ready {
+                true => HealthStatus::Healthy,
+                false => HealthStatus::Starting,
+            },
+            ..Health::default()
+        };
+        let mut machine = HealthMachine::new(self.check.clone(), self.epoch.0, known, self.epoch.0);
+        loop {
+            sleep_until(self.instant(machine.next_probe())).await;
+            let result = self.result().await;
+            let why = health::shortened(&result);
+            if machine.handle(result).has_turned {
+                let is_ready = machine.health().status == HealthStatus::Healthy;
+                return Some(why).filter(|_| !is_ready);
             }
         }
     }

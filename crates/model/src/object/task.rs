@@ -103,6 +103,9 @@ impl Task {
     }
 }
 
+/// [`TaskStatus::message`] of a task that runs and is to get no new connections until it is ready.
+pub const NOT_READY_MESSAGE: &str = "not ready";
+
 /// What is known of a task.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TaskStatus {
@@ -122,6 +125,13 @@ pub struct TaskStatus {
     pub applied_by: Option<NodeId>,
     /// When it was stored, by the leader's clock.
     pub applied_at: Option<Timestamp>,
+}
+
+impl TaskStatus {
+    /// Whether the task runs and is ready for its share of the load.
+    pub fn is_ready(&self) -> bool {
+        self.state == TaskState::Running && self.message != NOT_READY_MESSAGE
+    }
 }
 
 /// What is known of a task's container.

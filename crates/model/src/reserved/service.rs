@@ -1,6 +1,7 @@
 //! Settings of services that only Skep has, kept as labels of the service.
 
 pub mod placement;
+pub mod readiness;
 pub mod rollout;
 pub mod run;
 pub mod schedule;
@@ -30,6 +31,7 @@ fn known() -> Vec<&'static str> {
     [
         &KNOWN[..],
         &placement::KNOWN,
+        &readiness::KNOWN,
         &rollout::KNOWN,
         &run::KNOWN,
         &schedule::KNOWN,
@@ -58,6 +60,9 @@ pub enum InvalidPolicy {
     /// About updates and restarts.
     #[error(transparent)]
     Rollout(#[from] rollout::InvalidRollout),
+    /// About when tasks take load.
+    #[error(transparent)]
+    Readiness(#[from] readiness::InvalidReadiness),
     /// About where tasks go.
     #[error(transparent)]
     Placement(#[from] placement::InvalidPlacement),
@@ -117,6 +122,8 @@ impl ServicePolicy {
         );
         let placement = placement::PlacementPolicy::problems(labels);
         found.extend(placement.into_iter().map(Into::into));
+        let readiness = readiness::ReadinessPolicy::problems(labels);
+        found.extend(readiness.into_iter().map(Into::into));
         found
     }
 

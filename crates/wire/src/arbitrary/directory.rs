@@ -68,7 +68,12 @@ impl Draw {
                 addresses: draw.list(Self::address),
             }),
             node_addresses: self.list(Self::address),
-            standing: self.one_of(&[Standing::Starting, Standing::Ready, Standing::Leaving]),
+            standing: self.one_of(&[
+                Standing::Starting,
+                Standing::Ready,
+                Standing::Leaving,
+                Standing::Unready,
+            ]),
         }
     }
 

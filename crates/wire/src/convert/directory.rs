@@ -24,7 +24,8 @@ enum_pair!(
     task_entry::Standing {
         Starting,
         Ready,
-        Leaving
+        Leaving,
+        Unready
     }
 );
 

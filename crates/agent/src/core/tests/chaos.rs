@@ -130,7 +130,7 @@ impl Chaos {
                     "one operation per task"
                 );
                 // A container that runs does not end, so `Wait` ends only by cancellation.
-                if op != Op::Wait {
+                if !matches!(op, Op::Wait { .. }) {
                     let result = if self.is_faulty && self.rng.percent(20) {
                         OpResult::Failed(ControllerError::Temporary("later".to_owned()))
                     } else {

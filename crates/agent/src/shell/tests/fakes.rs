@@ -24,7 +24,7 @@ use tokio::{
 use super::PATIENCE;
 use crate::{
     dispatcher::{DispatcherClient, MessageStream},
-    exec::{Controller, ControllerError, ExecError, Executor, Supplies},
+    exec::{Controller, ControllerError, ExecError, Executor, Supplies, Waited},
 };
 
 pub(super) fn task_id(number: u64) -> TaskId {
@@ -206,7 +206,7 @@ impl Controller for FakeController {
         Ok(())
     }
 
-    async fn wait(&self) -> Result<(), ControllerError> {
+    async fn wait(&self, _is_ready: bool) -> Result<Waited, ControllerError> {
         self.node.record(self.id, "wait");
         let mut dropped = Dropped(self, Some("wait dropped"));
         let exit = self
@@ -223,7 +223,7 @@ impl Controller for FakeController {
             .map_or(0, |code| code.unwrap_or(0));
         dropped.1 = None;
         match code {
-            0 => Ok(()),
+            0 => Ok(Waited::Ended),
             code => Err(ControllerError::Exited { code, cause: None }),
         }
     }

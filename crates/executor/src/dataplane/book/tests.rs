@@ -202,7 +202,8 @@ fn standing() -> impl Strategy<Value = Standing> {
     prop_oneof![
         Just(Standing::Starting),
         Just(Standing::Ready),
-        Just(Standing::Leaving)
+        Just(Standing::Leaving),
+        Just(Standing::Unready)
     ]
 }
 
@@ -285,9 +286,11 @@ impl World {
         match task.standing {
             _ if !is_there => None,
             Standing::Starting => None,
-            Standing::Ready | Standing::Leaving if is_silent => Some(Health::Silent),
+            Standing::Ready | Standing::Leaving | Standing::Unready if is_silent => {
+                Some(Health::Silent)
+            }
             Standing::Ready => Some(Health::Ready),
-            Standing::Leaving => Some(Health::Leaving),
+            Standing::Leaving | Standing::Unready => Some(Health::Leaving),
         }
     }
 

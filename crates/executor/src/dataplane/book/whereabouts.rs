@@ -51,7 +51,7 @@ impl Whereabouts<'_> {
         let health = match task.standing {
             Standing::Starting => return None,
             Standing::Ready => Health::Ready,
-            Standing::Leaving => Health::Leaving,
+            Standing::Leaving | Standing::Unready => Health::Leaving,
         };
         if task.node_id == self.own {
             return Some(health).filter(|_| !self.ended.contains(&task.container_id));
