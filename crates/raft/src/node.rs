@@ -45,7 +45,9 @@ pub struct Node {
     conf_state: ConfState,
     /// Last index handed out (or in the snapshot started from).
     applied: u64,
-    /// Committed entries from this member's own removal on, kept back while it leads.
+    /// Commit index that this member would find after a crash.
+    durable_commit: u64,
+    /// Committed entries from a removal on that may not be handed out yet.
     deferred: Vec<Entry>,
     is_stopped: bool,
 }
@@ -54,6 +56,8 @@ pub struct Node {
 struct Outstanding {
     number: u64,
     messages: Vec<Message>,
+    /// Commit index in it, if it has one.
+    commit: Option<u64>,
     has_snapshot: bool,
 }
 
@@ -89,6 +93,7 @@ impl Node {
             written_vote: (hard_state.term, hard_state.vote),
             conf_state: metadata.conf_state,
             applied: metadata.index,
+            durable_commit: hard_state.commit,
             deferred: Vec::new(),
             is_stopped: false,
         };
@@ -108,10 +113,11 @@ impl Node {
     /// A leader whose own removal is committed hands leadership over before it takes it in and stops: of two members the other
     /// does not know of the commit yet, and would wait for this one's vote for ever.
     fn resign(&mut self) {
-        if self.deferred.is_empty() || !self.is_leader() || self.transferring().is_some() {
+        let own = self.id;
+        let is_own = self.deferred.first().and_then(removed_member) == Some(own);
+        if !is_own || !self.is_leader() || self.transferring().is_some() {
             return;
         }
-        let own = self.id;
         let mut peers = self.peers();
         peers.retain(|peer| peer.id != own);
         if let Some(best) = peers.iter().max_by_key(|peer| peer.matched_index) {
@@ -226,7 +232,10 @@ impl Node {
     /// Whether `ready` would give work.
     #[must_use]
     pub fn has_ready(&self) -> bool {
-        let is_released = !self.deferred.is_empty() && !self.is_leader();
+        let is_released = self
+            .deferred
+            .first()
+            .is_some_and(|first| !self.is_held(first));
         !self.is_stopped && self.outstanding.is_none() && (self.raft.has_ready() || is_released)
     }
 
@@ -265,19 +274,17 @@ impl Node {
         out.committed = std::mem::take(&mut self.deferred);
         out.committed
             .extend(committed.iter().map(convert::entry_from_raft));
-        if self.is_leader() && self.conf_state.voters.len() > 1 {
-            let own = |entry: &Entry| removed_member(entry) == Some(self.id);
-            if let Some(at) = out.committed.iter().position(own) {
-                self.deferred = out.committed.split_off(at);
-            }
+        if let Some(at) = out.committed.iter().position(|entry| self.is_held(entry)) {
+            self.deferred = out.committed.split_off(at);
         }
-        let is_removal = out
-            .committed
-            .iter()
-            .any(|entry| removed_member(entry).is_some());
+        // Committed entries beyond those given at once may be removals, too.
+        let given = self.deferred.last().or(out.committed.last());
+        let given = given.map_or(self.applied, |entry| entry.index);
+        let first_held = self.deferred.first();
+        let is_removal = first_held.is_some_and(|first| first.index > self.durable_commit)
+            || self.is_leader() && hard_state.commit > given;
         if is_removal {
-            // Whoever is removed stops when it hears of it. This member must then know, too, after a crash: of two it would
-            // wait for the vote of the other for ever.
+            // What is said of the commit waits for the write, too.
             held.splice(..0, std::mem::take(&mut out.messages));
         }
         let has_log = !out.entries.is_empty() || out.snapshot.is_some();
@@ -289,10 +296,21 @@ impl Node {
         self.outstanding = Some(Outstanding {
             number: out.number,
             messages: held,
+            commit: out.hard_state.map(|hard_state| hard_state.commit),
             has_snapshot: out.snapshot.is_some(),
         });
         self.hand_out(&out.committed);
         Some(out)
+    }
+
+    /// Whether a committed entry must wait. Whoever is removed stops when it hears of that, and every member that takes the
+    /// removal in tells it so. This member must then know of it, too, after a crash or a failed write: of two it would wait for the
+    /// vote of the other for ever. And a leader hands over before it takes in its own removal.
+    fn is_held(&self, entry: &Entry) -> bool {
+        removed_member(entry).is_some_and(|removed| {
+            let is_own = removed == self.id && self.is_leader() && self.conf_state.voters.len() > 1;
+            is_own || entry.index > self.durable_commit
+        })
     }
 
     fn accept_snapshot(&mut self, snapshot: &eraftpb::Snapshot) -> Snapshot {
@@ -361,6 +379,7 @@ impl Node {
             outstanding.number, number,
             "the ready last given is persisted"
         );
+        self.durable_commit = outstanding.commit.unwrap_or(self.durable_commit);
         if !self.is_stopped {
             self.raft.on_persist_ready(number);
             if outstanding.has_snapshot {

@@ -25,6 +25,8 @@ struct Running {
     disk: MemoryDisk,
     raft_id: u64,
     node_id: NodeId,
+    /// Writes until one fails.
+    writes_left: Option<usize>,
 }
 
 /// Members by raft id; messages are delivered in order unless a member is cut off.
@@ -97,6 +99,7 @@ impl Cluster {
             disk,
             raft_id,
             node_id,
+            writes_left: None,
         };
         self.members.insert(raft_id, member);
         let mut out = Vec::new();
@@ -127,7 +130,7 @@ impl Cluster {
                 }
                 Output::Disk(request) => {
                     let member = self.members.get_mut(&raft_id).unwrap();
-                    let done = disk_work(&mut member.disk, request);
+                    let done = disk_work(member, request);
                     let mut out = Vec::new();
                     member.replica.disk_done(self.now, done, &mut out);
                     member.replica.progress(self.now, &mut out);
@@ -155,8 +158,12 @@ impl Cluster {
             let Some(member) = self.members.get_mut(&to) else {
                 continue;
             };
-            let _ = member.replica.step(self.now, message);
+            let stepped = member.replica.step(self.now, message);
             self.progress(to);
+            if stepped == Err(StepRefused::SenderRemoved) {
+                // It is told, and deletes its log.
+                self.members.remove(&from);
+            }
         }
         panic!("messages do not end");
     }
@@ -298,11 +305,19 @@ impl Cluster {
     }
 }
 
-fn disk_work(disk: &mut MemoryDisk, request: DiskRequest) -> DiskDone {
+fn disk_work(member: &mut Running, request: DiskRequest) -> DiskDone {
+    let disk = &mut member.disk;
     match request {
         DiskRequest::Write(ready) => {
-            disk.write(&ready).unwrap();
-            DiskDone::Written(ready.number)
+            let left = member.writes_left.take();
+            disk.set_full(left == Some(0));
+            let written = disk.write(&ready);
+            disk.set_full(false);
+            member.writes_left = left.and_then(|left| left.checked_sub(1));
+            match written {
+                Ok(()) => DiskDone::Written(ready.number),
+                Err(error) => DiskDone::WriteFailed(error),
+            }
         }
         DiskRequest::Snapshot {
             content,

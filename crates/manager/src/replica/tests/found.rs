@@ -119,3 +119,41 @@ fn a_loop_may_sleep_while_leadership_is_handed_over() {
     let due = replica.next_deadline();
     assert!(due.is_none_or(|due| due > now), "{due:?}");
 }
+
+/// Whichever write of the leader fails while it removes the only other member, one of the two leads
+/// in the end, and the other is no member.
+#[test]
+fn a_failed_write_during_a_removal_leaves_no_two_that_wait_for_each_other() {
+    for writes_left in 0..8 {
+        let mut cluster = Cluster::of(2);
+        let leader = cluster.leader().unwrap();
+        let members = cluster.members.values();
+        let mut others = members.filter(|member| member.raft_id != leader);
+        let other = others.next().unwrap();
+        let (other, node_id) = (other.raft_id, other.node_id);
+        let node = cluster.store().node(node_id).unwrap();
+        let mut spec = node.spec.clone();
+        spec.desired_role = Role::Worker;
+        let update = Command::UpdateNode {
+            id: node_id,
+            version: node.meta.version,
+            spec: Box::new(spec),
+        };
+        let member = cluster.members.get_mut(&leader).unwrap();
+        member.writes_left = Some(writes_left);
+        cluster.send(leader, update);
+        cluster.pass(60);
+        assert!(cluster.leader().is_some(), "write {writes_left}");
+        // The command itself may be what was lost.
+        if cluster.store().node(node_id).unwrap().spec.desired_role == Role::Manager {
+            cluster.set_role(node_id, Role::Worker).unwrap();
+            cluster.pass(60);
+        }
+        let last = cluster.leader().expect("one leads alone");
+        let group = cluster.members[&last].replica.group();
+        assert_eq!(group.members.len(), 1, "write {writes_left}");
+        assert!(!group.members.contains_key(&other) || last == other);
+        cluster.members.get_mut(&last).unwrap().writes_left = None;
+        cluster.create("after").unwrap();
+    }
+}

@@ -136,9 +136,8 @@ fn a_leader_that_was_removed_by_the_one_before_hands_over_first() {
     assert_eq!(group.node(1).role(), Role::Leader);
 }
 
-#[test]
-fn a_removal_is_durable_before_the_removed_hears_of_it() {
-    let mut group = Group::new(2, 3);
+/// A leader of two that finds the removal of the other committed: its next `ready`.
+fn removal_committed(group: &mut Group) -> Ready {
     let remove = change(ConfChangeKind::RemoveNode, 2);
     group.node(1).propose_conf_change(&remove).unwrap();
     // Up to the acknowledgement of the entry that removes the member.
@@ -154,16 +153,39 @@ fn a_removal_is_durable_before_the_removed_hears_of_it() {
         leader.node.step(message).unwrap();
     }
     let ready = leader.node.ready().unwrap();
-    assert_eq!(ready.committed.len(), 1);
-    assert!(
-        ready.messages.is_empty(),
-        "it hears nothing before the write"
-    );
+    assert!(ready.messages.is_empty(), "nobody hears before the write");
+    assert!(ready.committed.is_empty(), "nobody acts before the write");
     assert!(ready.must_write());
+    ready
+}
+
+#[test]
+fn a_removal_is_durable_before_anybody_hears_of_it() {
+    let mut group = Group::new(2, 3);
+    let ready = removal_committed(&mut group);
+    let leader = group.members.get_mut(&1).unwrap();
     leader.disk.write(&ready).unwrap();
+    assert!(!leader.node.persisted(ready.number).is_empty());
+    let ready = leader.node.ready().unwrap();
+    assert_eq!(ready.committed.len(), 1);
+    assert!(!ready.must_write());
     group.restart(1);
     group.members.get_mut(&1).unwrap().pump();
     assert_eq!(group.node(1).members().voters, [1]);
+}
+
+#[test]
+fn a_removal_whose_write_is_lost_is_committed_again() {
+    let mut group = Group::new(2, 3);
+    let _lost = removal_committed(&mut group);
+    group.restart(1);
+    assert_eq!(group.node(1).members().voters, [1, 2]);
+    assert!(!group.node(2).is_stopped());
+    group.elect();
+    group.run(30);
+    assert!(group.node(2).is_stopped());
+    assert_eq!(group.node(1).members().voters, [1]);
+    assert!(group.node(1).is_leader());
 }
 
 #[test]
