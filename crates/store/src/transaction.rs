@@ -142,6 +142,15 @@ impl Transaction {
         self.write(ActionKind::Update, Object::Node(Arc::new(node)))
     }
 
+    /// Replaces a node like [`Self::update_node`] when it is not the node that changed but who knows of
+    /// it: the time of its last change stays.
+    pub fn note_node(&mut self, mut node: Node) -> Result<(), Error> {
+        let stored = self.head.node(node.id).map(|stored| stored.meta);
+        node.meta = self.next_meta(stored, node.meta)?;
+        node.meta.updated_at = stored.map_or(self.now, |stored| stored.updated_at);
+        self.write(ActionKind::Update, Object::Node(Arc::new(node)))
+    }
+
     /// Replaces a service; `service.meta.version` must be the stored one.
     pub fn update_service(&mut self, mut service: Service) -> Result<(), Error> {
         let stored = self.head.service(service.id).map(|stored| stored.meta);

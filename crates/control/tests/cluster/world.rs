@@ -93,6 +93,7 @@ impl World {
             ["agents", "act"] => self.set_agents(true),
             ["agents", "wait"] => self.set_agents(false),
             ["leader", "change"] => self.change_leader(),
+            ["leader", "change", "unheard"] => self.change_leader_unheard(),
             ["tick", duration] => self.tick(spec::duration(duration)),
             ["task", state, name] => self.report(name, state),
             ["show", "tasks", rest @ ..] => return self.show_tasks(rest.first().copied()),
@@ -155,7 +156,7 @@ impl World {
         Transaction::new(&self.store, Version(self.version), self.now)
     }
 
-    fn write(&mut self, change: impl FnOnce(&mut Transaction)) {
+    pub(super) fn write(&mut self, change: impl FnOnce(&mut Transaction)) {
         let mut tx = self.begin();
         change(&mut tx);
         self.commit(tx);
@@ -313,7 +314,7 @@ impl World {
     }
 
     /// A new leader knows nothing but the store.
-    fn change_leader(&mut self) -> String {
+    pub(super) fn change_leader(&mut self) -> String {
         self.dirty = Dirty::default();
         self.wakes = Wakes::default();
         self.rng = Rng::from_seed(self.version);

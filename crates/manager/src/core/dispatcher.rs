@@ -131,8 +131,7 @@ impl Dispatcher {
                 let mut node = Node::clone(&node);
                 node.status.state = NodeState::Unknown;
                 UNKNOWN_MESSAGE.clone_into(&mut node.status.message);
-                tx.update_node(node)
-                    .expect("a node just read can be written");
+                tx.note_node(node).expect("a node just read can be written");
             }
         }
     }
@@ -193,10 +192,19 @@ impl Dispatcher {
         node.status.message.clear();
         node.status.addr.clone_from(&registration.addr);
         node.description = Some(registration.request.description.clone());
-        if node != **stored {
-            tx.update_node(node)
-                .expect("a node just read can be written");
+        if node == **stored {
+            return;
         }
+        // It was there all the time: only this leader did not know.
+        let is_known = stored.status.message == UNKNOWN_MESSAGE
+            && stored.status.state == NodeState::Unknown
+            && stored.description == node.description;
+        let written = if is_known {
+            tx.note_node(node)
+        } else {
+            tx.update_node(node)
+        };
+        written.expect("a node just read can be written");
     }
 
     /// Opens the session of a registration whose record is committed.

@@ -391,6 +391,34 @@ fn a_node_that_is_not_heard_of_is_down() {
     );
 }
 
+/// Who watches for nodes that come, as rebalancing does, looks at when they were changed.
+#[test]
+fn a_change_of_leader_is_no_change_of_its_nodes() {
+    let mut harness = Harness::with_agent();
+    let node_id = harness.node_id();
+    let node = |harness: &Harness| harness.core.store().node(node_id).unwrap().clone();
+    let before = node(&harness);
+    harness.now = harness.now + Duration::from_secs(3600);
+    harness.handle(Event::Deposed);
+    harness.handle(Event::Led { term: 3 });
+    harness.settle();
+    assert_eq!(node(&harness).status.state, NodeState::Unknown);
+    harness.register(ConnectionId(2));
+    harness.settle();
+    let after = node(&harness);
+    assert_eq!(after.status.state, NodeState::Ready);
+    assert!(after.meta.version > before.meta.version);
+    assert_eq!(after.meta.updated_at, before.meta.updated_at);
+    // Silence is one, and so is the return.
+    harness.pass(Duration::from_secs(4));
+    let down = node(&harness);
+    assert_eq!(down.status.state, NodeState::Down);
+    assert!(down.meta.updated_at > after.meta.updated_at);
+    harness.register(ConnectionId(3));
+    harness.settle();
+    assert!(node(&harness).meta.updated_at > down.meta.updated_at);
+}
+
 #[test]
 fn a_leader_that_stood_still_does_not_blame_the_nodes() {
     let mut harness = Harness::with_agent();

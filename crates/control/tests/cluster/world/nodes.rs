@@ -1,8 +1,27 @@
 //! Words of a script that change a node.
 
-use skep_model::{Availability, Node, Plugin, Role};
+use skep_model::{Availability, Node, NodeState, Plugin, Role};
 
+use super::World;
 use crate::spec;
+
+impl World {
+    /// A new leader, who does not know of any node until it registers anew.
+    pub(super) fn change_leader_unheard(&mut self) -> String {
+        for state in [NodeState::Unknown, NodeState::Ready] {
+            let nodes: Vec<Node> = self.store.nodes().map(|n| Node::clone(n)).collect();
+            self.write(|tx| {
+                for mut node in nodes {
+                    if node.status.state != NodeState::Down {
+                        node.status.state = state;
+                        tx.note_node(node).unwrap();
+                    }
+                }
+            });
+        }
+        self.change_leader()
+    }
+}
 
 /// Changes `node` as `args` say.
 pub(super) fn change_node(node: &mut Node, args: &[&str]) {
