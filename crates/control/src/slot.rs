@@ -113,10 +113,12 @@ impl<'a> Place<'a> {
         if state == Some(UpdateState::RollbackStarted) {
             return Vec::new();
         }
+        // One of another revision was told to make way: its end says nothing of the slot.
+        let is_current = |task: &Task| task.spec_version == Some(self.service.spec_version);
         let newest = self
             .tasks
             .iter()
-            .max_by_key(|task| (status_time(task), restart::order(task)));
+            .max_by_key(|task| (is_current(task), status_time(task), restart::order(task)));
         newest
             .filter(|task| task.desired_state < TaskState::Remove)
             .filter(|task| !restart::should_restart(task, &self.tasks))

@@ -333,19 +333,18 @@ impl<'a> Update<'a> {
         })))
     }
 
-    /// Stops old tasks beside new ones: at once, or when the new one runs (start-first).
+    /// Stops old tasks beside new ones: at once, or when the new one runs (start-first), or has ended
+    /// and is not to be replaced. The last is how the slot shall be by the new spec, when the update
+    /// goes on in spite of it.
     fn finish_touched(&self, plan: &mut Plan) {
-        for Touched { place, .. } in &self.touched {
-            let (old, new): (Vec<_>, Vec<_>) = place
-                .live()
-                .into_iter()
-                .partition(|task| is_dirty(self.view, self.service, task));
+        for touched in &self.touched {
+            let (old, new) = self.live_of(touched);
             let is_up = new
                 .iter()
                 .any(|task| task.status.state == TaskState::Running);
             let may_stop = match self.config.order {
-                UpdateOrder::StopFirst => !new.is_empty(),
-                UpdateOrder::StartFirst => is_up,
+                UpdateOrder::StopFirst => true,
+                UpdateOrder::StartFirst => is_up || new.is_empty(),
             };
             if may_stop {
                 let stops = old.iter().map(|task| desire(task, TaskState::Shutdown));
@@ -354,14 +353,21 @@ impl<'a> Update<'a> {
         }
     }
 
-    /// Gives free workers their next slots. True when no slot is waiting and no worker is busy.
+    /// Tasks that shall run in a slot: old ones, and those that are as the new spec wants them.
+    fn live_of(&self, touched: &Touched<'a>) -> (Vec<&'a Arc<Task>>, Vec<&'a Arc<Task>>) {
+        let live = touched.place.live().into_iter();
+        live.partition(|task| is_dirty(self.view, self.service, task))
+    }
+
+    /// Gives free workers their next slots. True when no slot is waiting, no worker is busy and no old
+    /// task serves because the new one beside it has yet to run: it may be tried many times.
     fn start_waiting(
         &self,
         template: &Template,
         (now, rng): (Timestamp, &mut Rng),
         plan: &mut Plan,
     ) -> bool {
-        let mut is_busy = false;
+        let (mut is_busy, mut has_old) = (false, false);
         let mut occupied = self.moving.clone();
         for touched in &self.touched {
             match self.released_at(touched) {
@@ -375,7 +381,15 @@ impl<'a> Update<'a> {
                     plan.report.push(Wait::UpdateDelay { until });
                     plan.wake_by(until);
                 }
-                Some(_) => continue,
+                Some(_) => {
+                    let (old, new) = self.live_of(touched);
+                    if let (false, Some(new)) = (old.is_empty(), new.last()) {
+                        has_old = true;
+                        let (task, until) = (new.id, None);
+                        plan.report.push(Wait::UpdatedTask { task, until });
+                    }
+                    continue;
+                }
             }
             is_busy = true;
             occupied.insert(touched.place.slot);
@@ -389,7 +403,7 @@ impl<'a> Update<'a> {
         for place in moving.into_iter().chain(others.into_iter().take(free)) {
             plan.changes.push(self.start(place, template, now, rng));
         }
-        !is_busy && self.waiting.is_empty()
+        !is_busy && !has_old && self.waiting.is_empty()
     }
 
     /// When the worker that updates this slot is free again; `None` while no new task of it has
