@@ -64,7 +64,10 @@ impl Canonical<'_> {
                     listed(node);
                     items(node, |item| long(item, "path"));
                 }
-                "secrets" | "configs" => items(node, |item| long(item, "source")),
+                "secrets" | "configs" => items(node, |item| {
+                    long(item, "source");
+                    item.get_mut("mode").into_iter().for_each(octal);
+                }),
                 "extends" => long(node, "service"),
                 "ports" => self.expand(node, port::expand),
                 "volumes" => self.expand(node, mount::expand),
@@ -266,6 +269,15 @@ fn listed(node: &mut Node) {
     if node.as_text().is_some() {
         let value = std::mem::replace(&mut node.value, Value::Null);
         node.value = Value::List(vec![Node::new(node.place.clone(), value)]);
+    }
+}
+
+/// Permission bits become a text that shows them as people write them.
+fn octal(node: &mut Node) {
+    if let Value::Int(mode) = node.value
+        && let Ok(mode) = u32::try_from(mode)
+    {
+        node.value = Value::Text(format!("{mode:04o}"));
     }
 }
 

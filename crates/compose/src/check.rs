@@ -19,6 +19,7 @@ pub(crate) fn check(
     dependencies_exist(project, document, inactive, problems);
     for (name, service) in &project.services {
         references_exist(project, name, service, document, problems);
+        targets_differ(name, service, document, problems);
     }
     if let Some(cycle) = cycle(project) {
         let place = document.place(&["services", &cycle[0], "depends_on"]);
@@ -46,7 +47,7 @@ fn dependencies_exist(
                 let place = document.place(&["services", name, "depends_on", other]);
                 let text = match inactive.get(other) {
                     Some(profiles) => format!("service `{name}` depends on `{other}`, whose profile `{profiles}` is not active"),
-                    None => missing(name, "depends on service", other, &names),
+                    None => missing(name, "depends on service", other, names.iter().map(String::as_str)),
                 };
                 problems.push(Some(place), text);
             }
@@ -62,86 +63,121 @@ fn references_exist(
     document: &Document,
     problems: &mut Problems,
 ) {
-    let mut say = |key: &str, what: &str, other: &str, known: &BTreeSet<String>| {
+    let mut say = |key: &str, what: &str, other: &str, known: &mut dyn Iterator<Item = &str>| {
         let place = document.place(&["services", name, key, other]);
         problems.push(Some(place), missing(name, what, other, known));
     };
-    let networks: BTreeSet<String> = project.networks.keys().cloned().collect();
     for other in service.networks.keys() {
-        if !networks.contains(other) && other != "default" {
-            say("networks", "is on network", other, &networks);
+        if !project.networks.contains_key(other) && other != "default" {
+            say(
+                "networks",
+                "is on network",
+                other,
+                &mut names(&project.networks),
+            );
         }
     }
-    let volumes: BTreeSet<String> = project.volumes.keys().cloned().collect();
     let mounts = service
         .mounts
         .iter()
         .filter(|mount| mount.kind == MountKind::Volume);
     for other in mounts.filter_map(|mount| mount.source.as_ref()) {
-        if !volumes.contains(other) {
-            say("volumes", "mounts volume", other, &volumes);
+        if !project.volumes.contains_key(other) {
+            say(
+                "volumes",
+                "mounts volume",
+                other,
+                &mut names(&project.volumes),
+            );
         }
     }
-    let secrets: BTreeSet<String> = project.secrets.keys().cloned().collect();
-    for reference in service
-        .secrets
-        .iter()
-        .filter(|reference| !reference.source.is_empty())
-    {
-        if !secrets.contains(&reference.source) {
-            say("secrets", "has secret", &reference.source, &secrets);
+    for other in service.secrets.iter().map(|reference| &reference.source) {
+        if !project.secrets.contains_key(other) && !other.is_empty() {
+            say("secrets", "has secret", other, &mut names(&project.secrets));
         }
     }
-    let configs: BTreeSet<String> = project.configs.keys().cloned().collect();
-    let references = service.configs.iter().map(|reference| &reference.source);
     let spec = service
         .credential_spec
         .as_ref()
         .and_then(|spec| spec.config.as_ref());
-    for other in references.chain(spec).filter(|other| !other.is_empty()) {
-        if !configs.contains(other) {
-            say("configs", "has config", other, &configs);
+    let references = service.configs.iter().map(|reference| &reference.source);
+    for other in references.chain(spec) {
+        if !project.configs.contains_key(other) && !other.is_empty() {
+            say("configs", "has config", other, &mut names(&project.configs));
         }
     }
 }
 
-fn missing(name: &str, what: &str, other: &str, known: &BTreeSet<String>) -> String {
-    let hint = nearest(other, known.iter().map(String::as_str))
-        .map_or(String::new(), |known| format!("; did you mean `{known}`?"));
+/// Says which paths of the container something is mounted at twice.
+fn targets_differ(name: &str, service: &Service, document: &Document, problems: &mut Problems) {
+    let mounts = service
+        .mounts
+        .iter()
+        .map(|mount| (mount.target.as_str(), "volumes"));
+    let tmpfs = service
+        .tmpfs
+        .iter()
+        .map(|tmpfs| (tmpfs.target.as_str(), "tmpfs"));
+    let mut seen = BTreeSet::new();
+    for (target, key) in mounts.chain(tmpfs).filter(|(target, _)| !target.is_empty()) {
+        let trimmed = target.trim_end_matches('/');
+        if !seen.insert(trimmed) {
+            let place = document.place(&["services", name, key]);
+            problems.push(
+                Some(place),
+                format!("service `{name}` has two mounts at `{target}`"),
+            );
+        }
+    }
+}
+
+fn names<T>(map: &BTreeMap<String, T>) -> impl Iterator<Item = &str> {
+    map.keys().map(String::as_str)
+}
+
+fn missing<'a>(
+    name: &str,
+    what: &str,
+    other: &str,
+    known: impl Iterator<Item = &'a str>,
+) -> String {
+    let hint =
+        nearest(other, known).map_or(String::new(), |known| format!("; did you mean `{known}`?"));
     format!("service `{name}` {what} `{other}`, which is not in the file{hint}")
 }
 
 /// Services that depend on each other, the first one again at the end.
 fn cycle(project: &Project) -> Option<Vec<String>> {
     // Services leave once all they depend on has left; what stays is on a cycle or depends on one.
-    let mut open: BTreeMap<&str, BTreeSet<&str>> = project
-        .services
+    let mut open: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let mut waiting: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, service) in &project.services {
+        let others = service.depends_on.keys().map(String::as_str);
+        open.insert(name, others.clone().collect());
+        others.for_each(|other| waiting.entry(other).or_default().push(name));
+    }
+    let mut free: Vec<&str> = open
         .iter()
-        .map(|(name, service)| {
-            let others = service.depends_on.keys().map(String::as_str);
-            (name.as_str(), others.collect())
-        })
+        .filter(|(_, others)| others.is_empty())
+        .map(|(&name, _)| name)
         .collect();
-    loop {
-        let free: Vec<&str> = open
-            .iter()
-            .filter(|(_, others)| others.is_empty())
-            .map(|(&name, _)| name)
-            .collect();
-        if free.is_empty() {
-            break;
-        }
-        for name in &free {
-            open.remove(name);
-        }
-        for others in open.values_mut() {
-            others.retain(|other| !free.contains(other));
+    while let Some(name) = free.pop() {
+        open.remove(name);
+        for waiting in waiting.remove(name).unwrap_or_default() {
+            if let Some(others) = open.get_mut(waiting) {
+                others.remove(name);
+                if others.is_empty() {
+                    free.push(waiting);
+                }
+            }
         }
     }
+    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
     let mut walk: Vec<&str> = vec![*open.keys().next()?];
     loop {
         let next = *open.get(walk.last()?)?.iter().next()?;
-        if let Some(at) = walk.iter().position(|&name| name == next) {
+        seen.insert(walk.last()?, walk.len() - 1);
+        if let Some(&at) = seen.get(next) {
             let mut names: Vec<String> = walk[at..].iter().map(|&name| name.to_owned()).collect();
             names.push(next.to_owned());
             return Some(names);

@@ -22,6 +22,8 @@ const DEPTH_MAX: usize = 16;
 pub(crate) struct Interpolator<'a> {
     lookup: &'a dyn Fn(&str) -> Option<String>,
     unset: BTreeSet<String>,
+    /// Those that have not been told yet.
+    fresh: Vec<String>,
     byte_count: usize,
 }
 
@@ -33,6 +35,7 @@ impl<'a> Interpolator<'a> {
         Self {
             lookup,
             unset: BTreeSet::new(),
+            fresh: Vec::new(),
             byte_count: 0,
         }
     }
@@ -48,13 +51,12 @@ impl<'a> Interpolator<'a> {
     ) {
         match &mut node.value {
             Value::Text(text) if text.contains('$') => {
-                let before: BTreeSet<String> = self.unset.clone();
                 match self.text(text) {
                     Ok(replaced) => *text = replaced,
                     Err(error) => problems.push(Some(node.place.clone()), error),
                 }
-                for name in self.unset.difference(&before) {
-                    warnings.push(Some(node.place.clone()), unset_text(name));
+                for name in std::mem::take(&mut self.fresh) {
+                    warnings.push(Some(node.place.clone()), unset_text(&name));
                 }
             }
             Value::List(list) => {
@@ -170,7 +172,9 @@ impl<'a> Interpolator<'a> {
 
     fn plain(&mut self, name: &str) -> String {
         (self.lookup)(name).unwrap_or_else(|| {
-            self.unset.insert(name.to_owned());
+            if self.unset.insert(name.to_owned()) {
+                self.fresh.push(name.to_owned());
+            }
             String::new()
         })
     }

@@ -120,7 +120,7 @@ fn begin(
     let is_whole = parsed.len() == sources.len();
     let model = loader.model(parsed, &setting, &[]);
     let Some(mut root) = model.filter(|_| is_whole) else {
-        if is_whole {
+        if is_whole && loader.problems.is_empty() {
             loader.problems.push(None, "the compose files are empty");
         }
         return None;

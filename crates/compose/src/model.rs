@@ -5,7 +5,7 @@ mod extends;
 mod include;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     rc::Rc,
@@ -24,7 +24,7 @@ use crate::{
     yaml,
 };
 
-use self::extends::Scope;
+use self::extends::{Link, Scope};
 
 /// Files of one project, however they are named. Each costs a read and its values.
 const FILE_COUNT_MAX: usize = 256;
@@ -41,6 +41,7 @@ pub(crate) struct Loader<'a> {
     file_count: usize,
     node_count: usize,
     scopes: BTreeMap<PathBuf, Option<Rc<Scope>>>,
+    cycles: BTreeSet<Vec<Link>>,
     /// What is wrong.
     pub(crate) problems: Problems,
     /// What is odd.
@@ -74,6 +75,7 @@ impl<'a> Loader<'a> {
             file_count: 0,
             node_count: 0,
             scopes: BTreeMap::new(),
+            cycles: BTreeSet::new(),
             problems: Problems::default(),
             warnings: Problems::default(),
         }
@@ -98,7 +100,7 @@ impl<'a> Loader<'a> {
             Source::Bytes { name, .. } => name.clone(),
         };
         let file: Arc<Path> = name.into();
-        match yaml::parse(&file, &bytes) {
+        match yaml::parse(&file, &bytes, &mut self.problems) {
             Ok(documents) => Some(Parsed { path, documents }),
             Err(problem) => {
                 self.problems.push(problem.place, problem.text);

@@ -52,18 +52,22 @@ pub(crate) use words;
 /// The known word a word was probably meant to be: the one with the fewest letters changed, if these are few.
 pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let bound = match word.chars().count() {
-        0..=2 => 1,
-        3..=5 => 2,
+        0..=1 => 0,
+        2..=3 => 1,
+        4..=5 => 2,
         _ => 3,
     };
     known
         .into_iter()
+        .take(COMPARED_WORDS_MAX)
         .map(|candidate| (distance(word, candidate), candidate))
         .filter(|&(distance, _)| distance <= bound)
         .min_by_key(|&(distance, _)| distance)
         .map(|(_, candidate)| candidate)
 }
 
+/// Words that are compared; schemas have some dozens.
+const COMPARED_WORDS_MAX: usize = 1_000;
 /// Longest word that is compared; the cost is the product of the lengths.
 const COMPARED_CHARS_MAX: usize = 64;
 

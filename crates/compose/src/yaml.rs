@@ -10,7 +10,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
 use crate::{
     node::{Edit, Entry, Mapping, Node, Value},
-    problem::{Place, Problem},
+    problem::{Place, Problem, Problems},
     scalar,
 };
 
@@ -23,8 +23,12 @@ pub(crate) const DEPTH_MAX: usize = 64;
 
 const TOO_DEEP: &str = "more than 64 values within each other";
 
-/// The documents of a file. Empty ones are left out.
-pub(crate) fn parse(file: &Arc<Path>, bytes: &[u8]) -> Result<Vec<Node>, Problem> {
+/// The documents of a file. Empty ones are left out. What can be skipped goes to `problems`.
+pub(crate) fn parse(
+    file: &Arc<Path>,
+    bytes: &[u8],
+    problems: &mut Problems,
+) -> Result<Vec<Node>, Problem> {
     let whole = Place {
         file: Arc::clone(file),
         line: 0,
@@ -47,6 +51,7 @@ pub(crate) fn parse(file: &Arc<Path>, bytes: &[u8]) -> Result<Vec<Node>, Problem
         documents: Vec::new(),
         anchors: BTreeMap::new(),
         node_count: 0,
+        problems,
     };
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
@@ -60,12 +65,13 @@ pub(crate) fn parse(file: &Arc<Path>, bytes: &[u8]) -> Result<Vec<Node>, Problem
 }
 
 /// What has been begun and not ended yet.
-struct Builder {
+struct Builder<'a> {
     file: Arc<Path>,
     open: Vec<Frame>,
     documents: Vec<Node>,
     anchors: BTreeMap<usize, Node>,
     node_count: usize,
+    problems: &'a mut Problems,
 }
 
 /// A list or mapping that is not at its end.
@@ -89,12 +95,14 @@ enum Content {
 
 enum Key {
     Merge,
+    /// What is wrong with it has been told.
+    Bad,
     Name(String, Place),
 }
 
 // === impl Builder ===
 
-impl Builder {
+impl Builder<'_> {
     fn handle(&mut self, event: Event<'_>, span: Span) -> Result<(), Problem> {
         let place = self.at(span.start.line(), span.start.col());
         match event {
@@ -117,7 +125,7 @@ impl Builder {
             Event::Scalar(text, style, anchor, tag) => {
                 self.spend(1, &place)?;
                 let is_plain = style == ScalarStyle::Plain;
-                let (edit, is_typed) = tag_of(tag.as_deref(), &place)?;
+                let (edit, is_typed) = self.tag_of(tag.as_deref(), &place);
                 let value = match is_typed.unwrap_or(is_plain) {
                     true => scalar::resolve(&text),
                     false => Value::Text(text.into_owned()),
@@ -154,7 +162,7 @@ impl Builder {
         if self.open.len() >= DEPTH_MAX {
             return Err(problem(place, TOO_DEEP));
         }
-        let (edit, _) = tag_of(tag, &place)?;
+        let (edit, _) = self.tag_of(tag, &place);
         self.open.push(Frame {
             place,
             edit,
@@ -202,7 +210,13 @@ impl Builder {
             Content::List(list) => list.push(node),
             Content::Map { map, key, merges } => match key.take() {
                 None if is_merge => *key = Some(Key::Merge),
-                None => *key = Some(name_of(node, map)?),
+                None => {
+                    *key = Some(name_of(node, map).unwrap_or_else(|problem| {
+                        self.problems.push(problem.place, problem.text);
+                        Key::Bad
+                    }));
+                }
+                Some(Key::Bad) => {}
                 Some(Key::Merge) => merges.push(node),
                 Some(Key::Name(name, place)) => {
                     map.insert(name, Entry { place, node });
@@ -221,39 +235,34 @@ impl Builder {
         Err(problem(place.clone(), text))
     }
 
+    /// What a tag says: an edit, and whether a scalar is resolved although quoted, or not although plain.
+    fn tag_of(&mut self, tag: Option<&Tag>, place: &Place) -> (Edit, Option<bool>) {
+        let Some(tag) = tag else {
+            return (Edit::Merge, None);
+        };
+        let is_core = tag.is_yaml_core_schema();
+        match (tag.handle.as_str(), tag.suffix.as_str()) {
+            (_, "str") if is_core => (Edit::Merge, Some(false)),
+            (_, "int" | "float" | "bool" | "null") if is_core => (Edit::Merge, Some(true)),
+            (_, "seq" | "map") if is_core => (Edit::Merge, None),
+            ("!", "reset") => (Edit::Reset, None),
+            ("!", "override") => (Edit::Override, None),
+            ("" | "!", "" | "!") => (Edit::Merge, Some(false)),
+            (handle, suffix) => {
+                let handle = if is_core { "!!" } else { handle };
+                let text =
+                    format!("unknown tag `{handle}{suffix}`; known are `!reset` and `!override`");
+                self.problems.push(Some(place.clone()), text);
+                (Edit::Merge, None)
+            }
+        }
+    }
+
     fn at(&self, line: usize, column: usize) -> Place {
         Place {
             file: Arc::clone(&self.file),
             line: u32::try_from(line).unwrap_or(u32::MAX),
             column: u32::try_from(column + 1).unwrap_or(u32::MAX),
-        }
-    }
-}
-
-/// What a tag says: an edit, and whether a scalar is resolved although quoted, or not although plain.
-fn tag_of(tag: Option<&Tag>, place: &Place) -> Result<(Edit, Option<bool>), Problem> {
-    let Some(tag) = tag else {
-        return Ok((Edit::Merge, None));
-    };
-    if tag.is_yaml_core_schema() {
-        match tag.suffix.as_str() {
-            "str" => return Ok((Edit::Merge, Some(false))),
-            "int" | "float" | "bool" | "null" => return Ok((Edit::Merge, Some(true))),
-            "seq" | "map" => return Ok((Edit::Merge, None)),
-            _ => {}
-        }
-    }
-    match (tag.handle.as_str(), tag.suffix.as_str()) {
-        ("!", "reset") => Ok((Edit::Reset, None)),
-        ("!", "override") => Ok((Edit::Override, None)),
-        ("" | "!", "" | "!") => Ok((Edit::Merge, Some(false))),
-        _ => {
-            let name = match tag.is_yaml_core_schema() {
-                true => format!("!!{}", tag.suffix),
-                false => format!("{}{}", tag.handle, tag.suffix),
-            };
-            let text = format!("unknown tag `{name}`; known are `!reset` and `!override`");
-            Err(problem(place.clone(), text))
         }
     }
 }

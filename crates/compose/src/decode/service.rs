@@ -6,6 +6,7 @@ use super::{
     unsupported,
 };
 use crate::{
+    input::Unsupported,
     node::Value,
     project::{
         Condition, CredentialSpec, Dependency, Device, ExtraHost, FileReference, Healthcheck,
@@ -14,7 +15,7 @@ use crate::{
 };
 
 /// Permission bits a file can have.
-const MODE_MAX: i64 = 0o7777;
+const MODE_MAX: u32 = 0o7777;
 
 // === impl Decoder ===
 
@@ -25,7 +26,9 @@ impl Decoder<'_, '_> {
             return service;
         };
         let image = fields.take("image");
-        let has_image = image.is_some();
+        let has_image = image
+            .as_ref()
+            .is_some_and(|at| at.node.as_text() != Some(""));
         service.image = self.string(image).unwrap_or_default();
         self.process(&mut service, &mut fields);
         self.network_of(&mut service, &mut fields);
@@ -34,26 +37,28 @@ impl Decoder<'_, '_> {
         service.deploy = self.deploy(&mut fields);
         service.profiles = self.strings(fields.take("profiles"));
         service.depends_on = self.depends_on(fields.take("depends_on"));
-        let has_build = at.node.get("build").is_some();
         self.finish(fields, unsupported::IGNORED, unsupported::SERVICE);
-        if !has_build
-            && (!has_image
-                || (service.image.is_empty()
-                    && at
-                        .node
-                        .get("image")
-                        .is_some_and(|node| node.as_text() == Some(""))))
-        {
-            let text = format!("service `{}` needs `image`", at.name());
-            self.problem(at, &text);
-        } else if has_build && !has_image {
-            let text = format!(
-                "service `{}` needs `image`: a cluster builds none",
-                at.name()
-            );
-            self.problem(at, &text);
+        if service.image.is_empty() && !has_image {
+            self.no_image(at);
         }
         service
+    }
+
+    /// Says that there is nothing to run, unless what was said of `build` or `extends` already says so.
+    fn no_image(&mut self, at: &At<'_>) {
+        let has_build = at.node.get("build").is_some();
+        if at.node.get("extends").is_some()
+            || (has_build && self.unsupported == Unsupported::Refuse)
+        {
+            return;
+        }
+        let why = if has_build {
+            ": a cluster builds none"
+        } else {
+            ""
+        };
+        let text = format!("service `{}` needs `image`{why}", at.name());
+        self.problem(at, &text);
     }
 
     fn process(&mut self, service: &mut Service, fields: &mut Fields<'_>) {
@@ -283,20 +288,7 @@ impl Decoder<'_, '_> {
         if source.is_none() {
             self.problem(at, "a reference to a secret or config needs `source`");
         }
-        let mode = match fields.take("mode") {
-            // A text is octal whether it begins with a zero or not.
-            Some(at) if at.node.as_text().is_some() => {
-                let mode = at
-                    .node
-                    .as_text()
-                    .and_then(|text| u32::from_str_radix(text, 8).ok());
-                mode.filter(|&mode| i64::from(mode) <= MODE_MAX)
-                    .or_else(|| self.wrong(&at, "permission bits (`0440`)"))
-            }
-            at => self
-                .integer(at, 0, MODE_MAX)
-                .and_then(|mode| u32::try_from(mode).ok()),
-        };
+        let mode = fields.take("mode").and_then(|at| self.file_mode(&at));
         let reference = FileReference {
             source: self.string(source).unwrap_or_default(),
             target: self
@@ -312,6 +304,16 @@ impl Decoder<'_, '_> {
         };
         self.finish(fields, &[], &[]);
         Some(reference)
+    }
+
+    /// Permission bits, which the canonical form has as a text; octal, whether it begins with a zero or not.
+    fn file_mode(&mut self, at: &At<'_>) -> Option<u32> {
+        let mode = at
+            .node
+            .as_text()
+            .and_then(|text| u32::from_str_radix(text, 8).ok());
+        let mode = mode.filter(|&mode| mode <= MODE_MAX);
+        mode.or_else(|| self.wrong(at, "permission bits (`0440`)"))
     }
 
     fn ulimit(&mut self, at: &At<'_>) -> Option<Ulimit> {

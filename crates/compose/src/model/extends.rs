@@ -26,7 +26,7 @@ pub(super) struct Scope {
 }
 
 /// A service that is being put together.
-type Link = (PathBuf, String);
+pub(super) type Link = (PathBuf, String);
 
 /// What `extends` says.
 struct Reference<'a> {
@@ -60,15 +60,9 @@ impl Loader<'_> {
             .iter_mut()
             .filter(|(_, entry)| is_extending(&entry.node))
         {
-            match self.extended(&scope, name, setting, &mut Vec::new()) {
-                Some(node) => entry.node = node,
-                // What is wrong has been told.
-                None => {
-                    entry
-                        .node
-                        .as_map_mut()
-                        .and_then(|map| map.remove("extends"));
-                }
+            // When something is wrong it has been told, and `extends` stays as a sign of that.
+            if let Some(node) = self.extended(&scope, name, setting, &mut Vec::new()) {
+                entry.node = node;
             }
         }
     }
@@ -96,8 +90,7 @@ impl Loader<'_> {
         };
         let link = (other.path.clone(), reference.service.to_owned());
         if chain.contains(&link) || chain.len() > DEPTH_MAX {
-            let text = self.cycle(chain, &link);
-            self.problems.push(Some(reference.place.clone()), text);
+            self.cycle(chain, &link, reference.place);
             return None;
         }
         if !other.services.contains_key(reference.service) {
@@ -197,15 +190,25 @@ impl Loader<'_> {
         })
     }
 
-    fn cycle(&self, chain: &[Link], last: &Link) -> String {
-        if !chain.contains(last) {
-            return format!("more than {DEPTH_MAX} services extend each other");
+    /// Tells of a cycle, once for all the services on it.
+    fn cycle(&mut self, chain: &[Link], last: &Link, place: &Place) {
+        let Some(start) = chain.iter().position(|link| link == last) else {
+            let text = format!("more than {DEPTH_MAX} services extend each other");
+            self.problems.push(Some(place.clone()), text);
+            return;
+        };
+        let links = &chain[start..];
+        let mut sorted = links.to_vec();
+        sorted.sort();
+        if !self.cycles.insert(sorted) {
+            return;
         }
-        let names: Vec<String> = chain
+        let names: Vec<String> = links
             .iter()
             .chain([last])
             .map(|(path, name)| format!("`{name}` ({})", self.display(path).display()))
             .collect();
-        format!("services extend each other: {}", names.join(" → "))
+        let text = format!("services extend each other: {}", names.join(" → "));
+        self.problems.push(Some(place.clone()), text);
     }
 }
