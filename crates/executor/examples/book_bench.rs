@@ -130,6 +130,7 @@ fn container(network: NetworkId) -> LocalContainer {
         gateways: Vec::new(),
         is_internal: false,
         is_encrypted: false,
+        is_ingress: false,
     };
     LocalContainer {
         netns_path: "/run/x".into(),

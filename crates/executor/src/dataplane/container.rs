@@ -69,6 +69,10 @@ pub struct NetworkFacts {
     pub is_internal: bool,
     /// Packets between nodes are to be encrypted.
     pub is_encrypted: bool,
+    /// Where Docker's published ports lead through. Containers here are not on it, and the directory
+    /// tells nothing of it.
+    #[serde(default)]
+    pub is_ingress: bool,
 }
 
 // === impl NetworkFacts ===
@@ -93,6 +97,7 @@ impl NetworkFacts {
             gateways: network.subnets().filter_map(|one| one.gateway).collect(),
             is_internal: network.spec.is_internal,
             is_encrypted,
+            is_ingress: network.spec.is_ingress,
         })
     }
 

@@ -40,6 +40,7 @@ fn container(number: u8, vni: u32) -> LocalContainer {
         gateways: Vec::new(),
         is_internal: false,
         is_encrypted: false,
+        is_ingress: false,
     };
     LocalContainer {
         netns_path: "/run/x".into(),

@@ -61,7 +61,8 @@ impl Attached {
         let node = network.flat_map(|network| [&network.address, &network.address6]);
         let node = node.filter_map(|text| text.split('/').next()?.parse().ok());
         let own = self.local.iter().flat_map(|place| &place.addresses);
-        let overlays = places.iter().flat_map(Place::ips);
+        let overlays = places.iter().filter(|place| !place.network.is_ingress);
+        let overlays = overlays.flat_map(Place::ips);
         node.chain(overlays).chain(own.map(IpNet::addr)).collect()
     }
 }
@@ -251,7 +252,11 @@ fn local_container(
     let has_way_out = mode == NodeMode::Attached || local.iter().any(|place| place.is_way_out);
     LocalContainer {
         netns_path: path.to_owned(),
-        places: places.to_vec(),
+        places: places
+            .iter()
+            .filter(|place| !place.network.is_ingress)
+            .cloned()
+            .collect(),
         // Without a way out there is nobody to ask.
         upstreams: match has_way_out {
             true => files::upstreams(&dns.settings()),

@@ -12,6 +12,9 @@ use skep_network::{DnsSettings, Given};
 
 use crate::dataplane::Place;
 
+/// A container's interface on the node network.
+const NODE_INTERFACE: &str = "eth0";
+
 /// Drivers of networks that are the node's own; Docker's names.
 const HOST_DRIVER: &str = "host";
 const NULL_DRIVER: &str = "null";
@@ -95,7 +98,11 @@ pub(super) fn plan(task: &Task) -> Result<NetworkPlan, PlaceError> {
         match spec.driver_name() {
             _ if spec.is_node_network() => {}
             _ if spec.is_overlay() => {
-                let interface = format!("eth{}", places.len() + 1);
+                let interface = match spec.is_ingress {
+                    // Published ports lead through the node network.
+                    true => NODE_INTERFACE.to_owned(),
+                    false => format!("eth{}", interface_count(&places) + 1),
+                };
                 let place = Place::of(attachment, interface);
                 let place = place.filter(|place| !place.addresses.is_empty());
                 places.push(place.ok_or_else(|| PlaceError::Unallocated(name.to_owned()))?);
@@ -129,7 +136,7 @@ pub(super) fn plan(task: &Task) -> Result<NetworkPlan, PlaceError> {
         local: if is_host {
             Vec::new()
         } else {
-            wishes(&own, mode, places.len())
+            wishes(&own, mode, interface_count(&places))
         },
         places: if is_host { Vec::new() } else { places },
         dns: dns(task)?,
@@ -158,6 +165,12 @@ fn wishes(own: &[&NetworkAttachment], mode: NodeMode, place_count: usize) -> Vec
         }
     });
     wishes.collect()
+}
+
+/// How many of the places have an interface of their own.
+fn interface_count(places: &[Place]) -> usize {
+    let places = places.iter();
+    places.filter(|place| !place.network.is_ingress).count()
 }
 
 /// What the leader gave of the node network.

@@ -20,6 +20,7 @@ fn facts(number: u8) -> NetworkFacts {
         gateways: Vec::new(),
         is_internal: false,
         is_encrypted: false,
+        is_ingress: false,
     }
 }
 

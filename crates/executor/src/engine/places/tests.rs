@@ -107,6 +107,15 @@ fn interfaces_follow_the_order_of_the_tasks_networks() {
 }
 
 #[test]
+fn ingress_is_a_place_without_an_interface() {
+    let mut ingress = Arc::unwrap_or_clone(network("ingress", "overlay", false));
+    ingress.spec.is_ingress = true;
+    let ingress = on(Arc::new(ingress), &["10.0.0.5/24"]);
+    let red = on(network("red", "overlay", false), &["10.0.1.5/24"]);
+    check(vec![ingress, red], NodeMode::Attached, &["eth0", "eth1"]);
+}
+
+#[test]
 fn a_container_on_internal_networks_only_has_no_way_out() {
     let inner = || on(network("inner", "overlay", true), &["10.0.1.5/24"]);
     let red = || on(network("red", "overlay", false), &["10.0.1.5/24"]);
