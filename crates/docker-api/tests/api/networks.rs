@@ -532,6 +532,24 @@ async fn a_worker_shows_the_networks_its_tasks_are_on() {
     assert_eq!(refused.status.as_u16(), 503, "{}", refused.text());
 }
 
+/// The docker command would take it for one that is there, and not make the network of a stack that is deployed again.
+#[tokio::test]
+async fn a_manager_lists_no_removed_network_that_its_containers_still_have() {
+    let served = Served::with_swarm().await;
+    served.post("/networks/create", BACK).await;
+    served.told(&served, "back");
+    let listed = || async {
+        names(
+            &served
+                .get("/networks?filters={\"scope\":{\"swarm\":true}}")
+                .await,
+        )
+    };
+    assert_eq!(listed().await, ["back"]);
+    served.delete("/networks/back").await;
+    assert!(listed().await.is_empty());
+}
+
 #[tokio::test]
 async fn containers_are_not_connected_by_hand() {
     let served = Served::with_swarm().await;

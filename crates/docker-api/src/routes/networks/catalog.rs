@@ -53,9 +53,11 @@ impl Catalog {
                 networks.push(Network::from(&*network));
             }
         }
+        // A manager knows better: a network that was removed is gone, although containers that are still
+        // ending here have it. Whoever deploys a stack again at once must not find it.
         let joined = entries.iter().filter_map(|entry| match entry {
-            Entry::Network(network) => Some(network),
-            Entry::Service(_) | Entry::Task(_) | Entry::Node(_) => None,
+            Entry::Network(network) if view.is_none() => Some(network),
+            Entry::Network(_) | Entry::Service(_) | Entry::Task(_) | Entry::Node(_) => None,
         });
         for network in joined.filter(|network| network.spec.is_overlay()) {
             if !networks.iter().any(|known| known.id == network.id.as_str()) {
