@@ -3,6 +3,7 @@
 //! Stated without the reconcilers' own functions where possible, so that a mistake there shows
 //! here. Each invariant is one function.
 
+mod depends;
 mod jobs;
 mod moves;
 mod network;
@@ -120,6 +121,13 @@ pub enum Violation {
         /// Slots it works on.
         count: usize,
     },
+    /// A service that waits for others has a task on a node, and they were not there.
+    StartedEarly {
+        /// The service.
+        service: ServiceId,
+        /// What was missing.
+        reason: String,
+    },
     /// A task was told to stop for a move before its replacement could take over.
     MovedTooEarly {
         /// The task.
@@ -159,6 +167,7 @@ pub fn check(view: &Store) -> Vec<Violation> {
 pub fn check_step(before: &Store, after: &Store) -> Vec<Violation> {
     let mut found = Vec::new();
     updates::check_step(before, after, &mut found);
+    depends::check_step(before, after, &mut found);
     moves::check_step(before, after, &mut found);
     let mut of_jobs = Vec::new();
     jobs::check_step(before, after, &mut of_jobs);
@@ -487,6 +496,9 @@ impl fmt::Display for Violation {
             }
             Self::OverParallel { service, count } => {
                 write!(f, "{count} slots of service {service} are updated at once")
+            }
+            Self::StartedEarly { service, reason } => {
+                write!(f, "service {service} was started too early: {reason}")
             }
             Self::Job(violation) => violation.fmt(f),
             Self::MovedTooEarly { task } => {

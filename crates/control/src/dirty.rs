@@ -28,6 +28,7 @@ impl Dirty {
             (old, Some(Object::Service(new))) => self.mark_service(service_of(old.as_ref()), new),
             (Some(Object::Service(old)), _) => {
                 self.insert(Key::Service(old.id));
+                self.insert(Key::Dependents);
                 self.insert(Key::Waiting);
             }
             (old, Some(Object::Network(new))) => {
@@ -171,6 +172,7 @@ impl Dirty {
     }
 
     fn mark_service(&mut self, old: Option<&Service>, new: &Service) {
+        self.insert(Key::Dependents);
         self.insert(Key::Service(new.id));
         self.insert(Key::Rebalance);
         // Placement reads constraints from the tasks, but explains itself by the service.
@@ -211,6 +213,9 @@ impl Dirty {
             return;
         };
         let came_up_or_ended = state_changed && new.status.state >= TaskState::Running;
+        if came_up_or_ended {
+            self.insert(Key::Dependents);
+        }
         let starts_later = is_new && new.desired_state < TaskState::Running;
         // The task it replaces may have waited for that.
         let is_prepared = state_changed

@@ -6,6 +6,7 @@ use skep_model::{Rng, TaskSpec, Timestamp};
 use skep_store::{Object, Store, Transaction};
 
 use crate::{
+    depends,
     dirty::Dirty,
     history,
     key::Key,
@@ -82,6 +83,7 @@ pub fn reconcile(view: &Store, key: &Key, now: Timestamp, rng: &mut Rng) -> Plan
         Key::Service(id) => service::reconcile(view, id, now, rng),
         Key::Task(id) => task::reconcile(view, id, now),
         Key::History(id, slot) => history::reconcile(view, id, slot),
+        Key::Dependents => depends::reconcile(view),
         Key::Scheduler => scheduler::reconcile(view, now),
         Key::Rebalance => rebalance::reconcile(view, now, rng),
         Key::Waiting => network::retry(view),

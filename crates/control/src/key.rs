@@ -24,6 +24,8 @@ pub enum Key {
     Task(TaskId),
     /// Ended tasks of one slot, or of every slot, beyond what is kept.
     History(ServiceId, Option<Slot>),
+    /// Services that wait for others.
+    Dependents,
     /// All tasks that wait for a node.
     Scheduler,
     /// All running tasks, as to whether some should move.
@@ -46,6 +48,7 @@ impl fmt::Display for Key {
             Self::Service(id) => write!(f, "service {id}"),
             Self::Task(id) => write!(f, "task {id}"),
             Self::History(id, _) => write!(f, "history of service {id}"),
+            Self::Dependents => f.write_str("services that wait for others"),
             Self::Scheduler => f.write_str("scheduler"),
             Self::Rebalance => f.write_str("rebalancing"),
             Self::Waiting => f.write_str("what waits for addresses"),

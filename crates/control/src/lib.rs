@@ -10,6 +10,7 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod check;
+mod depends;
 pub mod directory;
 mod dirty;
 mod drain;

@@ -24,6 +24,7 @@ use self::{
     spread::Spread,
 };
 use crate::{
+    depends,
     key::Key,
     plan::{Change, Plan, Wait},
     revision::status,
@@ -47,6 +48,7 @@ pub(crate) fn reconcile(view: &Store, now: Timestamp) -> Plan {
         fleet: Fleet::read(view),
         rivals: Rivals::read(view),
         confirming: None,
+        holding: None,
         has_assigned: false,
         has_lonely: false,
         plan: Plan::default(),
@@ -81,6 +83,9 @@ pub fn explain(view: &Store, id: TaskId, now: Timestamp) -> Option<String> {
     if task.status.state != TaskState::Pending || task.desired_state > TaskState::Complete {
         return None;
     }
+    if let Some(reason) = task.service_id.and_then(|id| depends::held(view, id)) {
+        return Some(reason);
+    }
     let fleet = Fleet::read(view);
     let counts = fleet.counts(view, task.service_id, task.spec_version, now);
     let relations = Relations::read(view, &fleet, &Rivals::read(view), task, &[]);
@@ -113,6 +118,8 @@ struct Scheduler<'a> {
     rivals: Rivals,
     /// What the tasks confirmed last have to do with others: nearly always the same for the next.
     confirming: Option<(Option<ServiceId>, Relations)>,
+    /// Whether the service looked at last waits for others, and for what.
+    holding: Option<(ServiceId, Option<String>)>,
     has_assigned: bool,
     /// Some task is not placed as what it must be near to may be still to come.
     has_lonely: bool,
@@ -132,6 +139,9 @@ impl Scheduler<'_> {
             // The node is gone; the orchestrator takes the task away.
             return;
         };
+        if let Some(reason) = self.held(task.service_id) {
+            return self.postpone(task, &reason);
+        }
         let known = self.confirming.take();
         let known = known.filter(|(service, _)| *service == task.service_id);
         let relations = match known {
@@ -166,8 +176,30 @@ impl Scheduler<'_> {
         Relations::read(self.view, &self.fleet, &self.rivals, task, planned)
     }
 
+    /// What the service waits for, if it does.
+    fn held(&mut self, service: Option<ServiceId>) -> Option<String> {
+        let id = service?;
+        if let Some((known, reason)) = &self.holding
+            && *known == id
+        {
+            return reason.clone();
+        }
+        let reason = depends::held(self.view, id);
+        self.holding = Some((id, reason.clone()));
+        reason
+    }
+
     /// Places the tasks of one service, or of none, one revision after the other.
     fn place_all_of(&mut self, service: Option<ServiceId>) {
+        if let Some(reason) = self.held(service) {
+            for task in self.view.tasks_to_place_of(service) {
+                if self.is_full() {
+                    return;
+                }
+                self.postpone(task, &reason);
+            }
+            return;
+        }
         let mut placed: BTreeSet<Option<SpecVersion>> = BTreeSet::new();
         let from = self.plan.changes.len();
         loop {

@@ -11,8 +11,9 @@ use skep_model::{Task, TaskState, Timestamp, reserved::service::rollout::Rollout
 
 use super::{Touched, Update};
 use crate::{
+    depends,
     plan::{Change, Plan},
-    revision::is_live,
+    revision::{is_live, status_time},
 };
 
 /// Message of a task that has not run by the deadline.
@@ -26,7 +27,7 @@ impl<'a> Update<'a> {
         };
         for touched in &self.touched {
             for task in self.pending(touched) {
-                let due = task.meta.created_at + deadline;
+                let due = self.counts_from(task) + deadline;
                 if now < due {
                     plan.wake_by(due);
                 } else {
@@ -40,10 +41,25 @@ impl<'a> Update<'a> {
     pub(super) fn due(&self, touched: &Touched<'_>) -> Option<Timestamp> {
         let deadline = self.deadline()?;
         let pending = self.pending(touched);
-        pending.map(|task| task.meta.created_at + deadline).min()
+        pending.map(|task| self.counts_from(task) + deadline).min()
     }
 
+    /// When the time of a task began. That of one which waited for other services began anew with
+    /// each of its states.
+    fn counts_from(&self, task: &Task) -> Timestamp {
+        let created_at = task.meta.created_at;
+        if depends::waits(&self.service.spec) {
+            created_at.max(status_time(task))
+        } else {
+            created_at
+        }
+    }
+
+    /// None while the service waits for others.
     fn deadline(&self) -> Option<Duration> {
+        if depends::is_yet_to_start(self.view, self.service) {
+            return None;
+        }
         RolloutPolicy::of(&self.service.spec.annotations.labels).update_deadline
     }
 

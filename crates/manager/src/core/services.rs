@@ -1,5 +1,7 @@
 //! Commands on services: create, update, roll back, remove.
 
+mod depends;
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use skep_control::job;
@@ -33,6 +35,7 @@ pub(super) fn create(
     check_own_ports(tx, group, &spec)?;
     check_ports(tx, None, &spec)?;
     check_name_is_free(tx, &spec.annotations.name)?;
+    depends::check(tx.view(), None, &spec)?;
     let id = ServiceId::random(rng);
     let (job_status, update_status) = job::begin(&spec, tx.now());
     let service = Service {
@@ -74,6 +77,7 @@ pub(super) fn update(
             secrets::check_references(tx, &spec)?;
             check_own_ports(tx, group, &spec)?;
             check_ports(tx, Some(id), &spec)?;
+            depends::check(tx.view(), Some(&service.spec), &spec)?;
             service.previous_spec = Some(std::mem::replace(&mut service.spec, (*spec).into()));
             service.previous_spec_version = Some(service.spec_version);
             service.spec_version = version;

@@ -1,5 +1,6 @@
 //! Settings of services that only Skep has, kept as labels of the service.
 
+pub mod depends;
 pub mod placement;
 pub mod readiness;
 pub mod rollout;
@@ -30,6 +31,7 @@ const FAMILY: &str = "skep.";
 fn known() -> Vec<&'static str> {
     [
         &KNOWN[..],
+        &depends::KNOWN,
         &placement::KNOWN,
         &readiness::KNOWN,
         &rollout::KNOWN,
@@ -54,6 +56,9 @@ pub enum InvalidPolicy {
     /// Not a duration up to [`DRAIN_MAX`].
     #[error("label `{DRAIN}`: `{0}` is not a duration like `30s` of at most 1h")]
     Duration(String),
+    /// About what is waited for.
+    #[error(transparent)]
+    Depends(#[from] depends::InvalidDepends),
     /// About how containers run.
     #[error(transparent)]
     Run(#[from] run::InvalidRun),
@@ -120,6 +125,7 @@ impl ServicePolicy {
                 .into_iter()
                 .map(Into::into),
         );
+        found.extend(depends::problems(labels).into_iter().map(Into::into));
         let placement = placement::PlacementPolicy::problems(labels);
         found.extend(placement.into_iter().map(Into::into));
         let readiness = readiness::ReadinessPolicy::problems(labels);

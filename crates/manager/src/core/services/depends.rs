@@ -1,0 +1,66 @@
+//! What a service waits for exists when it is said, and does not wait for the service in turn.
+
+use std::collections::BTreeSet;
+
+use skep_model::{
+    ServiceSpec,
+    reserved::service::depends::{DEPENDS_ON, dependencies},
+};
+use skep_store::Store;
+
+use crate::command::{Code, CommandError};
+
+/// Checks what `spec` waits for, if `old` does not say the same: what was removed since keeps nobody
+/// from changing something else.
+pub(super) fn check(
+    view: &Store,
+    old: Option<&ServiceSpec>,
+    spec: &ServiceSpec,
+) -> Result<(), CommandError> {
+    let label = |spec: &ServiceSpec| spec.annotations.labels.get(DEPENDS_ON).cloned();
+    if old.is_some_and(|old| label(old) == label(spec)) {
+        return Ok(());
+    }
+    let name = &spec.annotations.name;
+    let wanted = dependencies(&spec.annotations.labels);
+    let missing: Vec<&str> = wanted
+        .keys()
+        .filter(|on| !on.eq_ignore_ascii_case(name) && view.service_by_name(on).is_none())
+        .map(String::as_str)
+        .collect();
+    let refusal = if !missing.is_empty() {
+        format!(
+            "it waits for services that do not exist: {}",
+            missing.join(", ")
+        )
+    } else if waits_for_itself(view, spec) {
+        "it would wait for itself".to_owned()
+    } else {
+        return Ok(());
+    };
+    let message = format!("label `{DEPENDS_ON}`: {refusal}");
+    Err(CommandError::new(Code::InvalidArgument, message))
+}
+
+/// Whether a way leads from what the service waits for back to it.
+fn waits_for_itself(view: &Store, spec: &ServiceSpec) -> bool {
+    let name = spec.annotations.name.to_lowercase();
+    let of = |spec: &ServiceSpec| {
+        let names = dependencies(&spec.annotations.labels).into_keys();
+        names.map(|name| name.to_lowercase()).collect::<Vec<_>>()
+    };
+    let mut ahead = of(spec);
+    let mut seen = BTreeSet::new();
+    while let Some(next) = ahead.pop() {
+        if next == name {
+            return true;
+        }
+        if !seen.insert(next.clone()) {
+            continue;
+        }
+        if let Some(service) = view.service_by_name(&next) {
+            ahead.extend(of(&service.spec));
+        }
+    }
+    false
+}
