@@ -5,7 +5,7 @@ use std::{error::Error, fs, path::PathBuf};
 use prost_build::Config;
 
 /// Every file of the package, relative to `proto/`.
-const FILES: [&str; 14] = [
+const FILES: [&str; 15] = [
     "docker/swarmkit/v1/ca.proto",
     "docker/swarmkit/v1/control.proto",
     "docker/swarmkit/v1/dispatcher.proto",
@@ -20,10 +20,11 @@ const FILES: [&str; 14] = [
     "docker/swarmkit/v1/watch.proto",
     "skep/v1/directory.proto",
     "skep/v1/peer.proto",
+    "skep/v1/stack.proto",
 ];
 
 /// Messages that hold a secret; `src/secret.rs` gives them a `Debug` that does not show it.
-const SECRETS: [&str; 11] = [
+const SECRETS: [&str; 12] = [
     ".docker.swarmkit.v1.AcceptancePolicy.RoleAdmissionPolicy.Secret",
     ".docker.swarmkit.v1.CAConfig",
     ".docker.swarmkit.v1.ContainerSpec.PullOptions",
@@ -35,6 +36,7 @@ const SECRETS: [&str; 11] = [
     ".docker.swarmkit.v1.RootRotation",
     ".docker.swarmkit.v1.SecretSpec",
     ".docker.swarmkit.v1.VolumeSecret",
+    ".skep.v1.StackSpec",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -17,6 +17,7 @@ mod container;
 mod exec;
 mod image;
 mod log;
+mod stack;
 mod stats;
 mod system;
 mod volume;
@@ -40,6 +41,7 @@ pub use self::{
         ProgressDetail, PullRequest, RegistryAuth, RemovedImage,
     },
     log::{LogMessage, LogOptions, LogOrigin, LogSource, Tail},
+    stack::{PlannedPlacement, PlannedStack},
     stats::{BlockIoEntry, CpuSample, MemorySample, NetworkSample, StatsMode, StatsSample},
     system::{EngineFacts, EngineTotals, NetworkDetail, RuntimeFacts, SystemBackend},
     volume::{CreateVolumeRequest, VolumeBackend, VolumeDetail},

@@ -1,8 +1,11 @@
 //! What a client can ask of the control plane, and what it answers.
 
+use std::sync::Arc;
+
 use skep_model::{
     Availability, ClusterSpec, ConfigId, ConfigSpec, Membership, NetworkId, NetworkSpec, NodeId,
     NodeSpec, Redacted, SecretId, SecretSpec, ServiceId, ServiceSpec, Version,
+    stack::{ApplyOptions, StackOutcome, StackSpec},
 };
 
 /// A request to change the cluster's wish. Executed by the leader, answered after its commit.
@@ -74,6 +77,25 @@ pub enum Command {
     RemoveConfig {
         /// Which.
         id: ConfigId,
+    },
+    /// Makes a stack what a document says; answered with [`Answer::Stack`].
+    ApplyStack {
+        /// What is wanted; validated by the core.
+        spec: Box<StackSpec>,
+        /// How.
+        options: ApplyOptions,
+    },
+    /// Makes a stack what it was; answered with [`Answer::Stack`].
+    RollBackStack {
+        /// Its name.
+        name: String,
+        /// The revision; `None`: the kept one before the one in force.
+        number: Option<u64>,
+    },
+    /// Removes a stack with all it has; answered with [`Answer::Stack`].
+    RemoveStack {
+        /// Its name.
+        name: String,
     },
     /// Replaces a node's spec.
     UpdateNode {
@@ -155,7 +177,7 @@ pub enum ServiceChange {
 }
 
 /// The answer to a command that was carried out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// Done.
     Done,
@@ -167,6 +189,8 @@ pub enum Answer {
     Secret(SecretId),
     /// The id of the config created.
     Config(ConfigId),
+    /// What was done about a stack.
+    Stack(Arc<StackOutcome>),
     /// The node whose certificate was issued.
     Certificate {
         /// Its id.
@@ -217,6 +241,8 @@ pub enum Code {
     FailedPrecondition,
     /// 10: leadership was lost under way; it is not known whether the command was carried out.
     Aborted,
+    /// 11: more than can be stored at once.
+    OutOfRange,
     /// 12: not supported.
     Unimplemented,
     /// 14: no leader, or one that stops. The command was not carried out: try again.
@@ -236,6 +262,7 @@ impl Code {
             Self::ResourceExhausted => "ResourceExhausted",
             Self::FailedPrecondition => "FailedPrecondition",
             Self::Aborted => "Aborted",
+            Self::OutOfRange => "OutOfRange",
             Self::Unimplemented => "Unimplemented",
             Self::Unavailable => "Unavailable",
         }

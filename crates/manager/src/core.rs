@@ -20,6 +20,7 @@ pub(crate) mod revisions;
 mod roles;
 mod secrets;
 mod services;
+pub(crate) mod stacks;
 mod supplies;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -212,8 +213,14 @@ impl Core {
             group: &self.group,
         };
         let outcome = lead.take_in(&mut tx, &mut means, self.config.node_id);
-        lead.follow_wishes(&mut tx, &mut means, out);
-        lead.reconcile(&mut tx, &mut self.rng);
+        let is_whole = outcome.is_whole;
+        if is_whole {
+            // Nothing else is in its entry; the rest follows in the next.
+            lead.note_all(&tx);
+        } else {
+            lead.follow_wishes(&mut tx, &mut means, out);
+            lead.reconcile(&mut tx, &mut self.rng);
+        }
         if tx.is_empty() {
             self.settle(now, outcome, out);
             return;
@@ -223,6 +230,7 @@ impl Core {
         out.push(Effect::Propose {
             request_id,
             actions,
+            is_whole,
         });
         if let Some(lead) = &mut self.lead {
             lead.in_flight = Some(InFlight {

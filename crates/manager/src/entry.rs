@@ -1,6 +1,6 @@
 //! Raft entries and snapshots as this manager writes and reads them.
 
-use skep_store::{Action, Object, Store};
+use skep_store::{Action, ActionKind, Object, Store};
 use skep_wire::{
     SpecCache, log,
     snapshot::{self, Membership, Snapshot},
@@ -8,7 +8,7 @@ use skep_wire::{
 
 /// Encoded bytes after which a batch becomes several entries. SwarmKit's transactions end at
 /// 1.5 MiB; raft refuses longer proposals.
-const ENTRY_BYTES_MAX: usize = 1 << 20;
+pub const ENTRY_BYTES_MAX: usize = 1 << 20;
 
 /// The entries of one batch. Only the last carries `request_id`: the batch is done when it is
 /// committed. Cutting is safe because each action is a whole object and reconcilers complete what
@@ -22,6 +22,48 @@ pub fn encode_batch(request_id: u64, actions: &[Action]) -> Vec<Vec<u8>> {
     let mut entries = encode_batch(0, first);
     entries.extend(encode_batch(request_id, second));
     entries
+}
+
+/// The entries of a batch that must be stored whole: one, as far as anything depends on the rest.
+/// Secrets and configs may come before, when nothing refers to them yet, and go after it; so may
+/// revisions that are forgotten.
+pub fn encode_whole(request_id: u64, actions: &[Action]) -> Vec<Vec<u8>> {
+    let entry = log::encode_actions(request_id, actions);
+    if entry.len() <= ENTRY_BYTES_MAX {
+        return vec![entry];
+    }
+    let [before, whole, after] = parts(actions);
+    let mut entries = Vec::new();
+    if !before.is_empty() {
+        entries.extend(encode_batch(0, &before));
+    }
+    let id = if after.is_empty() { request_id } else { 0 };
+    entries.push(log::encode_actions(id, &whole));
+    if !after.is_empty() {
+        entries.extend(encode_batch(request_id, &after));
+    }
+    entries
+}
+
+/// Bytes of what must be in one entry.
+pub fn whole_bytes(actions: &[Action]) -> usize {
+    let [_, whole, _] = parts(actions);
+    log::encode_actions(0, &whole).len()
+}
+
+/// What may come before, what belongs together, and what may follow.
+fn parts(actions: &[Action]) -> [Vec<Action>; 3] {
+    let mut parts = [const { Vec::new() }; 3];
+    for action in actions {
+        let is_removal = action.kind == ActionKind::Remove;
+        let part = match action.object {
+            Object::Secret(_) | Object::Config(_) if !is_removal => 0,
+            Object::Secret(_) | Object::Config(_) | Object::Resource(_) if is_removal => 2,
+            _ => 1,
+        };
+        parts[part].push(action.clone());
+    }
+    parts
 }
 
 /// The request id of an entry without decoding the rest: its first field, when not zero.

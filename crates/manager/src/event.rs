@@ -133,6 +133,8 @@ pub enum Effect {
         request_id: RequestId,
         /// What it does.
         actions: Vec<Action>,
+        /// Whether it must be one entry; see [`crate::entry::encode_whole`].
+        is_whole: bool,
     },
     /// Remove a member from the raft group. Repeated until [`Event::Group`] shows it gone.
     RemoveMember {

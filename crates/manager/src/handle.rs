@@ -7,6 +7,7 @@ use skep_control::rebalance;
 use skep_model::{
     NodeId, TaskId, TaskStatus, Timestamp,
     dispatch::{DispatchError, SessionRequest},
+    stack::{ApplyOptions, StackSpec},
 };
 use skep_store::{Change, Store};
 use skep_wire::member::Member;
@@ -14,7 +15,10 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
     command::{Answer, Code, Command, CommandError},
-    core::lost_leadership,
+    core::{
+        lost_leadership,
+        stacks::{self, StackPlan},
+    },
     event::{ConnectionId, ToAgent},
     group::Group,
     manager::StepSender,
@@ -47,6 +51,19 @@ impl Published {
     /// The moves that would spread running tasks better, one after the other, whatever the cluster's labels say.
     pub fn planned_moves(&self, now: Timestamp) -> Vec<rebalance::Move> {
         rebalance::preview(&self.store, now)
+    }
+
+    /// What a deploy of a stack would do; nothing is written.
+    ///
+    /// # Errors
+    /// Those of the deploy.
+    pub fn plan_stack(
+        &self,
+        spec: StackSpec,
+        options: ApplyOptions,
+        now: Timestamp,
+    ) -> Result<StackPlan, CommandError> {
+        stacks::plan((&self.store, self.index), &self.group, (spec, options), now)
     }
 }
 

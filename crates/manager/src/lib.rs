@@ -18,7 +18,14 @@ mod handle;
 mod manager;
 
 pub use crate::{
-    core::{Core, revisions::list as revisions},
+    core::{
+        Core,
+        revisions::list as revisions,
+        stacks::{
+            PlannedService, StackPlan, Standing, find as stack, list as stacks,
+            revisions as stack_revisions,
+        },
+    },
     handle::{AgentConnection, Feed, Handle, Published},
     manager::{Config, Ended, Manager, Outbound, Outbox, Start},
     replica::{Joined, Replica, StartError, StepRefused},

@@ -486,7 +486,15 @@ impl Replica {
                 Effect::Propose {
                     request_id,
                     actions,
-                } => self.propose(request_id, &actions, out),
+                    is_whole,
+                } => {
+                    let entries = if is_whole {
+                        entry::encode_whole(request_id.0, &actions)
+                    } else {
+                        entry::encode_batch(request_id.0, &actions)
+                    };
+                    self.propose(request_id, entries, out);
+                }
                 Effect::RemoveMember { raft_id } => self.remove_member(raft_id),
                 Effect::Transfer { raft_id } => {
                     if let Err(error) = self.node.transfer(raft_id) {
@@ -524,13 +532,8 @@ impl Replica {
         }
     }
 
-    fn propose(
-        &mut self,
-        request_id: RequestId,
-        actions: &[skep_store::Action],
-        out: &mut Vec<Output>,
-    ) {
-        for data in entry::encode_batch(request_id.0, actions) {
+    fn propose(&mut self, request_id: RequestId, entries: Vec<Vec<u8>>, out: &mut Vec<Output>) {
+        for data in entries {
             if let Err(error) = self.node.propose(data) {
                 tracing::warn!(error = %error, "Proposal refused");
                 let reason = error.to_string();

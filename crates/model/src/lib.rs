@@ -15,6 +15,7 @@ pub mod redact;
 pub mod reserved;
 pub mod rng;
 pub mod spec;
+pub mod stack;
 pub mod state;
 pub mod time;
 pub mod validate;

@@ -17,6 +17,7 @@ use skep_wire::{
     peer::{
         MemberState, ReadIndexRequest, ReadIndexResponse,
         member_state::Reachability as WireReachability, peer_client::PeerClient,
+        stacks_client::StacksClient,
     },
     proto::control_client::ControlClient,
 };
@@ -35,6 +36,7 @@ use crate::{
 };
 
 mod commands;
+mod stacks;
 
 /// Wait before a leader that refused is looked for again, if nothing is heard before.
 const RETRY: Duration = Duration::from_millis(100);
@@ -186,10 +188,17 @@ impl Cluster {
         until: Instant,
     ) -> Result<Answer, CommandError> {
         let connection = self.connect(addr).await?;
-        let client = ControlClient::new(connection).max_decoding_message_size(RESPONSE_BYTES_MAX);
         let cluster_id = self.channels.security().cluster_id();
+        let call = async move {
+            if stacks::is_of_stacks(command) {
+                return stacks::call(StacksClient::new(connection), command).await;
+            }
+            let client =
+                ControlClient::new(connection).max_decoding_message_size(RESPONSE_BYTES_MAX);
+            commands::call(client, command, cluster_id).await
+        };
         tokio::select! {
-            answer = timeout_at(until, commands::call(client, command, cluster_id)) => {
+            answer = timeout_at(until, call) => {
                 answer.unwrap_or_else(|_| Err(too_late()))
             }
             () = self.replaced(addr) => Err(leader_replaced()),

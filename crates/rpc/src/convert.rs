@@ -76,6 +76,7 @@ pub(crate) fn status_of_command(error: CommandError) -> Status {
         CommandCode::ResourceExhausted => Code::ResourceExhausted,
         CommandCode::FailedPrecondition => Code::FailedPrecondition,
         CommandCode::Aborted => Code::Aborted,
+        CommandCode::OutOfRange => Code::OutOfRange,
         CommandCode::Unimplemented => Code::Unimplemented,
         // The manager's promise about this code.
         CommandCode::Unavailable => return not_executed(&error.message),
@@ -94,10 +95,11 @@ pub(crate) fn command_error(status: &Status) -> CommandError {
         Code::PermissionDenied | Code::Unauthenticated => CommandCode::PermissionDenied,
         Code::ResourceExhausted => CommandCode::ResourceExhausted,
         Code::FailedPrecondition => CommandCode::FailedPrecondition,
+        Code::OutOfRange => CommandCode::OutOfRange,
         Code::Unimplemented => CommandCode::Unimplemented,
         Code::Unavailable if is_not_executed(status) => CommandCode::Unavailable,
         Code::Unavailable | Code::Aborted | Code::Cancelled => CommandCode::Aborted,
-        Code::Ok | Code::Unknown | Code::OutOfRange | Code::Internal | Code::DataLoss => {
+        Code::Ok | Code::Unknown | Code::Internal | Code::DataLoss => {
             if is_transport(status) {
                 CommandCode::Aborted
             } else {

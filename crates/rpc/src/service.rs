@@ -6,7 +6,9 @@ use hyper::{Request, Response};
 use skep_manager::Handle;
 use skep_model::NodeId;
 use skep_wire::{
-    peer::{directory_server::DirectoryServer, peer_server::PeerServer},
+    peer::{
+        directory_server::DirectoryServer, peer_server::PeerServer, stacks_server::StacksServer,
+    },
     proto::{
         ca_server::CaServer, control_server::ControlServer, dispatcher_server::DispatcherServer,
         health_server::HealthServer, log_broker_server::LogBrokerServer, logs_server::LogsServer,
@@ -34,6 +36,7 @@ mod membership;
 mod node_ca;
 mod peer;
 mod raft;
+mod stacks;
 
 pub(crate) use self::raft::{REMOVED, SENDER_ADDR};
 
@@ -49,6 +52,7 @@ pub(crate) struct Services {
     control: ControlServer<control::Control>,
     peer: PeerServer<peer::Peer>,
     directory: DirectoryServer<directory::Directory>,
+    stacks: StacksServer<stacks::Stacks>,
     log_broker: LogBrokerServer<log_broker::LogBroker>,
     logs: LogsServer<log_broker::LogBroker>,
 }
@@ -70,6 +74,7 @@ impl Services {
             control: ControlServer::new(control::Control).max_decoding_message_size(MAX),
             peer: PeerServer::new(peer::Peer).max_decoding_message_size(MAX),
             directory: DirectoryServer::new(directory::Directory).max_decoding_message_size(MAX),
+            stacks: StacksServer::new(stacks::Stacks).max_decoding_message_size(MAX),
             log_broker: LogBrokerServer::new(broker.clone()).max_decoding_message_size(MAX),
             logs: LogsServer::new(broker).max_decoding_message_size(MAX),
         }
@@ -87,6 +92,7 @@ impl Services {
             Service::Control => self.control.clone().call(request).await,
             Service::Peer => self.peer.clone().call(request).await,
             Service::Directory => self.directory.clone().call(request).await,
+            Service::Stacks => self.stacks.clone().call(request).await,
             Service::LogBroker => self.log_broker.clone().call(request).await,
             Service::Logs => self.logs.clone().call(request).await,
         };

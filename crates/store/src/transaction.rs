@@ -17,8 +17,9 @@ use crate::{
 /// Changes against a snapshot, in order, not yet proposed.
 ///
 /// Every object written gets the same version: the commit index the transaction started from,
-/// as in SwarmKit. The overlay sees its own writes.
-#[derive(Debug)]
+/// as in SwarmKit. The overlay sees its own writes. A clone is a trial: what was written to it is
+/// thrown away with it.
+#[derive(Debug, Clone)]
 pub struct Transaction {
     head: Store,
     version: Version,
@@ -217,6 +218,13 @@ impl Transaction {
         let stored = self.head.configs().get(config.id).map(|stored| stored.meta);
         config.meta = self.next_meta(stored, config.meta)?;
         self.write(ActionKind::Update, Object::Config(Arc::new(config)))
+    }
+
+    /// Replaces a resource; `resource.meta.version` must be the stored one.
+    pub fn update_resource(&mut self, mut resource: Resource) -> Result<(), Error> {
+        let stored = self.head.resource(resource.id).map(|stored| stored.meta);
+        resource.meta = self.next_meta(stored, resource.meta)?;
+        self.write(ActionKind::Update, Object::Resource(Arc::new(resource)))
     }
 
     /// Removes a node; false when there is none.

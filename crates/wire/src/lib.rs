@@ -22,6 +22,7 @@ pub mod revision;
 mod secret;
 pub mod snapshot;
 mod spec_cache;
+pub mod stack;
 
 pub use crate::{
     error::{Error, FieldPath, Problem},

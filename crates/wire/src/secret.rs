@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::proto;
+use crate::{peer, proto};
 
 /// Writes one impl per message; a macro because the impls differ in the type only.
 macro_rules! redact {
@@ -17,6 +17,7 @@ macro_rules! redact {
 }
 
 redact!(
+    peer::StackSpec,
     proto::CaConfig,
     proto::EncryptionKey,
     proto::GetUnlockKeyResponse,

@@ -51,7 +51,7 @@ const EDGES: &[(&str, &[&str])] = &[
         &["skep-agent", "skep-model", "skep-network"],
     ),
     // Surface.
-    ("skep-docker-api", &["skep-model"]),
+    ("skep-docker-api", &["skep-compose", "skep-model"]),
     ("skep-cli", &["skep-docker-api", "skep-model"]),
     (
         "skep-daemon",

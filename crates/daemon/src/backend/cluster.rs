@@ -20,6 +20,7 @@ use skep_manager::{
 use skep_model::{
     ClusterSpec, ConfigId, ConfigSpec, NetworkId, NetworkSpec, NodeId, NodeSpec, Role, SecretId,
     SecretSpec, ServiceId, ServiceSpec, Version,
+    stack::{ApplyOptions, StackOutcome, StackSpec},
 };
 
 use crate::{
@@ -50,6 +51,13 @@ impl Cluster {
         let active = self.active()?;
         let result = active.cluster.command(command).await;
         result.map_err(|error| from_command(&error))
+    }
+
+    async fn stack_command(&self, command: Command) -> Result<StackOutcome> {
+        match self.command(command).await? {
+            Answer::Stack(outcome) => Ok(Arc::unwrap_or_clone(outcome)),
+            _ => Err(unnamed("stack")),
+        }
     }
 
     async fn published(&self, active: &Active) -> Result<Arc<Published>> {
@@ -216,6 +224,25 @@ impl ClusterBackend for Cluster {
 
     async fn remove_config(&self, id: ConfigId) -> Result<()> {
         self.command(Command::RemoveConfig { id }).await.map(drop)
+    }
+
+    async fn apply_stack(&self, spec: StackSpec, options: ApplyOptions) -> Result<StackOutcome> {
+        let spec = Box::new(spec);
+        self.stack_command(Command::ApplyStack { spec, options })
+            .await
+    }
+
+    async fn roll_back_stack(&self, name: &str, to: Option<u64>) -> Result<StackOutcome> {
+        self.stack_command(Command::RollBackStack {
+            name: name.to_owned(),
+            number: to,
+        })
+        .await
+    }
+
+    async fn remove_stack(&self, name: &str) -> Result<StackOutcome> {
+        let name = name.to_owned();
+        self.stack_command(Command::RemoveStack { name }).await
     }
 
     async fn update_node(&self, id: NodeId, version: Version, spec: NodeSpec) -> Result<()> {

@@ -10,6 +10,7 @@ pub(crate) fn from_command(error: &CommandError) -> ApiError {
         Code::InvalidArgument | Code::FailedPrecondition => ErrorKind::InvalidArgument,
         Code::NotFound => ErrorKind::NotFound,
         Code::AlreadyExists => ErrorKind::Conflict,
+        Code::OutOfRange => ErrorKind::TooLarge,
         Code::Unimplemented => ErrorKind::NotImplemented,
         Code::Unavailable => ErrorKind::Unavailable,
         Code::PermissionDenied => ErrorKind::Forbidden,

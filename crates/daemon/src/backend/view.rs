@@ -2,12 +2,19 @@
 
 use std::sync::Arc;
 
-use skep_docker_api::backend::{ClusterView, PlannedMove, Revision};
+use skep_docker_api::{
+    backend::{ClusterView, PlannedMove, PlannedPlacement, PlannedStack, Revision},
+    error::Result,
+};
 use skep_manager::{Published, group::Group};
 use skep_model::{
     Cluster, Config, ManagerStatus, Network, NetworkId, Node, NodeId, NodeTlsInfo, Secret, Service,
-    ServiceId, Task, TaskId, Timestamp, object::ServiceRevision,
+    ServiceId, Task, TaskId, Timestamp,
+    object::ServiceRevision,
+    stack::{ApplyOptions, Stack, StackRevision, StackSpec},
 };
+
+use crate::backend::errors::from_command;
 
 /// One published state, with the raft group at that time.
 pub(crate) struct View {
@@ -95,6 +102,42 @@ impl ClusterView for View {
 
     fn revisions_of_service(&self, id: ServiceId) -> Vec<ServiceRevision> {
         skep_manager::revisions(&self.published.store, id)
+    }
+
+    fn stacks(&self) -> Vec<Stack> {
+        let stacks = skep_manager::stacks(&self.published.store).into_iter();
+        stacks.map(|standing| standing.stack).collect()
+    }
+
+    fn revisions_of_stack(&self, name: &str) -> Vec<StackRevision> {
+        skep_manager::stack_revisions(&self.published.store, name)
+    }
+
+    fn plan_stack(
+        &self,
+        spec: StackSpec,
+        options: ApplyOptions,
+        now: Timestamp,
+    ) -> Result<PlannedStack> {
+        let planned = self.published.plan_stack(spec, options, now);
+        let planned = planned.map_err(|error| from_command(&error))?;
+        let placements = planned.services.into_iter().map(|one| PlannedPlacement {
+            service: one.name,
+            nodes: one.nodes,
+            pending: one.pending,
+            reason: one.reason,
+        });
+        let after = Published {
+            store: planned.store,
+            ..Published::clone(&self.published)
+        };
+        Ok(PlannedStack {
+            outcome: planned.outcome,
+            placements: placements.collect(),
+            after: Arc::new(Self {
+                published: Arc::new(after),
+            }),
+        })
     }
 
     fn network(&self, id: NetworkId) -> Option<Arc<Network>> {

@@ -6,12 +6,14 @@ use async_trait::async_trait;
 use skep_model::{
     Availability, Cluster, ClusterSpec, Config, ConfigId, ConfigSpec, Network, NetworkId,
     NetworkSpec, Node, NodeId, NodeSpec, NodeTlsInfo, Secret, SecretId, SecretSpec, Service,
-    ServiceId, ServiceSpec, Task, TaskId, Timestamp, Version, object::ServiceRevision,
+    ServiceId, ServiceSpec, Task, TaskId, Timestamp, Version,
+    object::ServiceRevision,
+    stack::{ApplyOptions, Stack, StackOutcome, StackRevision, StackSpec},
 };
 
 use crate::{
-    backend::{BoxStream, ByteStream, LogMessage, LogOptions},
-    error::Result,
+    backend::{BoxStream, ByteStream, LogMessage, LogOptions, PlannedStack},
+    error::{ApiError, Result},
 };
 
 /// Cluster side of the API. Only [`status`](Self::status) is called while the node is not an
@@ -116,6 +118,21 @@ pub trait ClusterBackend: Send + Sync + 'static {
     /// Removes a config, as [`remove_secret`](Self::remove_secret).
     async fn remove_config(&self, id: ConfigId) -> Result<()>;
 
+    /// Makes a stack what a document says, in one step or not at all. Problems of the document:
+    /// [`ErrorKind::InvalidArgument`] with one on each line; another revision in force than expected:
+    /// [`ErrorKind::Conflict`]; too large to be stored at once: [`ErrorKind::TooLarge`].
+    ///
+    /// [`ErrorKind::InvalidArgument`]: crate::error::ErrorKind::InvalidArgument
+    /// [`ErrorKind::Conflict`]: crate::error::ErrorKind::Conflict
+    /// [`ErrorKind::TooLarge`]: crate::error::ErrorKind::TooLarge
+    async fn apply_stack(&self, spec: StackSpec, options: ApplyOptions) -> Result<StackOutcome>;
+
+    /// Makes a stack what it was in a revision, by default the kept one before that in force.
+    async fn roll_back_stack(&self, name: &str, to: Option<u64>) -> Result<StackOutcome>;
+
+    /// Removes a stack with all it has; its networks follow when its tasks end.
+    async fn remove_stack(&self, name: &str) -> Result<StackOutcome>;
+
     /// Replaces a node's spec.
     async fn update_node(&self, id: NodeId, version: Version, spec: NodeSpec) -> Result<()>;
 
@@ -184,6 +201,25 @@ pub trait ClusterView: Send + Sync {
     fn planned_moves(&self, now: Timestamp) -> Vec<PlannedMove> {
         let _ = now;
         Vec::new()
+    }
+    /// All stacks that are stored; those made of labels only are not.
+    fn stacks(&self) -> Vec<Stack> {
+        Vec::new()
+    }
+    /// Revisions kept of a stack, oldest first.
+    fn revisions_of_stack(&self, name: &str) -> Vec<StackRevision> {
+        let _ = name;
+        Vec::new()
+    }
+    /// What a deploy would do. Costs as much as the deploy and the scheduling of its tasks.
+    fn plan_stack(
+        &self,
+        spec: StackSpec,
+        options: ApplyOptions,
+        now: Timestamp,
+    ) -> Result<PlannedStack> {
+        let _ = (spec, options, now);
+        Err(ApiError::not_implemented("plans are not supported here"))
     }
 }
 

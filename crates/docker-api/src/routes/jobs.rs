@@ -50,11 +50,11 @@ struct Job {
 }
 
 /// What is known of a job's last run.
-struct Run {
+pub(crate) struct Run {
     running: u64,
-    completed: u64,
-    wanted: u64,
-    is_under_way: bool,
+    pub(crate) completed: u64,
+    pub(crate) wanted: u64,
+    pub(crate) is_under_way: bool,
 }
 
 /// `GET /skep/v1/jobs`
@@ -114,7 +114,7 @@ fn is_complete(task: &Task) -> bool {
     task.status.state == TaskState::Complete
 }
 
-fn last_run(view: &dyn ClusterView, service: &Service) -> Run {
+pub(crate) fn last_run(view: &dyn ClusterView, service: &Service) -> Run {
     let iteration = service.job_status.as_ref().map(|s| s.job_iteration);
     let mut tasks = view.tasks_of_service(service.id);
     tasks.retain(|task| task.job_iteration == iteration);
@@ -174,7 +174,7 @@ fn job(view: &dyn ClusterView, service: &Service) -> Job {
     }
 }
 
-fn is_job(service: &Service) -> bool {
+pub(crate) fn is_job(service: &Service) -> bool {
     match service.spec.mode {
         ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob => true,
         ServiceMode::Replicated { .. } | ServiceMode::Global => false,

@@ -11,6 +11,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use hyper::Method;
 
 use self::catalog::Catalog;
+pub(crate) use self::create::cluster_spec;
 use crate::{
     convert::SWARM_SCOPE,
     dto::network::Network,

@@ -178,7 +178,7 @@ fn registry_auth(request: &Request, stored: &Service) -> Result<String> {
 }
 
 /// Puts credentials into the spec; they stay encoded. Empty ones and the CLI's "none" are dropped.
-fn set_registry_auth(spec: &mut ServiceSpec, auth: String) {
+pub(crate) fn set_registry_auth(spec: &mut ServiceSpec, auth: String) {
     if registry::decode_auth(&auth).is_some() {
         Arc::make_mut(&mut spec.task).container.registry_auth = Redacted(auth);
     }

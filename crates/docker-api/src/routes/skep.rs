@@ -1,6 +1,7 @@
 //! `/skep/v1`: what Docker has not. Each route is told in `docs/design/engine-api.md`.
 
 mod services;
+mod stacks;
 
 use std::sync::Arc;
 
@@ -41,6 +42,7 @@ pub(crate) async fn dispatch(
         (Method::POST, ["services", id, "rollback"]) => {
             services::roll_back(context, id, &request).await
         }
+        (_, ["stacks", rest @ ..]) => stacks::dispatch(context, rest, request).await,
         (Method::GET, ["rebalance"]) => rebalance(context).await,
         _ => Err(page_not_found()),
     }

@@ -13,7 +13,11 @@ use skep_docker_api::{
     backend::*,
     error::{Result, out_of_sequence},
 };
-use skep_model::{object::ServiceRevision, *};
+use skep_model::{
+    object::ServiceRevision,
+    stack::{ApplyOptions, StackOutcome, StackSpec},
+    *,
+};
 
 /// The state behind [`Fake`].
 #[derive(Clone)]
@@ -612,6 +616,18 @@ impl ClusterBackend for Fake {
         }
         state.networks.remove(&id);
         Ok(())
+    }
+
+    async fn apply_stack(&self, _: StackSpec, _: ApplyOptions) -> Result<StackOutcome> {
+        Err(ApiError::not_implemented("no stacks here"))
+    }
+
+    async fn roll_back_stack(&self, _: &str, _: Option<u64>) -> Result<StackOutcome> {
+        Err(ApiError::not_implemented("no stacks here"))
+    }
+
+    async fn remove_stack(&self, _: &str) -> Result<StackOutcome> {
+        Err(ApiError::not_implemented("no stacks here"))
     }
 
     async fn update_node(&self, id: NodeId, version: Version, spec: NodeSpec) -> Result<()> {

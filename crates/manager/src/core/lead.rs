@@ -11,7 +11,7 @@ use super::{
     dispatcher::{Dispatcher, Registration},
     keys, networks, nodes,
     roles::Roles,
-    rotation, secrets, services,
+    rotation, secrets, services, stacks,
 };
 use crate::{
     command::{Answer, Command, CommandError},
@@ -59,6 +59,8 @@ pub(super) struct Lead {
     pub(super) are_certificates_dirty: bool,
     /// When a rotation of the root in progress is looked at again.
     pub(super) rotation_retry_at: Option<Timestamp>,
+    /// Networks of stacks wait for their removal.
+    pub(super) are_stacks_leaving: bool,
     pub(super) in_flight: Option<InFlight>,
 }
 
@@ -84,6 +86,8 @@ pub(super) struct Outcome {
     pub(super) replies: Vec<(ReplyTo, Result<Answer, CommandError>)>,
     pub(super) reported: Vec<ReplyTo>,
     pub(super) registered: Vec<Registration>,
+    /// The batch must be committed whole.
+    pub(super) is_whole: bool,
 }
 
 impl Lead {
@@ -109,6 +113,7 @@ impl Lead {
             return;
         }
         self.has_begun = true;
+        self.are_stacks_leaving = true;
         if tx.view().cluster().is_none()
             && let Some(bootstrap) = bootstrap
         {
@@ -140,6 +145,16 @@ impl Lead {
             let Some((to, command)) = self.commands.pop_front() else {
                 break;
             };
+            if stacks::is_whole(&command) {
+                if tx.is_empty() && outcome.replies.is_empty() {
+                    outcome.replies.push((to, execute(tx, means, command)));
+                    outcome.is_whole = true;
+                    self.are_stacks_leaving = true;
+                    return outcome;
+                }
+                self.commands.push_front((to, command));
+                break;
+            }
             outcome.replies.push((to, execute(tx, means, command)));
         }
         for registration in self.registrations.drain(..) {
@@ -190,6 +205,14 @@ impl Lead {
         }
     }
 
+    /// Remembers what a batch that is proposed as it is may ask for.
+    pub(super) fn note_all(&mut self, tx: &Transaction) {
+        for change in tx.changes() {
+            self.note(change);
+            self.dirty.mark(change);
+        }
+    }
+
     /// Remembers what a change of a node or of the cluster may ask for.
     pub(super) fn note(&mut self, change: &Change) {
         let (is_role, is_certificate) = match (&change.old, &change.new) {
@@ -229,6 +252,13 @@ impl Lead {
             rng,
             WRITES_PER_ENTRY_MAX,
         );
+        if self.are_stacks_leaving {
+            let driven = tx.changes().len();
+            self.are_stacks_leaving = stacks::sweep(tx, rng);
+            for change in &tx.changes()[driven..] {
+                self.dirty.mark(change);
+            }
+        }
         // What a reconciler did to nodes is looked at in the next turn.
         for change in &tx.changes()[noted..] {
             self.note(change);
@@ -269,6 +299,13 @@ fn execute(
             secrets::update_config(tx, id, version, *spec)
         }
         Command::RemoveConfig { id } => secrets::remove_config(tx, id),
+        Command::ApplyStack { spec, options } => {
+            stacks::apply(tx, (means.rng, group), *spec, options)
+        }
+        Command::RollBackStack { name, number } => {
+            stacks::roll_back(tx, (means.rng, group), &name, number)
+        }
+        Command::RemoveStack { name } => stacks::remove(tx, means.rng, &name),
         Command::UpdateNode { id, version, spec } => nodes::update(tx, group, id, version, *spec),
         Command::RemoveNode { id, is_forced } => nodes::remove(tx, group, id, is_forced),
         Command::LeaveGroup { node_id } => nodes::leave_group(tx, group, node_id),

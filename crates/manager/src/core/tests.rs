@@ -3,6 +3,7 @@
 mod networks;
 mod revisions;
 mod secrets;
+mod stacks;
 
 use std::{sync::Arc, time::Duration};
 
@@ -150,6 +151,7 @@ impl Harness {
                 Effect::Propose {
                     request_id,
                     actions,
+                    is_whole: _,
                 } => proposal = Some((request_id, actions)),
                 other => self.out.push(other),
             }

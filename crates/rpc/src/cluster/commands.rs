@@ -71,8 +71,12 @@ pub(super) async fn call(
         | Command::CreateConfig { .. }
         | Command::UpdateConfig { .. }
         | Command::RemoveConfig { .. } => call_for_supplies(client, command).await,
-        // Nodes ask for these by calls of their own.
-        Command::IssueCertificate { .. } | Command::LeaveGroup { .. } => Err(CommandError::new(
+        // Nodes ask for these by calls of their own; stacks have a service of theirs.
+        Command::ApplyStack { .. }
+        | Command::RollBackStack { .. }
+        | Command::RemoveStack { .. }
+        | Command::IssueCertificate { .. }
+        | Command::LeaveGroup { .. } => Err(CommandError::new(
             Code::Unimplemented,
             "this command is not passed on",
         )),

@@ -27,6 +27,7 @@ pub(crate) enum Service {
     Control,
     Peer,
     Directory,
+    Stacks,
 }
 
 /// What a method wants.
@@ -52,6 +53,9 @@ pub(crate) fn rule(path: &str) -> Option<Rule> {
         "skep.v1" => match (service, method) {
             ("Peer", "Messages") => Some(stream(Service::Peer, Access::Member, false)),
             ("Directory", "Watch") => Some(stream(Service::Directory, Access::Node, false)),
+            ("Stacks", "Apply" | "RollBack" | "Remove") => {
+                Some(unary(Service::Stacks, Access::Manager, true))
+            }
             ("Peer", "ReadIndex") => Some(unary(Service::Peer, Access::Manager, true)),
             _ => None,
         },
@@ -170,6 +174,8 @@ mod tests {
             ("/docker.swarmkit.v1.Raft/StreamRaftMessage", Access::Member),
             ("/docker.swarmkit.v1.Control/UpdateCluster", Access::Manager),
             ("/skep.v1.Peer/ReadIndex", Access::Manager),
+            ("/skep.v1.Stacks/Apply", Access::Manager),
+            ("/skep.v1.Stacks/Remove", Access::Manager),
             ("/skep.v1.Directory/Watch", Access::Node),
         ];
         for (path, access) in closed {

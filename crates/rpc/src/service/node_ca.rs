@@ -70,7 +70,8 @@ impl node_ca_server::NodeCa for NodeCa {
             | Answer::Service(_)
             | Answer::Network(_)
             | Answer::Secret(_)
-            | Answer::Config(_) => Err(Status::internal("unexpected answer of the manager")),
+            | Answer::Config(_)
+            | Answer::Stack(_) => Err(Status::internal("unexpected answer of the manager")),
         }
     }
 

@@ -33,6 +33,7 @@ enum Wish {
     CreateSecret,
     CreateConfig,
     Certificate,
+    Stack,
     Other,
 }
 
@@ -69,7 +70,7 @@ impl Invariant for Acknowledged {
                 request,
                 result: Ok(answer),
                 ..
-            } => self.acknowledge(facts.store(), *request, *answer),
+            } => self.acknowledge(facts.store(), *request, answer.clone()),
             Observation::Committed { changes, after, .. } => {
                 for change in *changes {
                     self.note_rollback(change);
@@ -107,6 +108,7 @@ impl Acknowledged {
                 Err(format!("{id:?} is said to be removed and is there"))
             }
             (Some(Wish::Remove(_) | Wish::Other), Answer::Done) => Ok(()),
+            (Some(Wish::Stack), Answer::Stack(_)) => Ok(()),
             (Some(Wish::Certificate), Answer::Certificate { node_id, .. }) => {
                 self.show(store, ObjectId::Node(node_id), 0)
             }
@@ -201,6 +203,9 @@ fn wish_of(command: &Command) -> Wish {
         Command::RemoveSecret { id } => Wish::Remove(ObjectId::Secret(*id)),
         Command::CreateConfig { .. } => Wish::CreateConfig,
         Command::RemoveConfig { id } => Wish::Remove(ObjectId::Config(*id)),
+        Command::ApplyStack { .. }
+        | Command::RollBackStack { .. }
+        | Command::RemoveStack { .. } => Wish::Stack,
         Command::UpdateSecret { .. }
         | Command::UpdateConfig { .. }
         | Command::UpdateCluster { .. }

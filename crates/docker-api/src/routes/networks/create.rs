@@ -80,6 +80,24 @@ pub(super) async fn create(context: &Context, mut request: Request) -> Result<Re
     response::json_with(StatusCode::CREATED, &answer)
 }
 
+/// A network of the cluster as part of something larger, where names are looked at later.
+pub(crate) fn cluster_spec(context: &Context, mut body: CreateNetwork) -> Result<NetworkSpec> {
+    if body.driver.is_empty() {
+        OVERLAY_DRIVER.clone_into(&mut body.driver);
+    }
+    take_family_options(&mut body)?;
+    check(&body, true)?;
+    check_scope(context, &body, true)?;
+    convert::check_network(&body)?;
+    if is_own(&body) {
+        let driver = body.driver_name();
+        return Err(ApiError::invalid(format!(
+            "networks of driver {driver} are of one node: only those of the cluster can be used"
+        )));
+    }
+    NetworkSpec::try_from(body)
+}
+
 /// Whether it is a network of this node alone.
 fn is_own(body: &CreateNetwork) -> bool {
     body.config_only || body.scope != SWARM_SCOPE && body.driver_name() != OVERLAY_DRIVER

@@ -23,16 +23,16 @@ use crate::{
 /// A service in short.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Summary {
+pub(super) struct Summary {
     #[serde(rename = "ID")]
     id: String,
-    name: String,
+    pub(super) name: String,
     mode: &'static str,
     image: String,
-    running: usize,
-    desired: u64,
+    pub(super) running: usize,
+    pub(super) desired: u64,
     /// What is not as it should be, in words.
-    conditions: Vec<String>,
+    pub(super) conditions: Vec<String>,
 }
 
 /// A spec a service had.
@@ -87,7 +87,7 @@ pub(super) async fn roll_back(context: &Context, id: &str, request: &Request) ->
     response::json(&dto::UpdateResponse { warnings })
 }
 
-fn summary(view: &dyn ClusterView, service: &Service, now: Timestamp) -> Summary {
+pub(super) fn summary(view: &dyn ClusterView, service: &Service, now: Timestamp) -> Summary {
     let tasks = view.tasks_of_service(service.id);
     let wanted = |task: &&std::sync::Arc<Task>| task.desired_state <= TaskState::Running;
     let is_running = |task: &&std::sync::Arc<Task>| task.status.state == TaskState::Running;

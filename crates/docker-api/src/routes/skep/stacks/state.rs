@@ -1,0 +1,188 @@
+//! How stacks stand, read off their services; those of Docker's CLI, which are labels only, too.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use skep_model::{
+    Service, TaskState, UpdateState,
+    stack::{NAMESPACE_LABEL, Stack},
+};
+
+use crate::{
+    backend::ClusterView,
+    error::{ApiError, Result},
+    http::timestamp::now,
+    routes::{jobs, skep::services},
+};
+
+/// A stack in short.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Summary {
+    name: String,
+    services: usize,
+    /// 0: none.
+    revision: u64,
+    state: &'static str,
+}
+
+/// A stack.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Detail {
+    name: String,
+    revision: u64,
+    state: &'static str,
+    /// Why it is not as it should be.
+    reasons: Vec<String>,
+    services: Vec<services::Summary>,
+    networks: Vec<String>,
+    secrets: Vec<String>,
+    configs: Vec<String>,
+}
+
+/// All stacks, by name.
+pub(super) fn list(view: &dyn ClusterView) -> Vec<Summary> {
+    let stored = view.stacks();
+    let labelled = view.services();
+    let labelled = labelled.iter().filter_map(|service| of(service));
+    let names = stored.iter().map(|stack| stack.name.as_str());
+    let names: BTreeSet<&str> = names.chain(labelled).collect();
+    let summaries = names.into_iter().map(|name| {
+        let stack = stored.iter().find(|stack| stack.name == name);
+        let detail = described(view, name, stack);
+        Summary {
+            name: detail.name,
+            services: detail.services.len(),
+            revision: detail.revision,
+            state: detail.state,
+        }
+    });
+    summaries.collect()
+}
+
+/// One stack.
+pub(super) fn detail(view: &dyn ClusterView, name: &str) -> Result<Detail> {
+    check_exists(view, name)?;
+    let stored = view.stacks();
+    let stack = stored.iter().find(|stack| stack.name == name);
+    Ok(described(view, name, stack))
+}
+
+/// Refuses what is no stack.
+pub(super) fn check_exists(view: &dyn ClusterView, name: &str) -> Result<()> {
+    let is_stored = view.stacks().iter().any(|stack| stack.name == name);
+    let is_labelled = || {
+        view.services()
+            .iter()
+            .any(|service| of(service) == Some(name))
+    };
+    if is_stored || is_labelled() {
+        return Ok(());
+    }
+    Err(ApiError::not_found(format!("stack {name} not found")))
+}
+
+/// Number of the stack's revision in force; 0 when there is none.
+pub(super) fn revision_in_force(view: &dyn ClusterView, name: &str) -> u64 {
+    let stored = view.stacks();
+    let stack = stored.iter().find(|stack| stack.name == name);
+    stack.map_or(0, |stack| stack.revision)
+}
+
+fn of(service: &Service) -> Option<&str> {
+    let labels = &service.spec.annotations.labels;
+    labels.get(NAMESPACE_LABEL).map(String::as_str)
+}
+
+fn described(view: &dyn ClusterView, name: &str, stack: Option<&Stack>) -> Detail {
+    let is_of = |labels: &std::collections::BTreeMap<String, String>| {
+        labels.get(NAMESPACE_LABEL).is_some_and(|of| of == name)
+    };
+    let mut all = view.services();
+    all.retain(|service| of(service) == Some(name));
+    all.sort_by(|a, b| a.name().cmp(b.name()));
+    let mut reasons = Vec::new();
+    let (mut is_failed, mut is_converging) = (false, false);
+    let mut summaries = Vec::new();
+    for service in &all {
+        let summary = services::summary(view, service, now());
+        let (failed, converging) = standing(view, service, &summary);
+        is_failed |= failed;
+        is_converging |= converging;
+        let waits = converging.then(|| waiting(view, service)).flatten();
+        let texts = summary.conditions.iter().cloned().chain(waits);
+        reasons.extend(texts.map(|text| format!("{}: {text}", summary.name)));
+        summaries.push(summary);
+    }
+    let is_removed = stack.is_some_and(|stack| stack.is_removed);
+    let leaving = stack.map(|stack| stack.leaving.clone()).unwrap_or_default();
+    let leaving = leaving.into_iter().filter_map(|id| view.network(id));
+    reasons.extend(leaving.map(|network| format!("network {} is still in use", network.name())));
+    let state = if is_removed && all.is_empty() {
+        "removing"
+    } else if is_failed {
+        "failed"
+    } else if is_converging {
+        "converging"
+    } else {
+        "running"
+    };
+    let networks = view.networks();
+    let networks = networks
+        .iter()
+        .filter(|n| is_of(&n.spec.annotations.labels));
+    let secrets = view.secrets();
+    let secrets = secrets.iter().filter(|s| is_of(&s.spec.annotations.labels));
+    let configs = view.configs();
+    let configs = configs.iter().filter(|c| is_of(&c.spec.annotations.labels));
+    Detail {
+        name: name.to_owned(),
+        revision: stack.map_or(0, |stack| stack.revision),
+        state,
+        reasons,
+        services: summaries,
+        networks: networks.map(|network| network.name().to_owned()).collect(),
+        secrets: secrets.map(|secret| secret.name().to_owned()).collect(),
+        configs: configs.map(|config| config.name().to_owned()).collect(),
+    }
+}
+
+/// Whether a service has failed, and whether it is on its way to what is wanted.
+fn standing(
+    view: &dyn ClusterView,
+    service: &Service,
+    summary: &services::Summary,
+) -> (bool, bool) {
+    if jobs::is_job(service) {
+        let run = jobs::last_run(view, service);
+        let is_short = run.completed < run.wanted;
+        let has_begun = service
+            .job_status
+            .as_ref()
+            .is_some_and(|status| status.last_execution.is_some());
+        return (has_begun && is_short && !run.is_under_way, run.is_under_way);
+    }
+    let state = service.update_status.as_ref().map(|status| status.state);
+    let is_paused = matches!(
+        state,
+        Some(UpdateState::Paused | UpdateState::RollbackPaused)
+    );
+    let is_updating = matches!(
+        state,
+        Some(UpdateState::Updating | UpdateState::RollbackStarted)
+    );
+    let is_short = (summary.running as u64) < summary.desired;
+    let has_stuck = is_short && !summary.conditions.is_empty() && !is_updating;
+    (is_paused || has_stuck, is_short || is_updating)
+}
+
+/// What the first task that does not run yet waits for.
+fn waiting(view: &dyn ClusterView, service: &Service) -> Option<String> {
+    let tasks = view.tasks_of_service(service.id);
+    let mut waiting = tasks.iter().filter(|task| {
+        task.desired_state <= TaskState::Complete && task.status.state < TaskState::Running
+    });
+    let task = waiting.find(|task| !task.status.err.is_empty())?;
+    Some(task.status.err.clone())
+}

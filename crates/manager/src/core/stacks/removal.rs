@@ -1,0 +1,173 @@
+//! A stack's end, and that of networks it has no use for any more.
+
+use std::sync::Arc;
+
+use skep_model::{
+    NetworkId, Rng, Service,
+    stack::{Stack, StackAction, StackChange, StackObject, StackOutcome},
+};
+use skep_store::{Store, Transaction};
+
+use super::{
+    super::{networks, services},
+    check_size, is_of, kept, not_found, services_of, standing_of,
+};
+use crate::command::{Answer, Code, CommandError};
+
+/// What a stack has, in id order, by id and name.
+struct Belongings {
+    services: Vec<Arc<Service>>,
+    networks: Vec<(NetworkId, String)>,
+    secrets: Vec<(skep_model::SecretId, String)>,
+    configs: Vec<(skep_model::ConfigId, String)>,
+}
+
+/// Removes all of a stack, unless others use some of it. Its networks follow when its tasks end.
+pub(in crate::core) fn remove(
+    tx: &mut Transaction,
+    rng: &mut Rng,
+    name: &str,
+) -> Result<Answer, CommandError> {
+    let standing = standing_of(tx.view(), name)?;
+    let all = belongings(tx.view(), name);
+    if standing.is_none() && all.is_empty() {
+        return Err(not_found(name));
+    }
+    let users = foreign_users(tx.view(), name, &all);
+    if !users.is_empty() {
+        return Err(CommandError::new(
+            Code::FailedPrecondition,
+            users.join("\n"),
+        ));
+    }
+    let mut trial = tx.clone();
+    let mut changes = Vec::new();
+    let mut note = |kind: StackObject, name: &str| {
+        changes.push(StackChange {
+            kind,
+            name: name.to_owned(),
+            stored_as: name.to_owned(),
+            action: StackAction::Remove,
+        });
+    };
+    for service in &all.services {
+        services::remove(&mut trial, service.id)?;
+        note(StackObject::Service, service.name());
+    }
+    let stack = Stack {
+        name: name.to_owned(),
+        revision: 0,
+        leaving: all.networks.iter().map(|(id, _)| *id).collect(),
+        is_removed: true,
+    };
+    kept::store(&mut trial, rng, standing.as_ref(), &stack);
+    // What follows may be in entries of its own.
+    for (id, name) in &all.secrets {
+        trial.remove_secret(*id);
+        note(StackObject::Secret, name);
+    }
+    for (id, name) in &all.configs {
+        trial.remove_config(*id);
+        note(StackObject::Config, name);
+    }
+    for (_, name) in &all.networks {
+        note(StackObject::Network, name);
+    }
+    check_size(&trial)?;
+    *tx = trial;
+    let outcome = StackOutcome {
+        revision: 0,
+        changes,
+    };
+    Ok(Answer::Stack(Arc::new(outcome)))
+}
+
+/// Removes networks that leave and are not used any more, and stacks that have none left. True while
+/// there are more.
+pub(in crate::core) fn sweep(tx: &mut Transaction, rng: &mut Rng) -> bool {
+    let mut is_more = false;
+    for standing in kept::list(tx.view()) {
+        if standing.stack.leaving.is_empty() && !standing.stack.is_removed {
+            continue;
+        }
+        let mut stack = standing.stack.clone();
+        stack.leaving.retain(|id| {
+            let is_there = tx.view().networks().get(*id).is_some();
+            is_there && networks::remove(tx, *id).is_err()
+        });
+        is_more |= !stack.leaving.is_empty();
+        if !stack.is_removed {
+            kept::store(tx, rng, Some(&standing), &stack);
+            continue;
+        }
+        kept::forget_revisions(tx, &stack.name);
+        if stack.leaving.is_empty() {
+            tx.remove_resource(standing.id);
+        } else {
+            kept::store(tx, rng, Some(&standing), &stack);
+        }
+    }
+    is_more
+}
+
+impl Belongings {
+    fn is_empty(&self) -> bool {
+        self.services.is_empty()
+            && self.networks.is_empty()
+            && self.secrets.is_empty()
+            && self.configs.is_empty()
+    }
+}
+
+fn belongings(view: &Store, name: &str) -> Belongings {
+    let networks = view.networks().all();
+    let networks = networks.filter(|network| is_of(&network.spec.annotations.labels, name));
+    let secrets = view.secrets().all();
+    let secrets = secrets.filter(|secret| is_of(&secret.spec.annotations.labels, name));
+    let configs = view.configs().all();
+    let configs = configs.filter(|config| is_of(&config.spec.annotations.labels, name));
+    Belongings {
+        services: services_of(view, name).cloned().collect(),
+        networks: networks
+            .map(|network| (network.id, network.name().to_owned()))
+            .collect(),
+        secrets: secrets
+            .map(|secret| (secret.id, secret.name().to_owned()))
+            .collect(),
+        configs: configs
+            .map(|config| (config.id, config.name().to_owned()))
+            .collect(),
+    }
+}
+
+/// Why the stack cannot go: services of others that use something of it.
+fn foreign_users(view: &Store, name: &str, all: &Belongings) -> Vec<String> {
+    let mut found = Vec::new();
+    let others = view.services();
+    let others = others.filter(|service| !is_of(&service.spec.annotations.labels, name));
+    for service in others {
+        let user = service.name();
+        let task = &service.spec.task;
+        let targets = task.networks.iter().chain(&service.spec.networks);
+        let targets: Vec<&str> = targets.map(|network| network.target.as_str()).collect();
+        for (id, network) in &all.networks {
+            if targets.contains(&id.as_str()) {
+                found.push(format!("network {network} is in use by service {user}"));
+            }
+        }
+        let container = &task.container;
+        for (id, secret) in &all.secrets {
+            let mut used = container.secrets.iter();
+            if used.any(|reference| reference.secret_id == id.as_str()) {
+                found.push(format!("secret {secret} is in use by service {user}"));
+            }
+        }
+        for (id, config) in &all.configs {
+            let mut used = container.configs.iter();
+            if used.any(|reference| reference.config_id == id.as_str()) {
+                found.push(format!("config {config} is in use by service {user}"));
+            }
+        }
+    }
+    found
+}

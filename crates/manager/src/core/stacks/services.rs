@@ -1,0 +1,218 @@
+//! A stack's services: references filled in, made in the order of what they wait for, and written only
+//! when they differ from what is stored.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use skep_model::{
+    Service, ServiceSpec, UpdateState, UpdateStatus,
+    reserved::service::depends,
+    stack::{IMAGE_LABEL, StackAction, StackObject, StackSpec},
+};
+use skep_wire::stack as wire;
+
+use super::{
+    super::{revisions, services},
+    deploy::Deploy,
+    is_of, services_of,
+};
+use crate::command::{CommandError, ServiceChange};
+
+const KIND: StackObject = StackObject::Service;
+
+impl Deploy<'_> {
+    pub(super) fn deploy_services(&mut self, spec: &StackSpec) {
+        for wanted in self.in_order(&spec.services) {
+            if let Some(resolved) = self.resolve(wanted) {
+                self.deploy_service(resolved);
+            }
+        }
+    }
+
+    /// Services after those they wait for, else in the order of the document.
+    fn in_order<'s>(&mut self, all: &'s [ServiceSpec]) -> Vec<&'s ServiceSpec> {
+        let mut waiting: Vec<&ServiceSpec> = all.iter().collect();
+        let mut ordered = Vec::new();
+        while !waiting.is_empty() {
+            let names: BTreeSet<&str> = waiting.iter().map(|spec| name(spec)).collect();
+            let is_ready = |spec: &&ServiceSpec| {
+                let depends = depends::dependencies(&spec.annotations.labels);
+                // One that waits for itself is told so with the others that are wrong.
+                depends
+                    .keys()
+                    .all(|on| on == name(spec) || !names.contains(on.as_str()))
+            };
+            let (ready, rest): (Vec<_>, Vec<_>) = waiting.iter().copied().partition(is_ready);
+            if ready.is_empty() {
+                let names: Vec<&str> = names.into_iter().collect();
+                let names = names.join(", ");
+                self.problem(format!("services wait for each other: {names}"));
+                return ordered;
+            }
+            ordered.extend(ready);
+            waiting = rest;
+        }
+        ordered
+    }
+
+    /// The spec with ids in place of names.
+    fn resolve(&mut self, wanted: &ServiceSpec) -> Option<ServiceSpec> {
+        let mut spec = wanted.clone();
+        let (mut missing, mut is_doomed) = (Vec::new(), false);
+        let task = Arc::make_mut(&mut spec.task);
+        for network in task.networks.iter_mut().chain(&mut spec.networks) {
+            let target = &network.target;
+            let known = self.networks.get(target).copied();
+            let found = known.or_else(|| {
+                let tables = self.tx.view().networks();
+                tables.by_name(target).map(|found| found.id)
+            });
+            match found {
+                Some(id) => network.target = id.to_string(),
+                None if self.has_failed(StackObject::Network, target) => is_doomed = true,
+                None => missing.push(format!("network {target} not found")),
+            }
+        }
+        for secret in &mut task.container.secrets {
+            let view = self.tx.view();
+            let found = self.secrets.found.get(&secret.secret_name).cloned();
+            let found = found.or_else(|| {
+                let found = view.secrets().by_name(&secret.secret_name)?;
+                Some((found.id.to_string(), found.name().to_owned()))
+            });
+            match found {
+                Some((id, name)) => (secret.secret_id, secret.secret_name) = (id, name),
+                None if self.has_failed(StackObject::Secret, &secret.secret_name) => {
+                    is_doomed = true;
+                }
+                None => missing.push(format!("secret {} not found", secret.secret_name)),
+            }
+        }
+        for config in &mut task.container.configs {
+            let view = self.tx.view();
+            let found = self.configs.found.get(&config.config_name).cloned();
+            let found = found.or_else(|| {
+                let found = view.configs().by_name(&config.config_name)?;
+                Some((found.id.to_string(), found.name().to_owned()))
+            });
+            match found {
+                Some((id, name)) => (config.config_id, config.config_name) = (id, name),
+                None if self.has_failed(StackObject::Config, &config.config_name) => {
+                    is_doomed = true;
+                }
+                None => missing.push(format!("config {} not found", config.config_name)),
+            }
+        }
+        if !missing.is_empty() {
+            self.fail(KIND, name(wanted), &missing.join("; "));
+        }
+        (missing.is_empty() && !is_doomed).then_some(spec)
+    }
+
+    fn has_failed(&self, kind: StackObject, name: &str) -> bool {
+        self.failed.contains(&(kind, name.to_owned()))
+    }
+
+    fn deploy_service(&mut self, mut spec: ServiceSpec) {
+        let name = name(&spec).to_owned();
+        let Some(stored) = self.tx.view().service_by_name(&name).cloned() else {
+            return match services::create(self.tx, self.group, self.rng, spec) {
+                Ok(_) => self.change(KIND, &name, StackAction::Create),
+                Err(error) => self.fail(KIND, &name, &error.message),
+            };
+        };
+        if !is_of(&stored.spec.annotations.labels, &self.name) {
+            return self.fail_as_foreign(KIND, &name);
+        }
+        adopt(&mut spec, &stored.spec);
+        if self.options.force {
+            Arc::make_mut(&mut spec.task).force_update += 1;
+        }
+        if wire::is_same_service(&spec, &stored.spec) {
+            return self.change(KIND, &name, StackAction::Unchanged);
+        }
+        let written = if self.going_back_to.is_some() {
+            self.return_service(&stored, spec)
+        } else {
+            self.write_service(&stored, ServiceChange::Spec(Box::new(spec)))
+        };
+        match written {
+            Ok(()) => self.change(KIND, &name, StackAction::Update),
+            Err(error) => self.fail(KIND, &name, &error.message),
+        }
+    }
+
+    fn write_service(
+        &mut self,
+        stored: &Service,
+        change: ServiceChange,
+    ) -> Result<(), CommandError> {
+        let change = (stored.meta.version, change);
+        services::update(self.tx, (self.rng, self.group), stored.id, change).map(drop)
+    }
+
+    /// Goes back to a spec by the rollback settings, and under its old number if that is kept.
+    fn return_service(&mut self, stored: &Service, spec: ServiceSpec) -> Result<(), CommandError> {
+        let kept = revisions::list(self.tx.view(), stored.id);
+        let known = kept.iter().find(|revision| {
+            revision.spec_version != stored.spec_version
+                && wire::is_same_service(&revision.spec, &spec)
+        });
+        if let Some(revision) = known {
+            return self.write_service(stored, ServiceChange::RollbackTo(revision.number));
+        }
+        self.write_service(stored, ServiceChange::Spec(Box::new(spec)))?;
+        let written = self.tx.view().service(stored.id);
+        let mut service = Service::clone(written.expect("a service just written is there"));
+        if service.job_status.is_none() {
+            service.update_status = Some(UpdateStatus {
+                state: UpdateState::RollbackStarted,
+                started_at: Some(self.tx.now()),
+                completed_at: None,
+                message: format!("rollback of stack {}", self.name),
+            });
+            self.tx
+                .update_service(service)
+                .expect("a service just read can be written");
+        }
+        Ok(())
+    }
+
+    /// Removes services the document has not.
+    pub(super) fn prune_services(&mut self, spec: &StackSpec) {
+        let wanted = |service: &Service| {
+            let mut names = spec.services.iter().map(name);
+            names.any(|name| name.eq_ignore_ascii_case(service.name()))
+        };
+        let gone: Vec<_> = services_of(self.tx.view(), &self.name)
+            .filter(|service| !wanted(service))
+            .map(|service| (service.id, service.name().to_owned()))
+            .collect();
+        for (id, name) in gone {
+            match services::remove(self.tx, id) {
+                Ok(_) => self.change(KIND, &name, StackAction::Remove),
+                Err(error) => self.fail(KIND, &name, &error.message),
+            }
+        }
+    }
+}
+
+fn name(spec: &ServiceSpec) -> &str {
+    &spec.annotations.name
+}
+
+/// Takes over what a document does not say: how often the service was forced, credentials, and the
+/// digest of an image that is still called the same.
+fn adopt(spec: &mut ServiceSpec, stored: &ServiceSpec) {
+    let label = |spec: &ServiceSpec| spec.annotations.labels.get(IMAGE_LABEL).cloned();
+    let is_called_alike = label(spec) == label(stored);
+    let task = Arc::make_mut(&mut spec.task);
+    task.force_update = stored.task.force_update;
+    let (container, old) = (&mut task.container, &stored.task.container);
+    if container.registry_auth.0.is_empty() {
+        container.registry_auth = old.registry_auth.clone();
+    }
+    let name_of_old = old.image.split_once('@').map(|(name, _)| name);
+    if is_called_alike && name_of_old == Some(container.image.as_str()) {
+        container.image.clone_from(&old.image);
+    }
+}

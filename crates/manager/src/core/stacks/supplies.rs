@@ -1,0 +1,380 @@
+//! A stack's secrets and configs: content that changed gets a name of its own, and the old one stays
+//! as long as something needs it. Both kinds are handled alike.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    sync::Arc,
+};
+
+use sha2::{Digest, Sha256};
+use skep_model::{
+    Annotations, Config, ConfigSpec, Driver, Rng, Secret, SecretSpec, ServiceSpec,
+    stack::{StackAction, StackObject, StackRevision, StackSpec},
+};
+use skep_store::{Store, Transaction};
+
+use super::{super::secrets, deploy::Deploy, is_of, kept};
+use crate::command::{Answer, CommandError};
+
+/// Hexadecimal digits of the content's digest in a versioned name.
+const VERSION_DIGITS: usize = 8;
+
+/// Secrets, or configs, of a deploy.
+#[derive(Debug, Default)]
+pub(super) struct Supplies {
+    /// Under which names those without data are stored.
+    pub(super) pinned: BTreeMap<String, String>,
+    /// Id and stored name, by the name in the document; external ones too.
+    pub(super) found: BTreeMap<String, (String, String)>,
+    /// Names in the document of those that are the stack's own.
+    own: BTreeSet<String>,
+}
+
+impl Supplies {
+    /// Stored names of the stack's own, by their names in the document.
+    pub(super) fn names(&self) -> BTreeMap<String, String> {
+        let own = self
+            .found
+            .iter()
+            .filter(|(name, _)| self.own.contains(*name));
+        own.map(|(name, (_, stored))| (name.clone(), stored.clone()))
+            .collect()
+    }
+}
+
+/// One kind of supplies: what differs between secrets and configs.
+trait Kind {
+    const OBJECT: StackObject;
+    type Spec: Clone;
+    fn parts(spec: &Self::Spec) -> Parts<'_>;
+    fn annotations(spec: &mut Self::Spec) -> &mut Annotations;
+    fn find<'a>(view: &'a Store, name: &str) -> Option<(String, Parts<'a>)>;
+    fn create(
+        tx: &mut Transaction,
+        rng: &mut Rng,
+        spec: Self::Spec,
+    ) -> Result<Answer, CommandError>;
+    fn relabel(tx: &mut Transaction, name: &str, spec: &Self::Spec) -> Result<(), CommandError>;
+    fn remove(tx: &mut Transaction, name: &str);
+    fn all(view: &Store) -> Vec<Annotations>;
+    fn references(spec: &ServiceSpec) -> Vec<&str>;
+    fn supplies<'d>(deploy: &'d mut Deploy<'_>) -> &'d mut Supplies;
+    fn kept(revision: &StackRevision) -> &BTreeMap<String, String>;
+}
+
+/// What makes a supply what it is.
+struct Parts<'a> {
+    annotations: &'a Annotations,
+    data: &'a [u8],
+    templating: Option<&'a Driver>,
+    is_driven: bool,
+}
+
+struct Secrets;
+struct Configs;
+
+impl Deploy<'_> {
+    pub(super) fn deploy_secrets(&mut self, spec: &StackSpec) {
+        self.deploy_supplies::<Secrets>(&spec.secrets, &spec.external.secrets);
+    }
+
+    pub(super) fn deploy_configs(&mut self, spec: &StackSpec) {
+        self.deploy_supplies::<Configs>(&spec.configs, &spec.external.configs);
+    }
+
+    fn deploy_supplies<K: Kind>(&mut self, wanted: &[K::Spec], external: &[String]) {
+        for spec in wanted {
+            let name = K::parts(spec).annotations.name.clone();
+            if let Some(found) = self.deploy_supply::<K>(spec) {
+                let supplies = K::supplies(self);
+                supplies.own.insert(name.clone());
+                supplies.found.insert(name, found);
+            }
+        }
+        for name in external {
+            let found = K::find(self.tx.view(), name);
+            let found = found.map(|(id, parts)| (id, parts.annotations.name.clone()));
+            match found {
+                Some(found) => {
+                    K::supplies(self).found.insert(name.clone(), found);
+                }
+                None => self.fail(K::OBJECT, name, "it is external and does not exist"),
+            }
+        }
+    }
+
+    /// Finds or makes one; its id and the name it is stored under.
+    fn deploy_supply<K: Kind>(&mut self, spec: &K::Spec) -> Option<(String, String)> {
+        let parts = K::parts(spec);
+        let name = parts.annotations.name.as_str();
+        if parts.data.is_empty() && !parts.is_driven {
+            return self.keep_supply::<K>(spec, name);
+        }
+        let versioned = format!("{name}-{}", version(&parts));
+        let is_free = match K::find(self.tx.view(), name) {
+            None => true,
+            Some((_, stored)) if !is_of(&stored.annotations.labels, &self.name) => {
+                self.fail_as_foreign(K::OBJECT, name);
+                return None;
+            }
+            Some(_) => false,
+        };
+        for candidate in [name, &versioned] {
+            let found = K::find(self.tx.view(), candidate);
+            let Some((_, stored)) = found else { continue };
+            if is_same(&stored, &parts) && is_of(&stored.annotations.labels, &self.name) {
+                return self.use_supply::<K>(spec, (name, candidate));
+            }
+        }
+        let stored_as = if is_free { name } else { &versioned };
+        let mut made = spec.clone();
+        stored_as.clone_into(&mut K::annotations(&mut made).name);
+        match K::create(self.tx, self.rng, made) {
+            Ok(_) => {
+                let action = if is_free {
+                    StackAction::Create
+                } else {
+                    StackAction::Update
+                };
+                self.change_as(K::OBJECT, (name, stored_as), action);
+                let made = K::find(self.tx.view(), stored_as);
+                made.map(|(id, _)| (id, stored_as.to_owned()))
+            }
+            Err(error) => {
+                self.fail(K::OBJECT, name, &error.message);
+                None
+            }
+        }
+    }
+
+    /// One without data is the one there is.
+    fn keep_supply<K: Kind>(&mut self, spec: &K::Spec, name: &str) -> Option<(String, String)> {
+        let pinned = K::supplies(self).pinned.get(name).cloned();
+        let stored_as = pinned.unwrap_or_else(|| name.to_owned());
+        let found = K::find(self.tx.view(), &stored_as);
+        let is_own = found.map(|(_, stored)| is_of(&stored.annotations.labels, &self.name));
+        match (is_own, self.going_back_to) {
+            (Some(true), _) => return self.use_supply::<K>(spec, (name, &stored_as)),
+            (Some(false), _) => self.fail_as_foreign(K::OBJECT, name),
+            (None, Some(number)) => {
+                let why = format!("revision {number} needs `{stored_as}`, which is gone");
+                self.fail(K::OBJECT, name, &why);
+            }
+            (None, None) => self.fail(K::OBJECT, name, "it has no data, and none is stored"),
+        }
+        None
+    }
+
+    fn use_supply<K: Kind>(
+        &mut self,
+        spec: &K::Spec,
+        (name, stored_as): (&str, &str),
+    ) -> Option<(String, String)> {
+        let (id, stored) = K::find(self.tx.view(), stored_as)?;
+        let found = (id, stored.annotations.name.clone());
+        let mut action = StackAction::Unchanged;
+        if stored.annotations.labels != K::parts(spec).annotations.labels {
+            if let Err(error) = K::relabel(self.tx, stored_as, spec) {
+                self.fail(K::OBJECT, name, &error.message);
+                return None;
+            }
+            action = StackAction::Update;
+        }
+        self.change_as(K::OBJECT, (name, stored_as), action);
+        Some(found)
+    }
+
+    /// Removes what nothing needs any more: of forgotten revisions, or, with `is_all`, of the stack.
+    pub(super) fn prune_supplies(&mut self, is_all: bool, forgotten: &[StackRevision]) {
+        self.prune::<Secrets>(is_all, forgotten);
+        self.prune::<Configs>(is_all, forgotten);
+    }
+
+    fn prune<K: Kind>(&mut self, is_all: bool, forgotten: &[StackRevision]) {
+        if !is_all && forgotten.is_empty() {
+            return;
+        }
+        let kept = kept::revisions(self.tx.view(), &self.name);
+        let kept = kept.iter().flat_map(|revision| K::kept(revision).values());
+        let mut needed: BTreeSet<String> = kept.cloned().collect();
+        needed.extend(K::supplies(self).names().into_values());
+        let view = self.tx.view();
+        for service in view.services() {
+            let specs = [Some(&service.spec), service.previous_spec.as_ref()];
+            let specs = specs.into_iter().flatten();
+            needed.extend(
+                specs
+                    .flat_map(|spec| K::references(spec))
+                    .map(str::to_owned),
+            );
+        }
+        let of_forgotten = |name: &String| {
+            let mut all = forgotten.iter().flat_map(|one| K::kept(one).values());
+            all.any(|stored| stored == name)
+        };
+        let gone: Vec<String> = K::all(view)
+            .into_iter()
+            .filter(|annotations| is_of(&annotations.labels, &self.name))
+            .map(|annotations| annotations.name)
+            .filter(|name| !needed.contains(name) && (is_all || of_forgotten(name)))
+            .collect();
+        for name in gone {
+            K::remove(self.tx, &name);
+            self.change(K::OBJECT, &name, StackAction::Remove);
+        }
+    }
+}
+
+/// Whether containers would read the same.
+fn is_same(one: &Parts<'_>, other: &Parts<'_>) -> bool {
+    one.data == other.data && one.templating == other.templating && !one.is_driven
+}
+
+/// First digits of the content's digest; a template's engine is part of the content.
+fn version(parts: &Parts<'_>) -> String {
+    let mut digest = Sha256::new();
+    digest.update(parts.data);
+    if let Some(templating) = parts.templating {
+        digest.update(&templating.name);
+    }
+    let mut text = String::new();
+    for byte in digest.finalize().iter().take(VERSION_DIGITS / 2) {
+        write!(text, "{byte:02x}").expect("a string takes everything");
+    }
+    text
+}
+
+impl Kind for Secrets {
+    const OBJECT: StackObject = StackObject::Secret;
+    type Spec = SecretSpec;
+
+    fn parts(spec: &SecretSpec) -> Parts<'_> {
+        Parts {
+            annotations: &spec.annotations,
+            data: &spec.data.0,
+            templating: spec.templating.as_ref(),
+            is_driven: spec.driver.is_some(),
+        }
+    }
+
+    fn annotations(spec: &mut SecretSpec) -> &mut Annotations {
+        &mut spec.annotations
+    }
+
+    fn find<'a>(view: &'a Store, name: &str) -> Option<(String, Parts<'a>)> {
+        let secret: &'a Arc<Secret> = view.secrets().by_name(name)?;
+        Some((secret.id.to_string(), Self::parts(&secret.spec)))
+    }
+
+    fn create(
+        tx: &mut Transaction,
+        rng: &mut Rng,
+        spec: SecretSpec,
+    ) -> Result<Answer, CommandError> {
+        secrets::create_secret(tx, rng, spec)
+    }
+
+    fn relabel(tx: &mut Transaction, name: &str, spec: &SecretSpec) -> Result<(), CommandError> {
+        let Some(stored) = tx.view().secrets().by_name(name).cloned() else {
+            return Ok(());
+        };
+        let mut relabelled = stored.spec.clone();
+        relabelled
+            .annotations
+            .labels
+            .clone_from(&spec.annotations.labels);
+        secrets::update_secret(tx, stored.id, stored.meta.version, relabelled).map(drop)
+    }
+
+    fn remove(tx: &mut Transaction, name: &str) {
+        if let Some(id) = tx.view().secrets().by_name(name).map(|found| found.id) {
+            tx.remove_secret(id);
+        }
+    }
+
+    fn all(view: &Store) -> Vec<Annotations> {
+        let all = view.secrets().all();
+        all.map(|secret| secret.spec.annotations.clone()).collect()
+    }
+
+    fn references(spec: &ServiceSpec) -> Vec<&str> {
+        let references = spec.task.container.secrets.iter();
+        references.map(|one| one.secret_name.as_str()).collect()
+    }
+
+    fn supplies<'d>(deploy: &'d mut Deploy<'_>) -> &'d mut Supplies {
+        &mut deploy.secrets
+    }
+
+    fn kept(revision: &StackRevision) -> &BTreeMap<String, String> {
+        &revision.secrets
+    }
+}
+
+impl Kind for Configs {
+    const OBJECT: StackObject = StackObject::Config;
+    type Spec = ConfigSpec;
+
+    fn parts(spec: &ConfigSpec) -> Parts<'_> {
+        Parts {
+            annotations: &spec.annotations,
+            data: &spec.data.0,
+            templating: spec.templating.as_ref(),
+            is_driven: false,
+        }
+    }
+
+    fn annotations(spec: &mut ConfigSpec) -> &mut Annotations {
+        &mut spec.annotations
+    }
+
+    fn find<'a>(view: &'a Store, name: &str) -> Option<(String, Parts<'a>)> {
+        let config: &'a Arc<Config> = view.configs().by_name(name)?;
+        Some((config.id.to_string(), Self::parts(&config.spec)))
+    }
+
+    fn create(
+        tx: &mut Transaction,
+        rng: &mut Rng,
+        spec: ConfigSpec,
+    ) -> Result<Answer, CommandError> {
+        secrets::create_config(tx, rng, spec)
+    }
+
+    fn relabel(tx: &mut Transaction, name: &str, spec: &ConfigSpec) -> Result<(), CommandError> {
+        let Some(stored) = tx.view().configs().by_name(name).cloned() else {
+            return Ok(());
+        };
+        let mut relabelled = stored.spec.clone();
+        relabelled
+            .annotations
+            .labels
+            .clone_from(&spec.annotations.labels);
+        secrets::update_config(tx, stored.id, stored.meta.version, relabelled).map(drop)
+    }
+
+    fn remove(tx: &mut Transaction, name: &str) {
+        if let Some(id) = tx.view().configs().by_name(name).map(|found| found.id) {
+            tx.remove_config(id);
+        }
+    }
+
+    fn all(view: &Store) -> Vec<Annotations> {
+        let all = view.configs().all();
+        all.map(|config| config.spec.annotations.clone()).collect()
+    }
+
+    fn references(spec: &ServiceSpec) -> Vec<&str> {
+        let references = spec.task.container.configs.iter();
+        references.map(|one| one.config_name.as_str()).collect()
+    }
+
+    fn supplies<'d>(deploy: &'d mut Deploy<'_>) -> &'d mut Supplies {
+        &mut deploy.configs
+    }
+
+    fn kept(revision: &StackRevision) -> &BTreeMap<String, String> {
+        &revision.configs
+    }
+}
