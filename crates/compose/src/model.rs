@@ -19,7 +19,7 @@ use crate::{
     interpolate::Interpolator,
     merge::{merge, settle},
     node::{Mapping, Node, Value},
-    paths::{Base, clean},
+    paths::{Base, clean, is_remote},
     problem::{Place, Problems},
     yaml,
 };
@@ -236,6 +236,8 @@ impl<'a> Loader<'a> {
         self.file_count += 1;
         let result = if self.file_count > FILE_COUNT_MAX {
             Err(format!("more than {FILE_COUNT_MAX} files"))
+        } else if path.to_str().is_some_and(is_remote) {
+            Err("files of other machines are not fetched".to_owned())
         } else {
             match self.files.read(path, bytes_max) {
                 Ok(bytes) if bytes.len() > bytes_max => {

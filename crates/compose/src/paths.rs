@@ -15,8 +15,11 @@ pub(crate) struct Base<'a> {
 // === impl Base ===
 
 impl Base<'_> {
-    /// The absolute path of a text, without `.` and `..`.
+    /// The absolute path of a text, without `.` and `..`; what is of another machine stays as it is.
     pub(crate) fn absolute(&self, text: &str) -> PathBuf {
+        if is_remote(text) {
+            return PathBuf::from(text);
+        }
         let path = match (text.strip_prefix('~'), &self.home) {
             (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {
                 Path::new(home).join(rest.trim_start_matches('/'))
@@ -91,6 +94,11 @@ impl Base<'_> {
             *text = self.absolute(text).to_string_lossy().into_owned();
         }
     }
+}
+
+/// Whether a text names something of another machine.
+pub(crate) fn is_remote(text: &str) -> bool {
+    text.contains("://") || text.starts_with("git@")
 }
 
 /// The path without `.`, `..` and double slashes, as far as that can be told without looking.

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use skep_compose::{Environment, Loaded, Options, Source, load, render};
+use skep_compose::{Environment, Loaded, Options, Project, Source, load, project::Content, render};
 
 use crate::disk::Disk;
 
@@ -32,14 +32,57 @@ fn disk(name: &str) -> Disk {
 }
 
 fn load_file(disk: &Disk, source: Source) -> Loaded {
+    load_files(disk, &[source])
+}
+
+fn load_files(disk: &Disk, sources: &[Source]) -> Loaded {
     let options = Options {
         profiles: vec!["debug".to_owned()],
         ..Options::default()
     };
-    match load(&[source], &Environment::new(), disk, &options) {
+    match load(sources, &Environment::new(), disk, &options) {
         Ok(loaded) => loaded,
         Err(problems) => panic!("{problems}"),
     }
+}
+
+/// A project with what Docker adds when it prints one, and without what it forgets.
+fn as_docker(mut project: Project) -> Project {
+    for (key, network) in project
+        .networks
+        .iter_mut()
+        .filter(|(_, network)| network.is_external)
+    {
+        network.name.get_or_insert_with(|| key.clone());
+    }
+    let objects = project.secrets.iter_mut().chain(&mut project.configs);
+    for (key, object) in objects.filter(|(_, object)| object.content == Content::External) {
+        object.name.get_or_insert_with(|| key.clone());
+    }
+    for (key, volume) in project
+        .volumes
+        .iter_mut()
+        .filter(|(_, volume)| volume.is_external)
+    {
+        volume.name.get_or_insert_with(|| key.clone());
+    }
+    for service in project.services.values_mut() {
+        service.oom_score_adj = None;
+    }
+    project
+}
+
+/// What `docker stack config` of docker 28.2 prints, its dollar signs doubled, for a file means the same as the file.
+#[track_caller]
+fn check_docker(name: &str) {
+    let ours = load_file(&disk("stacks"), Source::File(format!("{name}.yml").into()));
+    let path = directory("files").join(format!("{name}.docker.yaml"));
+    let docker = Source::Bytes {
+        name: "docker".into(),
+        bytes: fs::read(path).expect("file of the tests"),
+    };
+    let docker = load_file(&disk("stacks"), docker);
+    assert_eq!(as_docker(ours.project), as_docker(docker.project));
 }
 
 /// Renders a file, compares, and sees that the rendering says what the file said.
@@ -73,34 +116,62 @@ fn check(dir: &str, name: &str) {
 #[test]
 fn voting_app() {
     check("stacks", "voting.yml");
+    check_docker("voting");
 }
 
 #[test]
 fn wordpress_with_mysql() {
     check("stacks", "wordpress.yml");
+    check_docker("wordpress");
 }
 
 #[test]
 fn portainer_agents() {
     check("stacks", "portainer.yml");
+    check_docker("portainer");
 }
 
 #[test]
 fn traefik_with_labels() {
     check("stacks", "traefik.yml");
+    check_docker("traefik");
 }
 
 #[test]
 fn prometheus_and_grafana() {
     check("stacks", "monitoring.yml");
+    check_docker("monitoring");
 }
 
 #[test]
 fn all_options() {
     check("stacks", "options.yml");
+    check_docker("options");
 }
 
 #[test]
 fn modern_compose() {
     check("files", "modern.yaml");
+}
+
+/// `docker stack config -c compose.yaml -c over1.yaml` is the oracle, but for what Docker merges in ways of its own: it joins the
+/// words of health tests, keeps nothing of earlier networks and volumes, and sorts mounts.
+#[test]
+fn merging_two_files_is_what_docker_does() {
+    let disk = disk("files/merge");
+    let sources = ["compose.yaml", "over1.yaml"].map(|name| Source::File(name.into()));
+    let mut ours = load_files(&disk, &sources).project;
+    let mut docker = load_file(&disk, Source::File("docker.yaml".into())).project;
+    for project in [&mut ours, &mut docker] {
+        for service in project.services.values_mut() {
+            service
+                .mounts
+                .sort_by(|one, other| one.target.cmp(&other.target));
+            if let Some(health) = &mut service.healthcheck {
+                health.test = None;
+            }
+        }
+    }
+    assert_eq!(ours.services, docker.services);
+    assert_eq!(as_docker(ours).secrets, docker.secrets);
 }

@@ -151,6 +151,16 @@ fn includes_have_a_long_form_and_can_be_overridden() {
 }
 
 #[test]
+fn files_of_other_machines_are_not_fetched() {
+    let text = "include: ['https://example.org/a.yaml']\nservices: {a: {extends: {file: git@example.org:a.git, service: b}}}";
+    assert_eq!(
+        problems(&[("compose.yaml", text)]),
+        "compose.yaml:1:11: cannot read `https://example.org/a.yaml`: files of other machines are not fetched\n\
+         compose.yaml:2:25: cannot read `git@example.org:a.git`: files of other machines are not fetched"
+    );
+}
+
+#[test]
 fn services_extend_included_ones() {
     let files = [
         (
