@@ -2,12 +2,15 @@
 //!
 //! It starts no daemon: `docs/benchmarks.md` says how, and holds the figures.
 
+use std::path::PathBuf;
+
 use crate::bench::sample::Report;
 
 pub(crate) mod http;
 pub(crate) mod machine;
 mod rollouts;
 pub(crate) mod sample;
+mod stacks;
 mod workload;
 
 /// What to measure, and where.
@@ -34,6 +37,9 @@ pub(crate) struct Options {
     /// Replicas of the services that are started; repeat for several.
     #[arg(long, default_values_t = [1, 10, 50])]
     replicas: Vec<usize>,
+    /// A Compose file to deploy with `docker stack deploy`, whose images the daemon has; none, no stack is measured.
+    #[arg(long)]
+    stack: Option<PathBuf>,
     /// Parts to measure; all when none is named.
     #[arg(long, value_enum)]
     only: Vec<Part>,
@@ -48,6 +54,8 @@ enum Part {
     Services,
     /// A rolling update, scaling up and down.
     Rollouts,
+    /// A stack, with `--stack`.
+    Stacks,
     /// Reads of a list of services.
     Lists,
     /// Creates of services.
@@ -91,6 +99,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     if is_wanted(Part::Rollouts) {
         eprintln!("updates and scaling");
         rollouts::rollouts(&target, &mut report)?;
+    }
+    if let Some(file) = options.stack.as_ref().filter(|_| is_wanted(Part::Stacks)) {
+        eprintln!("stacks");
+        stacks::stacks(&target, file, &mut report)?;
     }
     if is_wanted(Part::Lists) {
         eprintln!("lists");

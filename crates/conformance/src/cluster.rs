@@ -95,7 +95,11 @@ impl Cluster {
 
     /// Loads a further image of `fixtures/build-images` into all nodes.
     pub fn load(&self, name: &str) {
-        let archive = images().join(format!("{name}.tar"));
+        self.load_archive(&images().join(format!("{name}.tar")));
+    }
+
+    /// Loads an image into all nodes.
+    pub fn load_archive(&self, archive: &Path) {
         self.skep_ok(&format!("local load {}", archive.display()));
     }
 
@@ -174,6 +178,14 @@ impl Cluster {
         let id = info["Swarm"]["NodeID"].as_str().unwrap_or_default();
         assert!(!id.is_empty(), "node{number} is no member: {info}");
         id.to_owned()
+    }
+
+    /// A node's address.
+    #[track_caller]
+    pub fn address(&self, number: usize) -> String {
+        let info = self.node(number).json("/info");
+        let address = info["Swarm"]["NodeAddr"].as_str();
+        address.expect("a member has an address").to_owned()
     }
 
     /// Waits until `asked` names a leader; returns its number.

@@ -12,17 +12,48 @@ use std::{
 /// # Panics
 /// When they cannot be built.
 pub fn images() -> PathBuf {
-    let dir = target_dir().join(format!("conformance-images-{:016x}", recipe()));
-    if dir.join("hostile-bomb.tar").exists() {
+    let recipe = ["archive.sh", "build-images", "web.rs"].map(|name| format!("fixtures/{name}"));
+    made("conformance-images", &recipe, "fixtures/build-images", &[])
+}
+
+/// The directory with the images of the example application, `guestbook.tar` and `redis.tar`.
+///
+/// # Panics
+/// When they cannot be built.
+pub fn guestbook() -> PathBuf {
+    let recipe = [
+        "Cargo.lock",
+        "fixtures/archive.sh",
+        "fixtures/debs",
+        "examples/guestbook/Cargo.toml",
+        "examples/guestbook/build-images",
+        "examples/guestbook/redis",
+        "examples/guestbook/src",
+    ];
+    let script = "examples/guestbook/build-images";
+    made(
+        "guestbook-images",
+        &recipe.map(str::to_owned),
+        script,
+        &["dev"],
+    )
+}
+
+/// The directory that `script` fills, given what it is made of. Built once.
+fn made(name: &str, recipe: &[String], script: &str, arguments: &[&str]) -> PathBuf {
+    let mut hasher = DefaultHasher::new();
+    recipe
+        .iter()
+        .for_each(|path| feed(&root().join(path), &mut hasher));
+    let dir = target_dir().join(format!("{name}-{:016x}", hasher.finish()));
+    if dir.exists() {
         return dir;
     }
     // Tests run at the same time: each builds its own, the first to finish is kept.
     let fresh = dir.with_extension(process::id().to_string());
-    let script = root().join("fixtures/build-images");
-    let status = Command::new(&script)
-        .arg(&fresh)
-        .status()
-        .expect("build-images can be run");
+    let script = root().join(script);
+    let status = Command::new(&script).arg(&fresh).args(arguments).status();
+    let status = status.expect("the script can be run");
     assert!(status.success(), "`{}` failed", script.display());
     if fs::rename(&fresh, &dir).is_err() {
         let _ = fs::remove_dir_all(&fresh);
@@ -30,14 +61,15 @@ pub fn images() -> PathBuf {
     dir
 }
 
-/// Changes with what the images are made of.
-fn recipe() -> u64 {
-    let mut hasher = DefaultHasher::new();
-    for name in ["archive.sh", "build-images", "web.rs"] {
-        let path = root().join("fixtures").join(name);
-        fs::read(path).expect("a fixture").hash(&mut hasher);
+/// Changes with a file, or with all files of a directory.
+fn feed(path: &Path, hasher: &mut DefaultHasher) {
+    if !path.is_dir() {
+        return fs::read(path).expect("a file").hash(hasher);
     }
-    hasher.finish()
+    let entries = fs::read_dir(path).expect("a directory").flatten();
+    let mut entries: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    entries.sort();
+    entries.iter().for_each(|entry| feed(entry, hasher));
 }
 
 /// The workspace's root.
@@ -57,10 +89,15 @@ pub fn binary() -> PathBuf {
     if let Some(path) = env::var_os("SKEP_BIN") {
         return path.into();
     }
-    let path = target_dir().join("skep");
+    built("skep")
+}
+
+/// A binary that was built beside the tests.
+pub(crate) fn built(name: &str) -> PathBuf {
+    let path = target_dir().join(name);
     assert!(
         path.exists(),
-        "no `{}`: run `cargo build --bin skep`",
+        "no `{}`: run `cargo build --bin {name}`",
         path.display()
     );
     path

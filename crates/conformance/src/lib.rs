@@ -12,6 +12,7 @@ mod images;
 mod load;
 mod node;
 mod poll;
+mod requests;
 mod sandbox;
 
 pub use cluster::Cluster;
@@ -19,7 +20,8 @@ pub use docker::Output;
 pub use dockerd::Dockerd;
 pub use engine::Engine;
 pub use http::Response;
-pub use images::{binary, images, root};
+pub use images::{binary, guestbook, images, root};
 pub use load::{Failure, Load, Tally};
 pub use node::{Node, Options};
 pub use poll::until;
+pub use requests::Requests;

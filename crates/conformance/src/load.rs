@@ -1,7 +1,7 @@
 //! A load of HTTP requests that forgives nothing: every connection, request and answer that fails is counted by kind, and never tried
 //! again. Ends with a tally for each target.
 //!
-//! It knows the answers of `skep/web`: `<host name> <client address>`. Threads and blocking sockets do, because the load is to show
+//! It knows the answers of `skep/web`: `<host name> <client address>`, and of the guestbook's `/whoami`. Threads and blocking sockets do, because the load is to show
 //! failures, not to be the fastest.
 
 use std::{
@@ -27,6 +27,8 @@ const LATE: Duration = Duration::from_millis(900);
 pub struct Load {
     /// Who is asked; each has clients of its own.
     pub targets: Vec<SocketAddr>,
+    /// What is asked for.
+    pub path: String,
     /// Clients of each target.
     pub client_count: usize,
     /// Whether a client asks again on the same connection, or makes one for each request.
@@ -158,7 +160,8 @@ impl Load {
             true => "keep-alive",
             false => "close",
         };
-        let request = format!("GET / HTTP/1.1\r\nHost: load\r\nConnection: {wish}\r\n\r\n");
+        let path = &self.path;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: load\r\nConnection: {wish}\r\n\r\n");
         let sent = stream.get_mut().write_all(request.as_bytes());
         let answer = sent.and_then(|()| answer(&mut stream));
         let answer = answer.map_err(|error| (Failure::of(&error), error.to_string()))?;
@@ -358,6 +361,7 @@ mod tests {
     fn load(target: SocketAddr) -> Load {
         Load {
             targets: vec![target],
+            path: "/".to_owned(),
             client_count: 1,
             is_kept_alive: true,
             pause: Duration::ZERO,

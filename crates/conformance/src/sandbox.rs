@@ -12,8 +12,8 @@ use std::{
 
 use crate::{docker::Output, poll::until};
 
-/// Prepares the namespaces. Name servers are cut off, so that looking up a registry fails at once instead of timing out.
-const INIT: &str = "ip link set lo up && echo nameserver 127.0.0.1 > \"$1/resolv.conf\" && \
+/// Prepares the namespaces. Mounts are shared inside, as on a machine that systemd started. Name servers are cut off, so that looking up a registry fails at once instead of timing out.
+const INIT: &str = "mount --make-rshared / && ip link set lo up && echo nameserver 127.0.0.1 > \"$1/resolv.conf\" && \
     mount --bind \"$1/resolv.conf\" /etc/resolv.conf && touch \"$1/inside\" && read -r _";
 
 /// The namespaces; gone when dropped.

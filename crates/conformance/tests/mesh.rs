@@ -1,16 +1,9 @@
 //! Published ports of a cluster: every node answers, servers see their clients' own addresses, and no request is lost while services
 //! and nodes change.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io::Read,
-    path::Path,
-    process::{Child, Stdio},
-    time::Duration,
-};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
-use serde_json::Value;
-use skep_conformance::{Cluster, Output, until};
+use skep_conformance::{Cluster, Output, Requests, until};
 
 /// Longest wait for what takes some seconds at most. Test machines are slow at times.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,13 +16,6 @@ fn create_web(cluster: &Cluster, flags: &str) {
         "service create -d --no-resolve-image --name web --network back -p 8080:80 --label skep.drain=1s \
          --update-monitor 500ms {flags} skep/web"
     ));
-}
-
-/// A node's address.
-fn address(cluster: &Cluster, number: usize) -> String {
-    let info = cluster.node(number).json("/info");
-    let address = info["Swarm"]["NodeAddr"].as_str();
-    address.expect("a member has an address").to_owned()
 }
 
 /// What the servers answer to requests from the machine or a node; every server must have answered.
@@ -69,12 +55,12 @@ fn servers_see_their_clients_through_every_node() {
     let cluster = Cluster::start(3, 1);
     create_web(&cluster, "--mode global");
     cluster.placed(1, "web", 3);
-    let first = address(&cluster, 1);
+    let first = cluster.address(1);
     let (network, _) = first.rsplit_once('.').expect("an IPv4 address");
     let machine = format!("{network}.254");
     let mut said = BTreeSet::new();
     for number in cluster.numbers() {
-        let own = address(&cluster, number);
+        let own = cluster.address(number);
         for (server, client) in answers(&cluster, None, &own, 3) {
             assert_eq!(client, machine, "through node{number}");
             said.insert(format!("{server} {client}"));
@@ -99,50 +85,10 @@ fn servers_see_their_clients_through_every_node() {
     });
 }
 
-/// Requests from the machine to every node that go on while something else is done.
-struct Requests {
-    process: Child,
-}
-
-impl Requests {
-    fn start(cluster: &Cluster, flags: &str) -> Self {
-        let targets = cluster
-            .numbers()
-            .map(|number| format!("{}:8080", address(cluster, number)));
-        let mut command = cluster.inside(Path::new(env!("CARGO_BIN_EXE_skep-load")));
-        command.args(flags.split_whitespace()).args(targets);
-        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        Self {
-            process: piped.expect("the load can be run"),
-        }
-    }
-
-    /// Ends them; a tally for each target.
-    fn finish(mut self) -> BTreeMap<String, Value> {
-        drop(self.process.stdin.take());
-        let mut text = String::new();
-        let output = self.process.stdout.as_mut().expect("a pipe");
-        output.read_to_string(&mut text).expect("a tally");
-        self.process.wait().expect("the load ends");
-        serde_json::from_str(&text).expect("a tally is JSON")
-    }
-}
-
-/// Runs kept and single connections while `work` is done; none of their requests may fail.
+/// Nothing of what is done is noticed by clients.
 #[track_caller]
 fn unnoticed(cluster: &Cluster, what: &str, work: impl FnOnce()) {
-    let loads = [
-        Requests::start(cluster, "--clients 2 --pause 5"),
-        Requests::start(cluster, "--clients 2 --pause 5 --close"),
-    ];
-    work();
-    for load in loads {
-        for (target, tally) in load.finish() {
-            let answered = tally["answered"].as_u64().unwrap_or(0);
-            assert!(answered > 0, "{what}: {target} answers nothing");
-            assert_eq!(tally["failed"], 0, "{what}: {target}: {tally}");
-        }
-    }
+    Requests::unnoticed(cluster, (8080, "/"), what, work);
 }
 
 #[test]
@@ -173,7 +119,7 @@ fn published_port_survives_a_node_that_is_cut_off() {
     let cluster = Cluster::start(3, 1);
     create_web(&cluster, "--replicas 3");
     cluster.placed(1, "web", 3);
-    let addresses: Vec<String> = cluster.numbers().map(|n| address(&cluster, n)).collect();
+    let addresses: Vec<String> = cluster.numbers().map(|n| cluster.address(n)).collect();
     let serves = |number: usize| {
         let target = &addresses[number - 1];
         let line = format!(

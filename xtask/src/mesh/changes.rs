@@ -125,6 +125,7 @@ pub(super) fn under_load(
     };
     let patient = |is_kept_alive| Load {
         targets: targets.clone(),
+        path: "/".to_owned(),
         client_count: CLIENT_COUNT,
         is_kept_alive,
         pause: PAUSE,

@@ -59,6 +59,7 @@ pub(super) fn measure(
 fn round(lab: &Lab, faults: &mut Faults) -> anyhow::Result<(f64, f64)> {
     let load = Load {
         targets: lab.targets(),
+        path: "/".to_owned(),
         client_count: CLIENT_COUNT,
         is_kept_alive: false,
         pause: PAUSE,

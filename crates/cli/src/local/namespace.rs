@@ -85,9 +85,12 @@ pub(crate) fn hold(name: Option<&str>) -> anyhow::Result<()> {
     signals.thread_block()?;
     if let Some(name) = name {
         let none: Option<&str> = None;
-        // What the host mounts later shows up here, what is mounted here stays here.
-        let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
-        mount(none, "/", none, slave, none).context("failed to detach mounts")?;
+        // What the host mounts later shows up here, what is mounted here stays here. As on a machine of its
+        // own, mounts are shared: containers may ask for binds that follow them.
+        for kind in [MsFlags::MS_SLAVE, MsFlags::MS_SHARED] {
+            let flags = MsFlags::MS_REC | kind;
+            mount(none, "/", none, flags, none).context("failed to detach mounts")?;
+        }
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         mount(Some("proc"), "/proc", Some("proc"), flags, none).context("failed to mount /proc")?;
         sethostname(name).context("failed to set the host name")?;

@@ -1,6 +1,6 @@
 //! A load of HTTP requests from wherever it is run; prints one JSON object, a tally for each target, when its standard input ends.
 //!
-//! `skep-load [--close] [--clients N] [--pause MILLISECONDS] [--patience MILLISECONDS] ADDRESS:PORT...`
+//! `skep-load [--close] [--path PATH] [--clients N] [--pause MILLISECONDS] [--patience MILLISECONDS] ADDRESS:PORT...`
 
 use std::{
     collections::BTreeMap,
@@ -13,8 +13,7 @@ use std::{
 
 use skep_conformance::Load;
 
-const USAGE: &str =
-    "usage: skep-load [--close] [--clients N] [--pause MS] [--patience MS] ADDRESS:PORT...";
+const USAGE: &str = "usage: skep-load [--close] [--path PATH] [--clients N] [--pause MS] [--patience MS] ADDRESS:PORT...";
 
 #[expect(
     clippy::print_stdout,
@@ -44,12 +43,17 @@ fn main() -> ExitCode {
 fn parse(mut words: impl Iterator<Item = String>) -> Option<Load> {
     let mut load = Load {
         targets: Vec::new(),
+        path: "/".to_owned(),
         client_count: 2,
         is_kept_alive: true,
         pause: Duration::from_millis(2),
         patience: Duration::from_secs(5),
     };
     while let Some(word) = words.next() {
+        if word == "--path" {
+            load.path = words.next()?;
+            continue;
+        }
         let mut number = || words.next()?.parse::<u64>().ok();
         match word.as_str() {
             "--close" => load.is_kept_alive = false,
