@@ -102,7 +102,7 @@ fn is_float(text: &str) -> bool {
     is_mantissa && is_exponent
 }
 
-/// Go's `%v`: the shortest digits, with an exponent below 1e-4 and from 1e21.
+/// Go's `%v`: the shortest digits, with an exponent below 1e-4 and from 1e6.
 fn print_float(number: f64) -> String {
     if number.is_nan() {
         return "NaN".to_owned();
@@ -115,7 +115,7 @@ fn print_float(number: f64) -> String {
         return scientific;
     };
     let exponent: i32 = exponent.parse().unwrap_or(0);
-    if (-4..21).contains(&exponent) {
+    if (-4..6).contains(&exponent) {
         return format!("{number}");
     }
     let sign = if exponent < 0 { '-' } else { '+' };
@@ -185,11 +185,14 @@ mod tests {
         for (text, expect) in [
             ("1.0", "1"),
             ("1e3", "1000"),
+            ("1e5", "100000"),
+            ("1e6", "1e+06"),
+            ("1234567.5", "1.2345675e+06"),
             ("1e21", "1e+21"),
             ("0.00001", "1e-05"),
             ("0.5", "0.5"),
             ("010", "8"),
-            ("1e20", "100000000000000000000"),
+            ("1e20", "1e+20"),
             (".inf", "+Inf"),
         ] {
             assert_eq!(print(&resolve(text)).unwrap(), expect);

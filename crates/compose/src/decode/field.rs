@@ -305,7 +305,12 @@ impl Decoder<'_, '_> {
 
     pub(super) fn nano_cpus(&mut self, at: Option<At<'_>>) -> Option<u64> {
         let at = at?;
-        let text = scalar::print(&at.node.value);
+        let text = match &at.node.value {
+            // Small numbers print with an exponent as Go prints them.
+            Value::Float(number) => Some(number.to_string()),
+            Value::Int(_) | Value::Text(_) => scalar::print(&at.node.value),
+            Value::Null | Value::Bool(_) | Value::List(_) | Value::Map(_) => None,
+        };
         let nanos = text.and_then(|text| quantity::nano_cpus(&text));
         nanos.or_else(|| self.wrong(&at, "a number of CPUs (`0.5`)"))
     }

@@ -40,7 +40,8 @@ fn load_files(disk: &Disk, sources: &[Source]) -> Loaded {
         profiles: vec!["debug".to_owned()],
         ..Options::default()
     };
-    match load(sources, &Environment::new(), disk, &options) {
+    let environment = Environment::from([("HOME".to_owned(), "/home/ann".to_owned())]);
+    match load(sources, &environment, disk, &options) {
         Ok(loaded) => loaded,
         Err(problems) => panic!("{problems}"),
     }
@@ -68,6 +69,10 @@ fn as_docker(mut project: Project) -> Project {
     }
     for service in project.services.values_mut() {
         service.oom_score_adj = None;
+        service
+            .ports
+            .iter_mut()
+            .for_each(|port| port.host_ip = None);
     }
     project
 }
@@ -174,4 +179,19 @@ fn merging_two_files_is_what_docker_does() {
     }
     assert_eq!(ours.services, docker.services);
     assert_eq!(as_docker(ours).secrets, docker.secrets);
+}
+
+/// Scalars, command lines, durations, sizes, ports and mounts in many forms: the stock command is the oracle.
+#[test]
+fn short_forms_are_what_docker_makes_of_them() {
+    let disk = disk("files/scalars");
+    let load = |name: &str| as_docker(load_file(&disk, Source::File(name.into())).project);
+    let (ours, docker) = (load("compose.yaml"), load("docker.yaml"));
+    for (name, service) in &ours.services {
+        let theirs = &docker.services[name];
+        for (variable, value) in &service.environment {
+            assert_eq!(value, &theirs.environment[variable], "{variable}");
+        }
+        assert_eq!(service, theirs, "{name}");
+    }
 }

@@ -378,6 +378,8 @@ fn limits_of_one_container_are_limits_of_tasks() {
         })
     );
     assert_eq!(web("").deploy, Deploy::default());
+    let small = web("cpus: 0.00001").deploy.limits.unwrap();
+    assert_eq!(small.nano_cpus, Some(10_000));
 }
 
 #[test]
