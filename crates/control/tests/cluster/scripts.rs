@@ -63,6 +63,7 @@ scripts! {
     rollbacks_restore_the_previous_spec => "rollback";
     every_update_setting_counts => "update-settings";
     updates_have_a_deadline => "update-deadline";
+    services_wait_for_others => "depends";
     crash_loops_slow_down => "crash-loop";
     nodes_come_and_go => "nodes";
     drained_nodes_empty_task_by_task => "drain";
