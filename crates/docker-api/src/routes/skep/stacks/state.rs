@@ -1,6 +1,6 @@
 //! How stacks stand, read off their services; those of Docker's CLI, which are labels only, too.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde::Serialize;
 use skep_model::{
@@ -115,6 +115,9 @@ fn described(view: &dyn ClusterView, name: &str, stack: Option<&Stack>) -> Detai
         reasons.extend(texts.map(|text| format!("{}: {text}", summary.name)));
         summaries.push(summary);
     }
+    let missing = missing(view, name, stack, &all);
+    is_failed |= !missing.is_empty();
+    reasons.extend(missing);
     let is_removed = stack.is_some_and(|stack| stack.is_removed);
     let leaving = stack.map(|stack| stack.leaving.clone()).unwrap_or_default();
     let leaving = leaving.into_iter().filter_map(|id| view.network(id));
@@ -146,6 +149,27 @@ fn described(view: &dyn ClusterView, name: &str, stack: Option<&Stack>) -> Detai
         secrets: secrets.map(|secret| secret.name().to_owned()).collect(),
         configs: configs.map(|config| config.name().to_owned()).collect(),
     }
+}
+
+/// Services of the revision in force that somebody removed one by one.
+fn missing(
+    view: &dyn ClusterView,
+    name: &str,
+    stack: Option<&Stack>,
+    all: &[Arc<Service>],
+) -> Vec<String> {
+    let revision = stack.map_or(0, |stack| stack.revision);
+    let kept = view.revisions_of_stack(name);
+    let Some(current) = kept.iter().find(|kept| kept.number == revision) else {
+        return Vec::new();
+    };
+    let wanted = current.spec.services.iter();
+    let wanted = wanted.map(|spec| spec.annotations.name.as_str());
+    let is_there = |wanted: &&str| all.iter().any(|service| service.name() == *wanted);
+    wanted
+        .filter(|wanted| !is_there(wanted))
+        .map(|wanted| format!("{wanted}: it was removed"))
+        .collect()
 }
 
 /// Whether a service has failed, and whether it is on its way to what is wanted.
