@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use skep_compose::{Options, load, merge, render};
 
-use crate::disk::{Disk, environment, problems, try_load};
+use crate::disk::{Disk, environment, loaded, problems, try_load};
 
 #[test]
 fn aliases_cannot_fill_the_memory() {
@@ -46,6 +46,14 @@ fn files_cannot_be_arbitrarily_long() {
         problems(&[("compose.yaml", &text)]),
         "cannot read `compose.yaml`: has more than 1048576 bytes"
     );
+}
+
+#[test]
+fn lines_may_end_as_on_windows() {
+    let unix = include_str!("../files/merge/compose.yaml");
+    let windows = format!("\u{feff}{}", unix.replace('\n', "\r\n"));
+    let load = |text: &str| loaded(&[("compose.yaml", text)]).project;
+    assert_eq!(load(unix), load(&windows));
 }
 
 #[test]
@@ -141,6 +149,19 @@ proptest! {
         let disk = Disk::default().with("compose.yaml", bytes);
         let sources = [skep_compose::Source::File("compose.yaml".into())];
         let _ = load(&sources, &environment(), &disk, &Options::default());
+    }
+
+    #[test]
+    fn no_damaged_file_panics(damages in proptest::collection::vec((any::<proptest::sample::Index>(), 0_usize..4, any::<proptest::sample::Index>()), 1..6)) {
+        const PIECES: [&str; 16] = ["\n", " ", "  ", "\t", ":", "- ", "? ", "&a ", "*a", "|", "\"", "'", "{", "]", "!x ", "#"];
+        let mut text: Vec<char> = include_str!("../files/modern.yaml").chars().collect();
+        for (place, removed, piece) in damages {
+            let at = place.index(text.len());
+            let end = (at + removed).min(text.len());
+            text.splice(at..end, piece.get(&PIECES).chars());
+        }
+        let text: String = text.into_iter().collect();
+        let _ = try_load(&[("compose.yaml", &text)], &Options::default());
     }
 
     #[test]
