@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use skep_docker_api::client::Client;
 
-use crate::commands::{cluster, job, local, net, node, service, swarm, system};
+use crate::commands::{cluster, job, local, net, node, service, stack, swarm, system};
 
 /// Socket of a daemon with default settings.
 const DEFAULT_HOST: &str = "unix:///run/skep/skep.sock";
@@ -28,6 +28,8 @@ pub enum Command {
     Net(net::Args),
     /// See how services are, and return to specs they had
     Service(service::Args),
+    /// Deploy applications of compose files
+    Stack(stack::Args),
     /// Manage how nodes join
     Swarm(swarm::Args),
     /// Back up and restore the cluster
@@ -72,6 +74,7 @@ pub async fn run(command: &Command, out: &mut dyn Write) -> anyhow::Result<ExitC
         Command::Net(args) => return net::run(args, out).await,
         Command::Node(args) => return node::run(args, out).await,
         Command::Service(args) => return service::run(args, out).await,
+        Command::Stack(args) => return stack::run(args, out).await,
         Command::Swarm(args) => return swarm::run(args, out).await,
         Command::Cluster(args) => return cluster::run(args, out).await,
     }

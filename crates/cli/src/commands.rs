@@ -6,5 +6,6 @@ pub(crate) mod local;
 pub(crate) mod net;
 pub(crate) mod node;
 pub(crate) mod service;
+pub(crate) mod stack;
 pub(crate) mod swarm;
 pub(crate) mod system;

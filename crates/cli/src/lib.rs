@@ -11,6 +11,7 @@ mod duration;
 #[cfg(test)]
 mod fake_daemon;
 mod local;
+mod table;
 mod url;
 
 pub use crate::args::{Command, Connection, run};

@@ -61,7 +61,7 @@ pub struct StackDocument {
 }
 
 /// Where the file says something, by path (`services`, `web`, `ports`).
-pub type Places<'a> = &'a dyn Fn(&[&str]) -> Option<Place>;
+pub type Places<'a> = &'a dyn Fn(&[&str]) -> Place;
 
 /// Objects that a stack uses but does not own, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -163,14 +163,17 @@ impl<'a> Stack<'a> {
     fn problem(&mut self, service: &str, key: &str, text: &str) {
         let place = (self.places)(&["services", service, key]);
         let text = format!("service `{service}`: {text}");
-        self.problems.push(place, text);
+        self.problems.push(Some(place), text);
     }
 
     /// Notes what of `key` of a service users should know.
     fn warn(&mut self, service: &str, key: &str, text: &str) {
         let place = (self.places)(&["services", service, key]);
         let text = format!("service `{service}`: {text}");
-        self.warnings.push(Problem { place, text });
+        self.warnings.push(Problem {
+            place: Some(place),
+            text,
+        });
     }
 
     /// A name of the file as the cluster knows it.

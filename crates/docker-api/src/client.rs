@@ -92,22 +92,38 @@ impl Client {
         serde_json::from_slice(&bytes).map_err(Error::Malformed)
     }
 
-    /// `POST path` with a body of JSON; the JSON of the answer, null when it is empty.
-    pub async fn post(&self, path: &str, body: &Value) -> Result<Value, Error> {
-        let request = request(Method::POST, path)
-            .header("content-type", "application/json")
-            .body(Full::from(body.to_string()));
+    /// `GET path` with credentials for a registry (the value of `X-Registry-Auth`); the JSON of the answer.
+    pub async fn get_with_auth(&self, path: &str, auth: &str) -> Result<Value, Error> {
+        let request = request(Method::GET, path)
+            .header("x-registry-auth", auth)
+            .body(Full::<Bytes>::default());
         let bytes = self.whole(request.map_err(transport)?).await?;
-        if bytes.trim_ascii().is_empty() {
-            return Ok(Value::Null);
-        }
         serde_json::from_slice(&bytes).map_err(Error::Malformed)
     }
 
-    /// `DELETE path`.
-    pub async fn delete(&self, path: &str) -> Result<(), Error> {
+    /// `POST path` with a body of JSON; the JSON of the answer, null when it is empty.
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Value, Error> {
+        self.send(Method::POST, path, body).await
+    }
+
+    /// `PUT path`, as [`Client::post`].
+    pub async fn put(&self, path: &str, body: &Value) -> Result<Value, Error> {
+        self.send(Method::PUT, path, body).await
+    }
+
+    /// `DELETE path`; the JSON of the answer, null when it is empty.
+    pub async fn delete(&self, path: &str) -> Result<Value, Error> {
         let request = request(Method::DELETE, path).body(Full::<Bytes>::default());
-        self.whole(request.map_err(transport)?).await.map(drop)
+        let bytes = self.whole(request.map_err(transport)?).await?;
+        json_or_null(&bytes)
+    }
+
+    async fn send(&self, method: Method, path: &str, body: &Value) -> Result<Value, Error> {
+        let request = request(method, path)
+            .header("content-type", "application/json")
+            .body(Full::from(body.to_string()));
+        let bytes = self.whole(request.map_err(transport)?).await?;
+        json_or_null(&bytes)
     }
 
     /// `GET path`; writes the answer's body to `out` as it comes and returns its length in bytes.
@@ -187,6 +203,13 @@ impl Client {
         let (answer, _) = tokio::join!(exchange, connection);
         answer
     }
+}
+
+fn json_or_null(bytes: &[u8]) -> Result<Value, Error> {
+    if bytes.trim_ascii().is_empty() {
+        return Ok(Value::Null);
+    }
+    serde_json::from_slice(bytes).map_err(Error::Malformed)
 }
 
 fn request(method: Method, path: &str) -> hyper::http::request::Builder {

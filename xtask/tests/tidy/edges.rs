@@ -52,7 +52,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     // Surface.
     ("skep-docker-api", &["skep-compose", "skep-model"]),
-    ("skep-cli", &["skep-docker-api", "skep-model"]),
+    (
+        "skep-cli",
+        &["skep-compose", "skep-docker-api", "skep-model"],
+    ),
     (
         "skep-daemon",
         &[

@@ -9,7 +9,6 @@ use crate::args::Connection;
 mod history;
 mod ls;
 mod rollback;
-mod table;
 
 /// What to do with services.
 #[derive(Debug, Clone, clap::Args)]

@@ -19,8 +19,17 @@ fn project(services: &[(&str, Service)]) -> Project {
     }
 }
 
+/// The line is the length of the path.
+fn place(path: &[&str]) -> Place {
+    Place {
+        file: std::path::Path::new("f.yml").into(),
+        line: u32::try_from(path.len()).unwrap(),
+        column: 1,
+    }
+}
+
 fn document(project: &Project) -> StackDocument {
-    stack(project, "app", &|_| None).unwrap()
+    stack(project, "app", &place).unwrap()
 }
 
 fn warnings(document: &StackDocument) -> Vec<String> {
@@ -28,15 +37,6 @@ fn warnings(document: &StackDocument) -> Vec<String> {
 }
 
 fn problems(project: &Project) -> String {
-    let place = |path: &[&str]| {
-        let line = u32::try_from(path.len()).unwrap();
-        let file = std::path::Path::new("f.yml").into();
-        Some(Place {
-            file,
-            line,
-            column: 1,
-        })
-    };
     stack(project, "app", &place).unwrap_err().to_string()
 }
 
@@ -108,7 +108,7 @@ fn who_is_waited_for_to_complete_is_a_job() {
     assert_eq!(
         warnings(&document),
         [
-            "service `migrate`: it is a job (`deploy.mode: replicated-job`), as others wait for it to complete"
+            "f.yml:3:1: service `migrate`: it is a job (`deploy.mode: replicated-job`), as others wait for it to complete"
         ]
     );
 }
@@ -198,7 +198,7 @@ fn what_cannot_be_said_is_a_problem_with_its_place() {
          f.yml:3:1: service `web`: volume `lost` is not defined"
     );
     for name in ["", " \"'", "a/b"] {
-        let refused = stack(&Project::default(), name, &|_| None);
+        let refused = stack(&Project::default(), name, &place);
         assert!(
             refused
                 .unwrap_err()

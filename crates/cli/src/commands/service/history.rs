@@ -5,8 +5,7 @@ use std::io::Write;
 use serde_json::Value;
 use skep_docker_api::client::Client;
 
-use super::table;
-use crate::url::escape;
+use crate::{table, url::escape};
 
 /// Characters of a time up to its second.
 const TIME_LENGTH: usize = 19;

@@ -5,7 +5,7 @@ use std::io::Write;
 use serde_json::Value;
 use skep_docker_api::client::Client;
 
-use super::table;
+use crate::table;
 
 pub(super) async fn run(client: &Client, out: &mut dyn Write) -> anyhow::Result<()> {
     let services = client.get("/skep/v1/services").await?;

@@ -6,7 +6,7 @@ use std::io::Write;
 const GAP: usize = 3;
 
 /// Writes rows of `N` cells; the first are the headings.
-pub(super) fn write<const N: usize>(
+pub(crate) fn write<const N: usize>(
     rows: &[[String; N]],
     out: &mut dyn Write,
 ) -> std::io::Result<()> {
