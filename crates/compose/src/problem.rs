@@ -66,7 +66,7 @@ impl fmt::Display for Problem {
 pub(crate) const PROBLEM_COUNT_MAX: usize = 100;
 
 impl Problems {
-    /// Adds one. Beyond [`PROBLEM_COUNT_MAX`] it is dropped.
+    /// Adds one. Beyond a hundred it is dropped, as is what has been told already.
     pub fn push(&mut self, place: Option<Place>, text: impl Into<String>) {
         if self.0.len() < PROBLEM_COUNT_MAX {
             let problem = Problem {
@@ -91,7 +91,7 @@ impl Problems {
         self.0.is_empty()
     }
 
-    /// All, sorted by place.
+    /// All, as they were found; those of an error are sorted by place.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
         self.0.iter()
     }

@@ -219,6 +219,11 @@ impl Builder<'_> {
                 Some(Key::Bad) => {}
                 Some(Key::Merge) => merges.push(node),
                 Some(Key::Name(name, place)) => {
+                    let mut node = node;
+                    if node.value == Value::Null {
+                        // The key is what people look for: an absent value has no place of its own.
+                        node.place = place.clone();
+                    }
                     map.insert(name, Entry { place, node });
                 }
             },

@@ -342,7 +342,7 @@ fn secrets_and_configs_without_content() {
         "services: {}\nsecrets:\n  a: {file: ./nope}\n  b:\n  c: {}\n  d: {environment: NOPE}\n  e: {content: x}\nconfigs:\n  f: {content: ''}\n",
         &[
             "3:13: cannot read `nope`: no such file",
-            "4:4: `secrets.b` must be a mapping, not nothing",
+            "4:3: `secrets.b` must be a mapping, not nothing",
             "5:6: `c` has no content: it needs `file`, `environment` or `external`",
             "6:20: variable `NOPE` is not set",
             "7:6: `e` has no content: it needs `file`, `environment` or `external`",
