@@ -40,7 +40,9 @@ fn load_files(disk: &Disk, sources: &[Source]) -> Loaded {
         profiles: vec!["debug".to_owned()],
         ..Options::default()
     };
-    let environment = Environment::from([("HOME".to_owned(), "/home/ann".to_owned())]);
+    let environment = [("HOME", "/home/ann"), ("SET", "value"), ("EMPTY", "")];
+    let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let environment = Environment::from(environment);
     match load(sources, &environment, disk, &options) {
         Ok(loaded) => loaded,
         Err(problems) => panic!("{problems}"),
@@ -194,4 +196,13 @@ fn short_forms_are_what_docker_makes_of_them() {
         }
         assert_eq!(service, theirs, "{name}");
     }
+}
+
+/// Docker's stacks do not know `+`, variables within defaults, and take `$A-b` for a default; the specification counts there.
+#[test]
+fn variables_are_what_docker_makes_of_them() {
+    let disk = disk("files/variables");
+    let load = |name: &str| load_file(&disk, Source::File(name.into())).project;
+    let (ours, docker) = (load("compose.yaml"), load("docker.yaml"));
+    assert_eq!(ours.services, docker.services);
 }
