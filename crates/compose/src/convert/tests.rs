@@ -1,3 +1,5 @@
+//! What becomes of projects that say what the recorded stacks do not.
+
 use super::*;
 use crate::project::{
     Condition, Dependency, Deploy, DeployMode, Device, FileObject, FileReference, Mount, Network,

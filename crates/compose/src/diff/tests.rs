@@ -1,3 +1,5 @@
+//! Differences of specs, and how they read.
+
 use super::*;
 
 fn service(image: &str) -> Value {

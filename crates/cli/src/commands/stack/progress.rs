@@ -16,6 +16,10 @@ use super::{filters, path};
 const POLL: Duration = Duration::from_millis(250);
 /// How long a new service has to stay as it shall be, if its update settings say nothing: Docker's default.
 const MONITOR: Duration = Duration::from_secs(5);
+/// How long a task that ended may be without a successor, until it is taken that there will be none. A leader decides at once.
+const SUCCESSION: Duration = Duration::from_secs(2);
+/// States of tasks that have ended.
+const ENDED: [&str; 5] = ["complete", "shutdown", "failed", "rejected", "orphaned"];
 /// Characters of a reason beside the count.
 const REASON_LENGTH: usize = 75;
 
@@ -28,6 +32,8 @@ enum Standing {
     There,
     /// It will not get there by itself.
     Failed(String),
+    /// A task ended and has no successor, which may still come.
+    Ended(String),
 }
 
 /// What is looked at of one service.
@@ -56,6 +62,7 @@ pub(super) async fn wait(
     let start = Instant::now();
     let mut shown: BTreeMap<String, String> = BTreeMap::new();
     let mut there: BTreeMap<String, Instant> = BTreeMap::new();
+    let mut ended: BTreeMap<String, Instant> = BTreeMap::new();
     loop {
         let state = match look(client, stack).await {
             Ok(state) => state,
@@ -77,12 +84,20 @@ pub(super) async fn wait(
             }
             match standing {
                 Standing::Failed(reason) => failed.push(format!("{name}: {reason}")),
+                Standing::Ended(reason) => {
+                    let since = ended.entry(name.clone()).or_insert_with(Instant::now);
+                    match since.elapsed() >= SUCCESSION {
+                        true => failed.push(format!("{name}: {reason}")),
+                        false => is_settled = false,
+                    }
+                }
                 Standing::There => {
                     let since = there.entry(name).or_insert_with(Instant::now);
                     is_settled &= since.elapsed() >= look.watched();
                 }
                 Standing::Moving => {
                     there.remove(&name);
+                    ended.remove(&name);
                     is_settled = false;
                 }
             }
@@ -236,13 +251,37 @@ impl Look<'_> {
         }
         let hopeless = ["crash-looping", "no restart attempts left"];
         let is_hopeless = |condition: &&&str| hopeless.iter().any(|word| condition.contains(word));
-        match self.conditions.iter().find(is_hopeless) {
-            Some(condition) => Standing::Failed(match self.error() {
-                "" => (*condition).to_owned(),
-                error => format!("{condition}: {error}"),
-            }),
-            None => Standing::Moving,
+        if let Some(condition) = self.conditions.iter().find(is_hopeless) {
+            return Standing::Failed(self.with_error(condition));
         }
+        match self.is_given_up() {
+            true => Standing::Ended(self.with_error("a task ended and is not restarted")),
+            false => Standing::Moving,
+        }
+    }
+
+    fn with_error(&self, text: &str) -> String {
+        match self.error() {
+            "" => text.to_owned(),
+            error => format!("{text}: {error}"),
+        }
+    }
+
+    /// Whether some place has only tasks that ended.
+    fn is_given_up(&self) -> bool {
+        let place = |task: &Value| match task["Slot"].as_u64() {
+            Some(slot) => slot.to_string(),
+            None => task["NodeID"].as_str().unwrap_or_default().to_owned(),
+        };
+        let has_ended = |task: &Value| {
+            let state = |value: &Value| value.as_str().is_some_and(|state| ENDED.contains(&state));
+            state(&task["Status"]["State"]) && state(&task["DesiredState"])
+        };
+        let mut places: BTreeMap<String, bool> = BTreeMap::new();
+        for task in &self.tasks {
+            *places.entry(place(task)).or_insert(true) &= has_ended(task);
+        }
+        places.into_values().any(|is_given_up| is_given_up)
     }
 
     /// How far it is, and what keeps it.

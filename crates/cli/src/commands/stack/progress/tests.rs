@@ -1,3 +1,5 @@
+//! How services stand, and waiting for them.
+
 use serde_json::json;
 
 use super::*;
@@ -125,6 +127,29 @@ fn what_does_not_get_there_by_itself_has_failed() {
             failed("slot 1 has no restart attempts left"),
             "0 out of 1 tasks",
         ),
+    );
+}
+
+#[test]
+fn a_task_that_is_not_followed_by_another_may_be_the_last() {
+    let mut last = task("failed", "task: non-zero exit (3)");
+    last["DesiredState"] = json!("shutdown");
+    last["Slot"] = json!(1);
+    let ended = "a task ended and is not restarted: task: non-zero exit (3)".to_owned();
+    let text = "0 out of 1 tasks (task: non-zero exit (3))";
+    check(
+        &service(1, ""),
+        std::slice::from_ref(&last),
+        &[],
+        (Standing::Ended(ended), text),
+    );
+    let mut next = task("preparing", "");
+    next["Slot"] = json!(1);
+    check(
+        &service(1, ""),
+        &[last, next],
+        &[],
+        (Standing::Moving, text),
     );
 }
 
