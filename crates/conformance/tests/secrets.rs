@@ -136,11 +136,11 @@ fn mistakes_are_named_as_docker_names_them() {
 }
 
 #[test]
-fn templates_and_missing_secrets_are_refused() {
+fn drivers_and_missing_secrets_are_refused() {
     let node = Node::start();
-    let template = r#"{"Name":"t","Data":"MQ==","Templating":{"Name":"golang"}}"#;
+    let driven = r#"{"Name":"t","Driver":{"Name":"vault"}}"#;
     assert_eq!(
-        node.http("POST", "/configs/create", Some(template)).status,
+        node.http("POST", "/secrets/create", Some(driven)).status,
         501
     );
     let service = r#"{"Name":"web","TaskTemplate":{"ContainerSpec":{"Image":"skep/busybox","Secrets":[

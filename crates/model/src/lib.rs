@@ -17,6 +17,7 @@ pub mod rng;
 pub mod spec;
 pub mod stack;
 pub mod state;
+pub mod template;
 pub mod time;
 pub mod validate;
 

@@ -25,6 +25,7 @@ use crate::{
         HealthConfig, Mount, NodeSpec, PortConfig, Protocol, PublishMode, ResolutionMode,
         Resources, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
     },
+    template::{self, Context},
 };
 
 /// Replicas of one service: ten tasks on each node of the largest cluster aimed at. Swarm has no
@@ -59,7 +60,7 @@ pub struct Problem(pub String);
 pub fn service_spec(spec: &ServiceSpec) -> Vec<Problem> {
     let mut found = Problems::default();
     check_name(&spec.annotations, &mut found);
-    task_spec(&spec.task, &mut found);
+    task_spec(&spec.task, &spec.annotations.labels, &mut found);
     check_mode(spec.mode, &mut found);
     match spec.mode {
         ServiceMode::Replicated { .. } | ServiceMode::Global => {
@@ -154,15 +155,19 @@ impl fmt::Display for Problem {
 
 // === rules of a task ===
 
-fn task_spec(spec: &TaskSpec, found: &mut Problems) {
+/// `labels`: those of the service, which templates may ask for.
+fn task_spec(spec: &TaskSpec, labels: &BTreeMap<String, String>, found: &mut Problems) {
     check_resources(&spec.resources.limits, found);
     check_resources(&spec.resources.reservations, found);
     check_constraints(&spec.placement.constraints, found);
     check_secrets(&spec.container, found);
     check_configs(&spec.container, found);
     check_credential_spec(&spec.container, found);
+    match template::container(&Context::imagined(labels), &spec.container) {
+        Ok(expanded) => check_mounts(&expanded.mounts, found),
+        Err(error) => found.push(error.to_string()),
+    }
     check_image(&spec.container.image, found);
-    check_mounts(&spec.container.mounts, found);
     names::check_names(&spec.container, found);
     if let Some(health) = &spec.container.health {
         check_health(health, found);

@@ -47,7 +47,10 @@ impl From<&Config> for dto::Supply {
 /// A secret as asked for.
 pub(crate) fn secret_spec(spec: dto::SupplySpec) -> Result<SecretSpec> {
     if let Some(driver) = &spec.driver {
-        return Err(not_supported("Driver", &driver.name));
+        let name = &driver.name;
+        return Err(ApiError::not_implemented(format!(
+            "not supported yet: Driver.Name={name}"
+        )));
     }
     let ConfigSpec {
         annotations,
@@ -64,9 +67,6 @@ pub(crate) fn secret_spec(spec: dto::SupplySpec) -> Result<SecretSpec> {
 
 /// A config as asked for.
 pub(crate) fn config_spec(spec: dto::SupplySpec) -> Result<ConfigSpec> {
-    if let Some(driver) = &spec.templating {
-        return Err(not_supported("Templating", &driver.name));
-    }
     let data = spec.data.unwrap_or_default();
     let data = base64::decode(&data)
         .ok_or_else(|| ApiError::invalid("invalid JSON: Data is not base64"))?;
@@ -76,12 +76,8 @@ pub(crate) fn config_spec(spec: dto::SupplySpec) -> Result<ConfigSpec> {
             labels: spec.labels,
         },
         data: Redacted(data),
-        templating: None,
+        templating: spec.templating.map(Into::into),
     })
-}
-
-fn not_supported(field: &str, name: &str) -> ApiError {
-    ApiError::not_implemented(format!("not supported yet: {field}.Name={name}"))
 }
 
 impl From<&FileTarget> for dto::FileTarget {

@@ -114,24 +114,12 @@ fn container(spec: &ContainerSpec, found: &mut Found) {
         !["", "default"].contains(&spec.isolation.as_str()),
         path(&format!("Isolation={}", spec.isolation)),
     );
-    found.when(is_template(&spec.hostname), path("Hostname (template)"));
-    for (index, entry) in spec.env.iter().enumerate() {
-        found.when(
-            is_template(entry),
-            path(&format!("Env[{index}] (template)")),
-        );
-    }
     if let Some(privileges) = &spec.privileges {
         self::privileges(privileges, found);
     }
     for (index, mount) in spec.mounts.iter().enumerate() {
         self::mount(mount, &path(&format!("Mounts[{index}]")), found);
     }
-}
-
-/// Swarm expands Go templates in these fields; passing one on unexpanded would be a lie.
-fn is_template(text: &str) -> bool {
-    text.contains("{{")
 }
 
 fn privileges(privileges: &Privileges, found: &mut Found) {
@@ -144,14 +132,6 @@ fn mount(mount: &Mount, path: &str, found: &mut Found) {
     found.when(
         ["npipe", "cluster", "image"].contains(&mount.kind.as_str()),
         format!("{path}.Type={}", mount.kind),
-    );
-    found.when(
-        is_template(&mount.source),
-        format!("{path}.Source (template)"),
-    );
-    found.when(
-        is_template(&mount.target),
-        format!("{path}.Target (template)"),
     );
     found.when(
         mount.image_options.is_some(),

@@ -184,13 +184,13 @@ async fn every_unsupported_field_is_named() {
     let served = Served::with_swarm().await;
     let spec = r#"{"Name":"x","Mode":{"GlobalJob":{}},
         "TaskTemplate":{"LogDriver":{"Name":"gelf"},
-            "ContainerSpec":{"Image":"i","Env":["A={{.Node.ID}}"]}}}"#;
+            "ContainerSpec":{"Image":"i","Isolation":"hyperv"}}}"#;
     let answer = served.post("/services/create", spec).await;
     check(
         &answer,
         501,
         "not supported yet: TaskTemplate.LogDriver.Name=gelf, \
-         TaskTemplate.ContainerSpec.Env[0] (template)",
+         TaskTemplate.ContainerSpec.Isolation=hyperv",
     );
 }
 

@@ -11,14 +11,15 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use skep_model::{
-    AppArmorMode, Task,
+    AppArmorMode, Task, TaskSpec,
     reserved::service::run::{ALLOW, Power},
+    template::{self, Context, ExpandError, NodeLabels},
 };
 
 use super::{
     Container, Engine,
     container::ContainerStatusView,
-    files,
+    describe, files,
     networking::Attached,
     places::{self, HOST_GATEWAY, NetworkPlan, NodeMode, PlaceError},
     plan::{self, ContainerPlan, VolumeUse},
@@ -51,6 +52,9 @@ pub enum CreateError {
     /// The image store failed.
     #[error(transparent)]
     Store(#[from] image::Error),
+    /// A template of the spec fails.
+    #[error(transparent)]
+    Template(#[from] ExpandError),
     /// The spec cannot be honoured.
     #[error(transparent)]
     Plan(#[from] plan::Error),
@@ -94,7 +98,9 @@ impl CreateError {
     pub fn is_temporary(&self) -> bool {
         match self {
             // The label may still be on its way.
-            Self::NoSlice | Self::NotAllowed(_) | Self::Supplies(SupplyError::NotYet) => true,
+            Self::NoSlice | Self::NotAllowed(_) => true,
+            Self::Supplies(error) => error.is_temporary(),
+            Self::Template(error) => error.is_temporary(),
             Self::Dataplane(error) => error.is_temporary(),
             Self::Image(_)
             | Self::Store(_)
@@ -102,7 +108,6 @@ impl CreateError {
             | Self::MissingSource(_)
             | Self::Volume(_)
             | Self::Place(_)
-            | Self::Supplies(_)
             | Self::Network(_)
             | Self::LocalNetwork(_)
             | Self::Runtime(_)
@@ -121,6 +126,8 @@ impl Engine {
         task: &Task,
         auth: Option<RegistryAuth>,
     ) -> Result<Arc<Container>, CreateError> {
+        let context = self.template_context(task);
+        let task = &expanded(task, &context)?;
         let spec = &task.spec.container;
         let image_id = self
             .ensure_image(&spec.image, auth)
@@ -135,7 +142,14 @@ impl Engine {
             .parse()
             .expect("hex digits are a container id");
         self.images().lease(image_id, id.as_str())?;
-        let made = self.make(&id, task, image, (plan, networks)).await;
+        let supplied = self.supplies.write(&id, spec, &context);
+        let made = match supplied {
+            Ok(supplied) => {
+                let parts = (plan, networks, supplied);
+                self.make(&id, task, image, parts).await
+            }
+            Err(error) => Err(error.into()),
+        };
         if made.is_err() {
             self.discard(&id).await;
         }
@@ -156,7 +170,7 @@ impl Engine {
         id: &ContainerId,
         task: &Task,
         image: Image,
-        (mut plan, networks): (ContainerPlan, NetworkPlan),
+        (mut plan, networks, supplied): (ContainerPlan, NetworkPlan, Vec<Mount>),
     ) -> Result<(Record, Handle), CreateError> {
         check_sources(&plan)?;
         check_apparmor(task)?;
@@ -180,7 +194,6 @@ impl Engine {
         let generated = write_files(&dir, &plan, &networks, &attached);
         let mut config = plan.config;
         config.mounts.extend(generated.map_err(CreateError::Files)?);
-        let supplied = self.supplies.write(id, &task.spec.container)?;
         config.mounts.extend(supplied);
         config.hostname.clone_from(&plan.hostname);
         config.namespaces.network = match &attached.netns_path {
@@ -295,6 +308,17 @@ impl Engine {
         Ok(())
     }
 
+    /// What templates of `task` may speak of.
+    fn template_context(&self, task: &Task) -> Context {
+        let (hostname, platform) = describe::identity();
+        let known = self
+            .node_labels
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let labels = known.clone().map_or(NodeLabels::Untold, NodeLabels::Known);
+        Context::new(task, &hostname, &platform, labels)
+    }
+
     /// Takes what the node's operator says of it.
     pub(super) fn set_node_labels(&self, labels: &BTreeMap<String, String>) {
         let mut known = self
@@ -322,6 +346,15 @@ impl Engine {
     pub(super) fn container_dir(&self, id: &ContainerId) -> PathBuf {
         self.config().containers_dir.join(id.as_str())
     }
+}
+
+/// The task with its templates expanded.
+fn expanded(task: &Task, context: &Context) -> Result<Task, ExpandError> {
+    let mut task = task.clone();
+    let mut spec = TaskSpec::clone(&task.spec);
+    spec.container = template::container(context, &spec.container)?;
+    task.spec = Arc::new(spec);
+    Ok(task)
 }
 
 /// Docker's: the container's short id, or the node's name where its network or its name is shared.

@@ -47,6 +47,16 @@ pub fn node_facts() -> io::Result<NodeFacts> {
     })
 }
 
+/// Name and platform of this node.
+pub(super) fn identity() -> (String, Platform) {
+    let uname = rustix::system::uname();
+    let platform = Platform {
+        architecture: uname.machine().to_string_lossy().into_owned(),
+        os: "linux".to_owned(),
+    };
+    (uname.nodename().to_string_lossy().into_owned(), platform)
+}
+
 /// What the cluster is told.
 pub(super) fn description(engine: &Engine, tls: NodeTlsInfo) -> io::Result<NodeDescription> {
     let facts = node_facts()?;

@@ -4,7 +4,11 @@
 //! so that nothing of a secret ever reaches a disk, and are bind-mounted into the container without
 //! write access. They live as long as the container, over restarts of the daemon.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fs::{self, OpenOptions},
     io::{self, Write},
@@ -19,7 +23,9 @@ use rustix::{
 };
 use skep_agent::exec::Supplies as Given;
 use skep_model::{
-    Config, ConfigId, ConfigTarget, ContainerSpec, FileTarget, Redacted, Secret, SecretId,
+    Config, ConfigId, ConfigReference, ConfigTarget, ContainerSpec, Driver, FileTarget, Redacted,
+    Secret, SecretId, SecretReference,
+    template::{self, Context, Payload, Template},
 };
 
 use crate::runtime::{
@@ -49,6 +55,16 @@ pub enum SupplyError {
     /// The node cannot do what its driver stands for.
     #[error("{0} needs driver `{1}`, which this node does not have")]
     Driver(String, String),
+    /// Its template fails.
+    #[error("failed to expand templated {kind} {name}: {error}")]
+    Template {
+        /// `secret` or `config`.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// Why.
+        error: Box<template::Error>,
+    },
     /// An owner that is no number.
     #[error("file of {0}: `{1}` is not a numeric user or group id")]
     Owner(String, String),
@@ -72,10 +88,17 @@ struct Held {
     configs: BTreeMap<ConfigId, Arc<Config>>,
 }
 
+/// What a container's secrets and configs may ask for.
+struct Asked<'a> {
+    held: &'a Held,
+    spec: &'a ContainerSpec,
+    context: &'a Context,
+}
+
 /// One file to be made.
 struct File<'a> {
     name: &'a str,
-    data: Redacted<&'a [u8]>,
+    data: Redacted<Cow<'a, [u8]>>,
     target: &'a FileTarget,
     destination: String,
 }
@@ -134,12 +157,18 @@ impl Supplies {
         &self,
         id: &ContainerId,
         spec: &ContainerSpec,
+        context: &Context,
     ) -> Result<Vec<Mount>, SupplyError> {
         if spec.secrets.is_empty() && spec.configs.is_empty() {
             return Ok(Vec::new());
         }
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
-        let files = held.files_of(spec)?;
+        let asked = Asked {
+            held: &held,
+            spec,
+            context,
+        };
+        let files = asked.files()?;
         let dir = self.dir.join(id.as_str());
         fs::DirBuilder::new()
             .recursive(true)
@@ -176,57 +205,146 @@ impl Supplies {
     }
 }
 
-// === impl Held ===
+// === impl Asked ===
 
-impl Held {
-    fn files_of<'a>(&'a self, spec: &'a ContainerSpec) -> Result<Vec<File<'a>>, SupplyError> {
+impl<'a> Asked<'a> {
+    fn files(&self) -> Result<Vec<File<'a>>, SupplyError> {
         let mut files = Vec::new();
-        for reference in &spec.secrets {
+        for reference in &self.spec.secrets {
             let Some(target) = &reference.file else {
                 continue;
             };
-            let id = reference.secret_id.parse().ok();
-            let Some(secret) = id.and_then(|id: SecretId| self.secrets.get(&id)) else {
-                let missing = SupplyError::NoSecret(reference.secret_id.clone());
-                return Err(self.because(missing));
-            };
-            let drivers = [&secret.spec.driver, &secret.spec.templating];
-            if let Some(driver) = drivers.into_iter().flatten().next() {
-                return Err(SupplyError::Driver(
-                    format!("secret {}", reference.secret_name),
-                    driver.name.clone(),
-                ));
+            let secret = self.held.secret(reference)?;
+            let name = &reference.secret_name;
+            if let Some(driver) = &secret.spec.driver {
+                let driver = driver.name.clone();
+                return Err(SupplyError::Driver(format!("secret {name}"), driver));
             }
+            let (data, driver) = (&secret.spec.data.0, secret.spec.templating.as_ref());
             files.push(File {
-                name: &reference.secret_name,
-                data: Redacted(&secret.spec.data.0),
+                name,
+                data: Redacted(self.expanded(data, driver, ("secret", name))?),
                 target,
                 destination: destination(&target.name, SECRETS_DIR),
             });
         }
-        for reference in &spec.configs {
+        for reference in &self.spec.configs {
             let Some(ConfigTarget::File(target)) = &reference.target else {
                 continue;
             };
-            let id = reference.config_id.parse().ok();
-            let Some(config) = id.and_then(|id: ConfigId| self.configs.get(&id)) else {
-                let missing = SupplyError::NoConfig(reference.config_id.clone());
-                return Err(self.because(missing));
-            };
-            if let Some(driver) = &config.spec.templating {
-                return Err(SupplyError::Driver(
-                    format!("config {}", reference.config_name),
-                    driver.name.clone(),
-                ));
-            }
+            let config = self.held.config(reference)?;
+            let name = &reference.config_name;
+            let (data, driver) = (&config.spec.data.0, config.spec.templating.as_ref());
             files.push(File {
-                name: &reference.config_name,
-                data: Redacted(&config.spec.data.0),
+                name,
+                data: Redacted(self.expanded(data, driver, ("config", name))?),
                 target,
                 destination: destination(&target.name, ""),
             });
         }
         Ok(files)
+    }
+
+    fn expanded(
+        &self,
+        data: &'a [u8],
+        driver: Option<&Driver>,
+        (kind, name): (&'static str, &str),
+    ) -> Result<Cow<'a, [u8]>, SupplyError> {
+        let Some(driver) = driver else {
+            return Ok(Cow::Borrowed(data));
+        };
+        if driver.name != template::DRIVER {
+            let driver = driver.name.clone();
+            return Err(SupplyError::Driver(format!("{kind} {name}"), driver));
+        }
+        let template = Template::parse_payload(data);
+        let expanded = template.and_then(|template| template.expand_payload(self.context, self));
+        let failed = |error| SupplyError::Template {
+            kind,
+            name: name.to_owned(),
+            error: Box::new(error),
+        };
+        expanded.map(Cow::Owned).map_err(failed)
+    }
+}
+
+/// Others are given as they are stored, whatever they are: templates do not go round in circles.
+impl Payload for Asked<'_> {
+    fn secret(&self, target: &str) -> Result<Vec<u8>, String> {
+        let is_asked = |reference: &&SecretReference| {
+            let file = reference.file.as_ref();
+            file.is_some_and(|file| file.name == target)
+        };
+        let reference = self.spec.secrets.iter().find(is_asked);
+        let reference = reference.ok_or_else(|| format!("secret target {target} not found"))?;
+        let secret = self.held.secret(reference);
+        Ok(secret
+            .map_err(|error| error.to_string())?
+            .spec
+            .data
+            .0
+            .clone())
+    }
+
+    fn config(&self, target: &str) -> Result<Vec<u8>, String> {
+        let is_asked = |reference: &&ConfigReference| matches!(&reference.target, Some(ConfigTarget::File(file)) if file.name == target);
+        let reference = self.spec.configs.iter().find(is_asked);
+        let reference = reference.ok_or_else(|| format!("config target {target} not found"))?;
+        let config = self.held.config(reference);
+        Ok(config
+            .map_err(|error| error.to_string())?
+            .spec
+            .data
+            .0
+            .clone())
+    }
+
+    fn env(&self, name: &str) -> Result<Vec<u8>, String> {
+        let entries = self
+            .spec
+            .env
+            .iter()
+            .filter_map(|entry| entry.split_once('='));
+        let mut values = entries.filter(|(known, _)| *known == name);
+        Ok(values
+            .next()
+            .map_or(Vec::new(), |(_, value)| value.as_bytes().to_vec()))
+    }
+}
+
+// === impl SupplyError ===
+
+impl SupplyError {
+    /// Whether it may pass once a manager has told this node more.
+    pub(super) fn is_temporary(&self) -> bool {
+        match self {
+            Self::NotYet => true,
+            Self::Template { error, .. } => **error == template::Error::NodeLabelsUntold,
+            Self::NoSecret(_)
+            | Self::NoConfig(_)
+            | Self::Driver(..)
+            | Self::Owner(..)
+            | Self::Files(_) => false,
+        }
+    }
+}
+
+// === impl Held ===
+
+impl Held {
+    fn secret(&self, reference: &SecretReference) -> Result<&Secret, SupplyError> {
+        let id = reference.secret_id.parse().ok();
+        let secret = id.and_then(|id: SecretId| self.secrets.get(&id));
+        let missing = || SupplyError::NoSecret(reference.secret_id.clone());
+        Ok(secret.ok_or_else(|| self.because(missing()))?)
+    }
+
+    fn config(&self, reference: &ConfigReference) -> Result<&Config, SupplyError> {
+        let id = reference.config_id.parse().ok();
+        let config = id.and_then(|id: ConfigId| self.configs.get(&id));
+        let missing = || SupplyError::NoConfig(reference.config_id.clone());
+        Ok(config.ok_or_else(|| self.because(missing()))?)
     }
 
     /// What is missing may be on its way as long as no manager has been heard.
@@ -250,7 +368,7 @@ impl File<'_> {
         let (uid, gid) = (owner(&self.target.uid)?, owner(&self.target.gid)?);
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
-        options.open(path)?.write_all(self.data.0)?;
+        options.open(path)?.write_all(&self.data.0)?;
         chown(path, Some(uid), Some(gid))?;
         // Last, because a change of owner takes set-id bits away.
         let mode = fs::Permissions::from_mode(kernel_mode(self.target.mode));
@@ -269,111 +387,4 @@ fn destination(name: &str, dir: &str) -> String {
 fn kernel_mode(go: u32) -> u32 {
     let special = GO_MODES.iter().filter(|(bit, _)| go & bit != 0);
     special.fold(go & 0o777, |mode, (_, bit)| mode | bit)
-}
-
-#[cfg(test)]
-mod tests {
-    use skep_model::{Meta, Rng, SecretReference, SecretSpec};
-
-    use super::*;
-
-    fn secret(rng: &mut Rng, name: &str, data: &[u8]) -> Arc<Secret> {
-        let mut spec = SecretSpec {
-            data: Redacted(data.to_vec()),
-            ..SecretSpec::default()
-        };
-        name.clone_into(&mut spec.annotations.name);
-        Arc::new(Secret {
-            id: SecretId::random(rng),
-            meta: Meta::default(),
-            spec,
-            is_internal: false,
-        })
-    }
-
-    fn using(secret: &Secret, target: &str) -> ContainerSpec {
-        ContainerSpec {
-            secrets: vec![SecretReference {
-                secret_id: secret.id.to_string(),
-                secret_name: secret.name().to_owned(),
-                file: Some(FileTarget {
-                    name: target.to_owned(),
-                    uid: "0".to_owned(),
-                    gid: "0".to_owned(),
-                    mode: 0o440,
-                }),
-            }],
-            ..ContainerSpec::default()
-        }
-    }
-
-    fn given(secrets: &[&Arc<Secret>], is_complete: bool) -> Given {
-        Given {
-            is_complete,
-            secrets: secrets.iter().map(|secret| Arc::clone(secret)).collect(),
-            ..Given::default()
-        }
-    }
-
-    fn container(digit: char) -> ContainerId {
-        let id: String = std::iter::repeat_n(digit, 64).collect();
-        id.parse().unwrap()
-    }
-
-    #[test]
-    fn files_lie_in_memory_as_long_as_their_container() {
-        let dir = tempfile::Builder::new().tempdir_in("/dev/shm").unwrap();
-        let supplies = Supplies::open(dir.path()).unwrap();
-        let secret = secret(&mut Rng::from_seed(1), "key", b"hidden");
-        supplies.take(given(&[&secret], true));
-        let id = container('a');
-        let mounts = supplies.write(&id, &using(&secret, "key.pem")).unwrap();
-        assert_eq!(mounts[0].destination, "/run/secrets/key.pem");
-        assert!(mounts[0].is_readonly);
-        let MountKind::Bind { source, .. } = &mounts[0].kind else {
-            panic!("not a bind mount");
-        };
-        assert_eq!(fs::read(source).unwrap(), b"hidden");
-        assert_eq!(
-            fs::metadata(source).unwrap().permissions().mode() & 0o7777,
-            0o440
-        );
-        supplies.remove(&id).unwrap();
-        assert!(!source.exists());
-        supplies.remove(&id).unwrap();
-    }
-
-    #[test]
-    fn what_is_taken_away_is_not_given() {
-        let dir = tempfile::Builder::new().tempdir_in("/dev/shm").unwrap();
-        let supplies = Supplies::open(dir.path()).unwrap();
-        let mut rng = Rng::from_seed(2);
-        let (one, two) = (secret(&mut rng, "one", b"1"), secret(&mut rng, "two", b"2"));
-        let write = |secret: &Arc<Secret>| {
-            let written = supplies.write(&container('b'), &using(secret, "/abs/path"));
-            written
-                .map(|mounts| mounts[0].destination.clone())
-                .map_err(|error| error.to_string())
-        };
-        assert_eq!(write(&one), Err(SupplyError::NotYet.to_string()));
-        supplies.take(given(&[&one, &two], true));
-        assert_eq!(write(&one), Ok("/abs/path".to_owned()));
-        supplies.take(Given {
-            gone_secrets: vec![one.id],
-            ..Given::default()
-        });
-        assert_eq!(
-            write(&one),
-            Err(SupplyError::NoSecret(one.id.to_string()).to_string())
-        );
-        assert!(write(&two).is_ok());
-        supplies.take(given(&[], true));
-        assert!(write(&two).is_err());
-    }
-
-    #[test]
-    fn modes_are_gos() {
-        assert_eq!(kernel_mode(0o444), 0o444);
-        assert_eq!(kernel_mode(1 << 23 | 1 << 22 | 1 << 20 | 0o755), 0o7755);
-    }
 }

@@ -1,8 +1,9 @@
 //! Rules for secrets and configs, with SwarmKit's texts.
 
 use super::{Problem, Problems};
-use crate::spec::{
-    Annotations, CONFIG_BYTES_MAX, ConfigSpec, Driver, SECRET_BYTES_MAX, SecretSpec,
+use crate::{
+    spec::{Annotations, CONFIG_BYTES_MAX, ConfigSpec, Driver, SECRET_BYTES_MAX, SecretSpec},
+    template::{DRIVER, Template},
 };
 
 /// Longest name of a secret or config.
@@ -18,7 +19,7 @@ pub fn secret_spec(spec: &SecretSpec) -> Vec<Problem> {
         Some(_) => {}
         None => check_size("secret", spec.data.0.len(), SECRET_BYTES_MAX, &mut found),
     }
-    check_templating(spec.templating.as_ref(), &mut found);
+    check_templating(spec.templating.as_ref(), &spec.data.0, &mut found);
     found.0
 }
 
@@ -27,7 +28,7 @@ pub fn config_spec(spec: &ConfigSpec) -> Vec<Problem> {
     let mut found = Problems::default();
     check_name(&spec.annotations, &mut found);
     check_size("config", spec.data.0.len(), CONFIG_BYTES_MAX, &mut found);
-    check_templating(spec.templating.as_ref(), &mut found);
+    check_templating(spec.templating.as_ref(), &spec.data.0, &mut found);
     found.0
 }
 
@@ -62,9 +63,19 @@ fn check_size(noun: &str, length: usize, most: usize, found: &mut Problems) {
     }
 }
 
-fn check_templating(driver: Option<&Driver>, found: &mut Problems) {
-    if driver.is_some_and(|driver| driver.name.is_empty()) {
-        found.push("template driver must have a name");
+/// Swarm takes any driver and any text; the tasks that use them are then rejected.
+fn check_templating(driver: Option<&Driver>, data: &[u8], found: &mut Problems) {
+    match driver.map(|driver| driver.name.as_str()) {
+        None => {}
+        Some("") => found.push("template driver must have a name"),
+        Some(DRIVER) => {
+            if let Err(error) = Template::parse_payload(data) {
+                found.push(error.to_string());
+            }
+        }
+        Some(other) => found.push(format!(
+            "unrecognized template type {other:?}: `{DRIVER}` is the only one"
+        )),
     }
 }
 
@@ -113,6 +124,29 @@ mod tests {
         let mut driven = secret("a", 0);
         driven.driver = Some(Driver::default());
         assert_eq!(texts(&driven), ["secret driver must have a name"]);
+    }
+
+    #[test]
+    fn templates_are_gos_and_can_be_read() {
+        let with = |driver: &str, data: &str| {
+            let mut spec = secret("a", 1);
+            spec.data.0 = data.as_bytes().to_vec();
+            spec.templating = Some(Driver {
+                name: driver.to_owned(),
+                ..Driver::default()
+            });
+            texts(&spec)
+        };
+        assert_eq!(with("golang", "{{secret \"x\"}}"), [""; 0]);
+        assert_eq!(with("", "x"), ["template driver must have a name"]);
+        assert_eq!(
+            with("jinja", "x"),
+            ["unrecognized template type \"jinja\": `golang` is the only one"]
+        );
+        assert_eq!(
+            with("golang", "{{if}}"),
+            ["template: expansion:1: missing value for if"]
+        );
     }
 
     #[test]
