@@ -216,7 +216,7 @@ impl Core {
         let is_whole = outcome.is_whole;
         if is_whole {
             // Nothing else is in its entry; the rest follows in the next.
-            lead.note_all(&tx);
+            lead.close(&mut tx, &mut self.rng);
         } else {
             lead.follow_wishes(&mut tx, &mut means, out);
             lead.reconcile(&mut tx, &mut self.rng);

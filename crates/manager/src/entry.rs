@@ -26,7 +26,7 @@ pub fn encode_batch(request_id: u64, actions: &[Action]) -> Vec<Vec<u8>> {
 
 /// The entries of a batch that must be stored whole: one, as far as anything depends on the rest.
 /// Secrets and configs may come before, when nothing refers to them yet, and go after it; so may
-/// revisions that are forgotten.
+/// revisions that are forgotten, and tasks follow their services.
 pub fn encode_whole(request_id: u64, actions: &[Action]) -> Vec<Vec<u8>> {
     let entry = log::encode_actions(request_id, actions);
     if entry.len() <= ENTRY_BYTES_MAX {
@@ -59,6 +59,7 @@ fn parts(actions: &[Action]) -> [Vec<Action>; 3] {
         let part = match action.object {
             Object::Secret(_) | Object::Config(_) if !is_removal => 0,
             Object::Secret(_) | Object::Config(_) | Object::Resource(_) if is_removal => 2,
+            Object::Task(_) => 2,
             _ => 1,
         };
         parts[part].push(action.clone());

@@ -2,6 +2,9 @@
 
 mod networks;
 mod secrets;
+mod stacks;
+
+pub(crate) use self::stacks::VARIANT;
 
 use std::{sync::Arc, time::Duration};
 
@@ -33,6 +36,9 @@ pub(crate) const ZONES: [&str; 3] = ["a", "b", "c"];
 /// that is complete while a task of another spec shall run.
 const SEEDS_WITH_JOBS: std::ops::Range<u64> = 20..30;
 
+/// Seeds of a hundred in which clients deploy stacks.
+const PERCENT_WITH_STACKS: u64 = 40;
+
 /// Managers beyond which nobody is promoted.
 const MANAGERS_MAX: usize = 5;
 
@@ -51,6 +57,11 @@ pub(crate) struct Clients {
     /// What is asked of jobs is drawn apart, so that seeds without them stay as they were.
     of_jobs: Rng,
     has_jobs: bool,
+    /// The same of stacks.
+    of_stacks: Rng,
+    has_stacks: bool,
+    /// The stack and the variant deployed last.
+    last_stack: Option<(u64, u64)>,
     /// How many commands succeeded and how many were refused.
     pub(crate) answers: (u64, u64),
 }
@@ -60,10 +71,15 @@ impl Clients {
     pub(crate) fn new(rng: Rng, profile: &Profile) -> Self {
         let mut of_jobs = rng.clone();
         let has_jobs = SEEDS_WITH_JOBS.contains(&of_jobs.below(100));
+        let mut of_stacks = Rng::from_seed(of_jobs.clone().below(u64::MAX));
+        let has_stacks = of_stacks.percent(PERCENT_WITH_STACKS);
         Self {
             rng,
             of_jobs,
             has_jobs,
+            of_stacks,
+            has_stacks,
+            last_stack: None,
             next_request: 0,
             next_name: 0,
             services_max: profile.services_max,
@@ -98,7 +114,13 @@ impl Clients {
         if self.rng.percent(self.membership) {
             return self.membership_command(store);
         }
-        let services: Vec<&Arc<Service>> = store.services().collect();
+        if self.has_stacks && self.of_stacks.percent(12) {
+            return Some(self.stack_command());
+        }
+        let services = store.services();
+        let services: Vec<&Arc<Service>> = services
+            .filter(|service| !stacks::is_of_stack(service))
+            .collect();
         let has_room = services.len() < self.services_max;
         if self.rng.percent(8) {
             return Some(self.network_command(store));

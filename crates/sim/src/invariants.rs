@@ -17,6 +17,7 @@ mod rollouts;
 mod same_group;
 mod same_store;
 mod slices_stay;
+mod stacks;
 mod states_grow;
 mod stored_state;
 mod supplies;
@@ -60,5 +61,6 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(node_addresses::NodeAddresses),
         Box::<directory::Directory>::default(),
         Box::<rollouts::Rollouts>::default(),
+        Box::<stacks::Stacks>::default(),
     ]
 }

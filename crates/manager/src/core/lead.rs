@@ -205,8 +205,10 @@ impl Lead {
         }
     }
 
-    /// Remembers what a batch that is proposed as it is may ask for.
-    pub(super) fn note_all(&mut self, tx: &Transaction) {
+    /// Ends a batch that no reconciler adds to, but for the end of tasks whose service goes, and
+    /// remembers what it may ask for.
+    pub(super) fn close(&mut self, tx: &mut Transaction, rng: &mut Rng) {
+        stacks::end_tasks(tx, rng);
         for change in tx.changes() {
             self.note(change);
             self.dirty.mark(change);

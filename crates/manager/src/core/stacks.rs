@@ -21,7 +21,7 @@ use skep_store::{Store, Transaction};
 
 use self::deploy::Deploy;
 pub(crate) use self::plan::plan;
-pub(super) use self::removal::{remove, sweep};
+pub(super) use self::removal::{end_tasks, remove, sweep};
 pub use self::{
     kept::{Standing, find, list, revisions},
     plan::{PlannedService, StackPlan},

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use skep_control::{Dirty, Key, WRITES_PER_ENTRY_MAX, apply, reconcile};
 use skep_model::{
     NetworkId, Rng, Service,
     stack::{Stack, StackAction, StackChange, StackObject, StackOutcome},
 };
-use skep_store::{Store, Transaction};
+use skep_store::{Object, Store, Transaction};
 
 use super::{
     super::{networks, services},
@@ -80,6 +81,25 @@ pub(in crate::core) fn remove(
         changes,
     };
     Ok(Answer::Stack(Arc::new(outcome)))
+}
+
+/// Tells the tasks of services that were removed to end, as far as an entry holds; the rest follows
+/// in the next, as in any removal.
+pub(in crate::core) fn end_tasks(tx: &mut Transaction, rng: &mut Rng) {
+    let removed = tx
+        .changes()
+        .iter()
+        .filter_map(|change| match (&change.old, &change.new) {
+            (Some(Object::Service(old)), None) => Some(Key::Service(old.id)),
+            _ => None,
+        });
+    for key in removed.collect::<Vec<_>>() {
+        let mut plan = reconcile(tx.view(), &key, tx.now(), rng);
+        let room = WRITES_PER_ENTRY_MAX.saturating_sub(tx.actions().len());
+        plan.changes.truncate(room);
+        // What else it asks for is marked with all changes of the batch.
+        apply(tx, key, plan, &mut Dirty::default());
+    }
 }
 
 /// Removes networks that leave and are not used any more, and stacks that have none left. True while

@@ -1,0 +1,118 @@
+//! What clients ask about stacks: a document of a few variants again and again, there and back, and away.
+
+use std::sync::Arc;
+
+use skep_manager::command::Command;
+use skep_model::{
+    Annotations, ContainerSpec, FileTarget, NetworkAttachmentConfig, NetworkSpec, Redacted,
+    SecretReference, SecretSpec, Service, ServiceMode, ServiceSpec, TaskSpec,
+    reserved::service::depends::DEPENDS_ON,
+    stack::{ApplyOptions, NAMESPACE_LABEL, StackSpec},
+};
+
+use super::Clients;
+
+/// Label of a stack's service: which variant of the document it is of.
+pub(crate) const VARIANT: &str = "sim.variant";
+/// Stacks there are.
+const STACKS: u64 = 2;
+/// Variants of a document.
+const VARIANTS: u64 = 6;
+
+impl Clients {
+    /// A deploy, mostly; often the last one again, as people do who do not know what became of it.
+    pub(super) fn stack_command(&mut self) -> Command {
+        let rng = &mut self.of_stacks;
+        let stack = rng.below(STACKS);
+        let name = format!("stack-{stack}");
+        match rng.below(100) {
+            0..60 => self.last_stack = Some((stack, rng.below(VARIANTS))),
+            60..80 => {}
+            80..90 => {
+                let number = Some(rng.below(4)).filter(|number| *number > 0);
+                return Command::RollBackStack { name, number };
+            }
+            _ => return Command::RemoveStack { name },
+        }
+        let (stack, variant) = self.last_stack.unwrap_or((stack, 0));
+        Command::ApplyStack {
+            spec: Box::new(document(stack, variant)),
+            options: ApplyOptions {
+                prune: true,
+                ..ApplyOptions::default()
+            },
+        }
+    }
+}
+
+/// Whether a service is for stacks' commands alone.
+pub(super) fn is_of_stack(service: &Service) -> bool {
+    let labels = &service.spec.annotations.labels;
+    labels.contains_key(NAMESPACE_LABEL)
+}
+
+/// One to three services, each waiting for the one before it, with a secret that changes.
+fn document(stack: u64, variant: u64) -> StackSpec {
+    let name = format!("stack-{stack}");
+    let named = |what: &str| Annotations {
+        name: format!("{name}_{what}"),
+        ..Annotations::default()
+    };
+    let service = |number: u64| {
+        let mut annotations = named(&format!("s{number}"));
+        let labels = &mut annotations.labels;
+        labels.insert(VARIANT.to_owned(), variant.to_string());
+        if let Some(before) = number.checked_sub(1) {
+            let condition = ["started", "healthy"][usize::from(number == 2)];
+            labels.insert(
+                DEPENDS_ON.to_owned(),
+                format!("{name}_s{before}={condition}"),
+            );
+        }
+        let container = ContainerSpec {
+            image: "registry.example/app:1".to_owned(),
+            env: vec![format!("VARIANT={variant}")],
+            secrets: vec![SecretReference {
+                secret_name: format!("{name}_pw"),
+                file: Some(FileTarget {
+                    name: "pw".to_owned(),
+                    mode: 0o444,
+                    ..FileTarget::default()
+                }),
+                ..SecretReference::default()
+            }],
+            ..ContainerSpec::default()
+        };
+        let network = NetworkAttachmentConfig {
+            target: format!("{name}_net"),
+            ..NetworkAttachmentConfig::default()
+        };
+        ServiceSpec {
+            annotations: annotations.into(),
+            task: Arc::new(TaskSpec {
+                container,
+                networks: vec![network],
+                ..TaskSpec::default()
+            }),
+            mode: ServiceMode::Replicated {
+                replicas: 1 + variant % 2,
+            },
+            ..ServiceSpec::default()
+        }
+    };
+    let content = u8::try_from(1 + variant % 3).unwrap_or(1);
+    StackSpec {
+        networks: vec![NetworkSpec {
+            annotations: named("net"),
+            ..NetworkSpec::default()
+        }],
+        secrets: vec![SecretSpec {
+            annotations: named("pw"),
+            data: Redacted(vec![content]),
+            ..SecretSpec::default()
+        }],
+        services: (0..=variant % 3).map(service).collect(),
+        name,
+        ..StackSpec::default()
+    }
+}

@@ -1,0 +1,117 @@
+//! A stack's revision and its objects are one: every committed state has all that the revision in force
+//! says and no more. And what waits for others is not started before they were there.
+
+use std::collections::BTreeMap;
+
+use skep_control::{Violation, check_step};
+use skep_manager::Standing;
+use skep_model::{
+    Service, UpdateState,
+    stack::{NAMESPACE_LABEL, StackRevision},
+};
+use skep_store::Store;
+
+use crate::{
+    client::VARIANT,
+    facts::{Facts, Observation},
+    invariants::Invariant,
+};
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Stacks {
+    /// The state before.
+    last: Option<Store>,
+}
+
+impl Invariant for Stacks {
+    fn name(&self) -> &'static str {
+        "stacks"
+    }
+
+    fn observe(&mut self, _: &Facts, observation: &Observation<'_>) -> Result<(), String> {
+        let Observation::Committed { after, .. } = observation else {
+            return Ok(());
+        };
+        for standing in skep_manager::stacks(after) {
+            check(after, &standing)?;
+        }
+        let before = self.last.replace((*after).clone());
+        let Some(before) = before else { return Ok(()) };
+        let mut wrong = check_step(&before, after).into_iter();
+        let early = wrong.find(|found| matches!(found, Violation::StartedEarly { .. }));
+        early.map_or(Ok(()), |found| Err(found.to_string()))
+    }
+}
+
+fn check(store: &Store, standing: &Standing) -> Result<(), String> {
+    let stack = &standing.stack;
+    let is_of = |service: &&std::sync::Arc<Service>| {
+        let labels = &service.spec.annotations.labels;
+        labels.get(NAMESPACE_LABEL) == Some(&stack.name)
+    };
+    let services = store.services().filter(is_of);
+    let services: BTreeMap<&str, &Service> = services
+        .map(|service| (service.name(), &**service))
+        .collect();
+    let name = &stack.name;
+    if stack.is_removed {
+        return match services.len() {
+            0 => Ok(()),
+            count => Err(format!("{name} is removed and has {count} services")),
+        };
+    }
+    let kept = skep_manager::stack_revisions(store, name);
+    let current = kept.iter().find(|kept| kept.number == stack.revision);
+    let Some(revision) = current else {
+        return Err(format!("{name} has no revision {}", stack.revision));
+    };
+    check_objects(store, revision)?;
+    let wanted = revision.spec.services.iter();
+    let wanted: Vec<&str> = wanted.map(|spec| spec.annotations.name.as_str()).collect();
+    let there: Vec<&str> = services.keys().copied().collect();
+    if wanted != there {
+        return Err(format!("{name} shall have {wanted:?} and has {there:?}"));
+    }
+    for spec in &revision.spec.services {
+        let service = services[spec.annotations.name.as_str()];
+        let stored = service.spec.annotations.labels.get(VARIANT);
+        let wanted = spec.annotations.labels.get(VARIANT);
+        if stored != wanted && !is_rolled_back(service) {
+            let number = revision.number;
+            let service = service.name();
+            return Err(format!(
+                "{service} is of variant {stored:?}, revision {number} of {wanted:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_objects(store: &Store, revision: &StackRevision) -> Result<(), String> {
+    for network in &revision.spec.networks {
+        let name = &network.annotations.name;
+        if store.networks().by_name(name).is_none() {
+            return Err(format!("network {name} is gone"));
+        }
+    }
+    for name in revision.secrets.values() {
+        if store.secrets().by_name(name).is_none() {
+            return Err(format!("secret {name} is gone"));
+        }
+    }
+    Ok(())
+}
+
+/// An update that failed goes back by itself.
+fn is_rolled_back(service: &Service) -> bool {
+    let state = service.update_status.as_ref().map(|status| status.state);
+    matches!(
+        state,
+        Some(
+            UpdateState::RollbackStarted
+                | UpdateState::RollbackPaused
+                | UpdateState::RollbackCompleted
+        )
+    )
+}
