@@ -148,6 +148,58 @@ fn check_refusals(node: &Engine) {
     assert_eq!(none.status, 404, "{}", none.body);
 }
 
+/// A change of content rotates the secret, and is taken back with it.
+fn check_change(node: &Engine) {
+    let answer = send(node, "PUT", "", Some(&document("c2Vjb25k", 3)));
+    assert_eq!(answer["Revision"], 2);
+    assert_eq!(secret_of(node, "app_web"), "app_pw-16367aac");
+    let web = answer["Changes"].as_array().expect("changes").iter();
+    let web: Vec<&Value> = web.filter(|change| change["Name"] == "app_web").collect();
+    let paths = web[0]["Fields"].to_string();
+    assert!(paths.contains("Replicas"), "{answer}");
+    assert!(!answer.to_string().contains("c2Vjb25k"), "{answer}");
+    node.running("app_web", 3);
+
+    let answer = send(node, "POST", "/rollback", None);
+    assert_eq!(answer["Revision"], 1);
+    assert_eq!(secret_of(node, "app_web"), "app_pw");
+    node.running("app_web", 2);
+    let revisions = node.json(&format!("{STACK}/revisions"));
+    assert_eq!(revisions[0]["IsCurrent"], true, "{revisions}");
+    let changed = json!(["secret app_pw", "service app_web"]);
+    assert_eq!(revisions[1]["Changed"], changed, "{revisions}");
+    let kept = node.json(&format!("{STACK}/revisions/2"));
+    assert_eq!(kept["Source"], "services: {}");
+    assert_eq!(
+        kept["Document"]["Services"].as_array().map(Vec::len),
+        Some(3)
+    );
+}
+
+fn check_removal(node: &Engine) {
+    let answer = send(node, "DELETE", "", None);
+    assert!(
+        actions(&answer)
+            .iter()
+            .all(|(_, action)| action == "remove"),
+        "{answer}"
+    );
+    until("the stack is gone", PATIENCE, || {
+        match node.http("GET", STACK, None) {
+            answer if answer.status == 404 => Ok(()),
+            answer => Err(answer.body),
+        }
+    });
+    let label = "-f label=com.docker.stack.namespace=app";
+    for noun in ["service", "network", "secret"] {
+        assert_eq!(
+            node.docker_ok(&format!("{noun} ls -q {label}")),
+            "",
+            "{noun}"
+        );
+    }
+}
+
 #[test]
 fn stacks_are_planned_deployed_taken_back_and_removed() {
     let cluster = Cluster::start(3, 3);
@@ -188,50 +240,6 @@ fn stacks_are_planned_deployed_taken_back_and_removed() {
     assert_eq!(node.json("/services/app_web")["Version"], version);
     check_refusals(node);
 
-    let answer = send(node, "PUT", "", Some(&document("c2Vjb25k", 3)));
-    assert_eq!(answer["Revision"], 2);
-    assert_eq!(secret_of(node, "app_web"), "app_pw-16367aac");
-    let web = answer["Changes"].as_array().expect("changes").iter();
-    let web: Vec<&Value> = web.filter(|change| change["Name"] == "app_web").collect();
-    let paths = web[0]["Fields"].to_string();
-    assert!(paths.contains("Replicas"), "{answer}");
-    assert!(!answer.to_string().contains("c2Vjb25k"), "{answer}");
-    node.running("app_web", 3);
-
-    let answer = send(node, "POST", "/rollback", None);
-    assert_eq!(answer["Revision"], 1);
-    assert_eq!(secret_of(node, "app_web"), "app_pw");
-    node.running("app_web", 2);
-    let revisions = node.json(&format!("{STACK}/revisions"));
-    assert_eq!(revisions[0]["IsCurrent"], true, "{revisions}");
-    let changed = json!(["secret app_pw", "service app_web"]);
-    assert_eq!(revisions[1]["Changed"], changed, "{revisions}");
-    let kept = node.json(&format!("{STACK}/revisions/2"));
-    assert_eq!(kept["Source"], "services: {}");
-    assert_eq!(
-        kept["Document"]["Services"].as_array().map(Vec::len),
-        Some(3)
-    );
-
-    let answer = send(node, "DELETE", "", None);
-    assert!(
-        actions(&answer)
-            .iter()
-            .all(|(_, action)| action == "remove"),
-        "{answer}"
-    );
-    until("the stack is gone", PATIENCE, || {
-        match node.http("GET", STACK, None) {
-            answer if answer.status == 404 => Ok(()),
-            answer => Err(answer.body),
-        }
-    });
-    let label = "-f label=com.docker.stack.namespace=app";
-    for noun in ["service", "network", "secret"] {
-        assert_eq!(
-            node.docker_ok(&format!("{noun} ls -q {label}")),
-            "",
-            "{noun}"
-        );
-    }
+    check_change(node);
+    check_removal(node);
 }

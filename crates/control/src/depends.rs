@@ -153,7 +153,7 @@ fn has_completed(view: &Store, service: &Service) -> bool {
             let is_left = |task: &&&std::sync::Arc<Task>| {
                 task.desired_state <= TaskState::Complete && !is_complete(task)
             };
-            of_run.iter().any(|task| is_complete(task)) && !of_run.iter().any(|task| is_left(task))
+            of_run.iter().any(is_complete) && !of_run.iter().any(is_left)
         }
         ServiceMode::Replicated { replicas } => {
             let is_left = service.spec.task.restart.condition != RestartCondition::Any;

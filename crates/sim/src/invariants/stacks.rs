@@ -115,3 +115,55 @@ fn is_rolled_back(service: &Service) -> bool {
         )
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use skep_model::{
+        Rng, ServiceSpec, Timestamp, Version,
+        id::{ExtensionId, ResourceId},
+        stack::{Stack, StackSpec},
+    };
+    use skep_store::Transaction;
+    use skep_wire::stack as wire;
+
+    use super::*;
+
+    #[test]
+    fn half_a_stack_is_found() {
+        let mut rng = Rng::from_seed(1);
+        let mut tx = Transaction::new(&Store::default(), Version(1), Timestamp(1));
+        let extension = wire::extension(ExtensionId::random(&mut rng));
+        tx.create_extension(extension).unwrap();
+        let stack = Stack {
+            name: "app".to_owned(),
+            revision: 1,
+            ..Stack::default()
+        };
+        let stored = wire::resource(ResourceId::random(&mut rng), &stack);
+        tx.create_resource(stored).unwrap();
+        let verdict = |tx: &Transaction| {
+            let standing = skep_manager::stack(tx.view(), "app").unwrap();
+            check(tx.view(), &standing)
+        };
+        assert_eq!(verdict(&tx), Err("app has no revision 1".to_owned()));
+        let mut spec = ServiceSpec::default();
+        Arc::make_mut(&mut spec.annotations).name = "app_web".to_owned();
+        let revision = StackRevision {
+            number: 1,
+            created_at: Timestamp(1),
+            spec: Arc::new(StackSpec {
+                name: "app".to_owned(),
+                services: vec![spec],
+                ..StackSpec::default()
+            }),
+            secrets: BTreeMap::new(),
+            configs: BTreeMap::new(),
+        };
+        let stored = wire::revision_resource(ResourceId::random(&mut rng), &revision);
+        tx.create_resource(stored).unwrap();
+        let found = verdict(&tx).unwrap_err();
+        assert_eq!(found, r#"app shall have ["app_web"] and has []"#);
+    }
+}
