@@ -275,3 +275,48 @@ fn stack_is_deployed_again_and_removed_whole() {
     remove();
     cluster.node(1).docker_ok("volume rm book_data");
 }
+
+#[test]
+fn new_page_and_password_are_rolled_out_and_taken_back() {
+    let (cluster, dir) = cluster();
+    let host = format!("unix://{}", cluster.node(1).socket().display());
+    let stack = |words: &str| cluster.skep_ok(&format!("stack --host {host} {words}"));
+    let deploy = format!(
+        "deploy --detach=false --timeout 60s --resolve-image never -c {} book",
+        dir.join("stack.yml").display()
+    );
+    stack(&deploy);
+    let count = Page::get(&cluster, 2).visit_count();
+    let page = fs::read_to_string(dir.join("page.html")).expect("a page");
+    fs::write(dir.join("page.html"), page.replace("You are", "This is")).expect("a file");
+    fs::write(dir.join("db-password"), "another").expect("a file");
+    let plan = deploy.replace("deploy --detach=false --timeout 60s", "plan");
+    let told = stack(&plan);
+    for part in [
+        "config book_page",
+        "secret book_db-password",
+        "service book_web",
+    ] {
+        assert!(told.contains(part), "{told}");
+    }
+    assert!(
+        !told.contains(PASSWORD) && !told.contains("another"),
+        "{told}"
+    );
+    assert!(
+        !Page::get(&cluster, 3).0.contains("This is visit"),
+        "a plan changes nothing"
+    );
+
+    stack(&deploy);
+    let page = Page::get(&cluster, 1);
+    assert!(page.0.contains("This is visit"), "{}", page.0);
+    assert!(page.visit_count() > count, "{}", page.0);
+    let shown = stack("history book");
+    assert_eq!(shown.lines().count(), 3, "two revisions: {shown}");
+    stack("rollback --detach=false --timeout 60s book");
+    let page = Page::get(&cluster, 3);
+    assert!(page.0.contains("You are visit"), "{}", page.0);
+    stack("rm book");
+    assert_eq!(cluster.node(1).docker_ok("secret ls -q"), "");
+}
