@@ -3,7 +3,7 @@
 //! One tunnel (VXLAN id 1) joins the slices by routes. A published port is translated to a task's address on the node network,
 //! on the node that was asked, without hiding the client. The task's node remembers in the connection's mark who brought it,
 //! and routes the replies back there. Two clients' connections that would look alike to a task, because they came through
-//! different nodes, are kept apart by conntrack zones, and get ports of the nodes' own parts. Design: `docs/design/mesh.md`.
+//! different nodes, are kept apart by conntrack zones. Design: `docs/design/mesh.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -21,9 +21,7 @@ use crate::nfnl::conntrack::{Flow, UDP};
 use crate::nfnl::elements::{Change, Data, Verb};
 use crate::ports::Protocol;
 use crate::rules::mesh_link;
-use parts::Part;
 
-pub(crate) mod parts;
 pub(crate) mod rules;
 
 /// VXLAN id of the node network.
@@ -186,15 +184,14 @@ pub enum Action {
     },
 }
 
-/// The maps, all of those whose elements are ours.
-pub(crate) const MAPS: [&str; 10] = [
+/// The maps, all of them.
+pub(crate) const MAPS: [&str; 9] = [
     "ports",
     "slots",
     "ports_addr",
     "slots_addr",
     "zones",
     "marks",
-    "parts",
     "nodes",
     "connections",
     "connections_addr",
@@ -483,10 +480,6 @@ impl Wish {
             }
         }
         for family in families.into_iter().flatten() {
-            for (mark, part) in Part::by_mark(mesh) {
-                let key = (family, "parts", mark.to_ne_bytes().to_vec());
-                elements.insert(key, Data::Goto(part.chain()));
-            }
             for (port, published) in &mesh.ports {
                 mesh.add_port(family, *port, published, &mut elements);
             }

@@ -1,6 +1,5 @@
 //! The rules of the mesh, as text for `nft`: one table in each family, alike but for the addresses. Pure.
 
-use super::parts::{PORT_MIN, Part};
 use super::{MARK, TABLE, Wish};
 use crate::digest::fnv1a;
 use crate::nfnl::Family;
@@ -9,9 +8,6 @@ use crate::plane::balance::slot_counts;
 
 /// Chain of ports that nobody serves on an address.
 pub(crate) const CLOSED: &str = "closed";
-
-/// Clients whose ways are remembered: some 100 bytes each. Of more, who comes through several nodes may not be noticed.
-const CLIENT_COUNT_MAX: u32 = 65536;
 
 /// Starts every line that is a rule.
 const RULE_MARK: &str = "\n    ";
@@ -92,7 +88,6 @@ fn body(wish: &Wish, family: Family) -> String {
   map slots_addr {{ typeof {own} . numgen random mod 16 : {ip} daddr . th dport; }}
   map zones {{ typeof ether saddr : ct zone; }}
   map marks {{ typeof ether saddr : ct mark; }}
-  map parts {{ typeof ct mark : verdict; }}
   set nodes {{ type {kind}; }}
   set connections {{ typeof {PORT}; counter; }}
   set connections_addr {{ typeof {own}; counter; }}
@@ -107,7 +102,6 @@ fn body(wish: &Wish, family: Family) -> String {
     }
     marking(&mut text, wish, spelling);
     translation(&mut text, wish, spelling, &own);
-    parting(&mut text, wish, ip);
     filtering(&mut text, wish);
     counting(&mut text, wish, &own);
     text
@@ -158,41 +152,6 @@ fn translation(text: &mut String, wish: &Wish, spelling: Spelling, own: &str) {
     ];
     let after = hook("nat", "postrouting", "srcnat");
     chain(text, "nat_post", &after, &post);
-}
-
-/// Clients seen through several nodes get ports of the part of the node they asked. A client is of one way as long as it comes
-/// through the node it first came through.
-fn parting(text: &mut String, wish: &Wish, ip: &str) {
-    let sets = [
-        ("clients", "", "2m"),
-        ("ways", " . ct mark", "2m"),
-        ("roaming", "", "5m"),
-    ];
-    for (name, more, timeout) in sets {
-        text.push_str(&format!(
-            "  set {name} {{ typeof {ip} saddr{more}; flags dynamic,timeout; timeout {timeout}; size {CLIENT_COUNT_MAX}; }}\n"
-        ));
-    }
-    for part in Part::all() {
-        let (first, last) = part.ports();
-        let rule = format!("meta l4proto tcp snat to :{first}-{last}");
-        chain(text, &part.chain(), "", &[rule]);
-    }
-    let there = format!("oifname \"{}\" {ip} saddr", wish.bridge);
-    let rules = [
-        format!(
-            "{there} != @clients add @clients {{ {ip} saddr }} add @ways {{ {ip} saddr . ct mark }}"
-        ),
-        format!("{there} @clients {ip} saddr . ct mark != @ways update @roaming {{ {ip} saddr }}"),
-        format!("{there} @roaming tcp sport >= {PORT_MIN} ct mark vmap @parts"),
-    ];
-    // After all others that change who a client is: of those that do, the first one's word counts.
-    chain(
-        text,
-        "nat_part",
-        &hook("nat", "postrouting", "srcnat + 5"),
-        &rules,
-    );
 }
 
 /// Containers reach those of other nodes through published ports only, and nobody is forwarded beyond.

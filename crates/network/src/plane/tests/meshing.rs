@@ -15,7 +15,7 @@ use crate::testbed::cluster::Cluster;
 
 mod counting;
 mod families;
-mod roaming;
+mod lasting;
 
 /// Attaches a container to a node's network.
 async fn attach(cluster: &Cluster, node: usize, id: &str) -> PathBuf {
