@@ -12,7 +12,8 @@ mod delete;
 pub mod error;
 pub mod exec;
 mod handle;
-pub mod logs;
+pub mod log_details;
+mod logs;
 mod probe;
 mod propagation;
 mod pty;
@@ -39,7 +40,7 @@ pub use self::{
     error::{Error, ErrorList},
     exec::{Exec, ExecConfig, ExecControl},
     handle::{AttachOptions, Handle},
-    logs::{LogEntry, LogOptions},
+    logs::{LogBatches, LogEntry, LogOptions, LogStream},
     probe::{OciChoice, Probe},
     stats::Stats,
     top::Processes,

@@ -26,8 +26,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use crate::limits::{
-    DIAL_TIMEOUT, HEADER_BYTES_MAX, PEER_PING_INTERVAL, PEER_PING_TIMEOUT, PING_INTERVAL,
-    PING_TIMEOUT,
+    CONNECTION_WINDOW, DIAL_TIMEOUT, HEADER_BYTES_MAX, PEER_PING_INTERVAL, PEER_PING_TIMEOUT,
+    PING_INTERVAL, PING_TIMEOUT, STREAM_WINDOW,
 };
 
 /// What to connect to, and how.
@@ -186,6 +186,8 @@ impl Connection {
             .keep_alive_timeout(limit)
             .keep_alive_while_idle(true)
             .max_header_list_size(HEADER_BYTES_MAX)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|source| DialError::Http { addr, source })?;

@@ -24,6 +24,15 @@ pub(crate) const MANAGER_STREAMS_MAX: u32 = 65_536;
 pub(crate) const ANONYMOUS_IDLE: Duration = Duration::from_secs(10);
 /// The same for callers with certificate; agents beat every few seconds.
 pub(crate) const IDLE: Duration = Duration::from_secs(300);
+/// Bytes on their way in one stream of a worker, which wait here when a reader is slow; and of a manager, which also sends snapshots.
+pub(crate) const WORKER_STREAM_WINDOW: u32 = 64 << 10;
+/// See [`WORKER_STREAM_WINDOW`].
+pub(crate) const STREAM_WINDOW: u32 = 256 << 10;
+/// Bytes on their way in all streams of a connection: more than streams that stand still can fill, because the same connection carries
+/// heartbeats. For workers all streams together; for managers, which pass on those of many, as good as no limit.
+pub(crate) const WORKER_WINDOW: u32 = 2 * WORKER_STREAMS_MAX * WORKER_STREAM_WINDOW;
+/// See [`WORKER_WINDOW`].
+pub(crate) const CONNECTION_WINDOW: u32 = 1 << 30;
 /// Time between pings on an otherwise silent connection; with [`PING_TIMEOUT`], how long a vanished peer holds its place.
 pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// Longest wait for the answer of a ping.
@@ -92,7 +101,17 @@ pub(crate) const SUBSCRIPTIONS_MAX: usize = 256;
 /// Batches of log messages waiting for one reader. A slow reader slows the nodes, never the leader's memory.
 pub(crate) const LOG_QUEUE: usize = 4;
 /// Messages and bytes of one batch of log lines, whichever comes first.
-pub(crate) const LOG_BATCH: (usize, usize) = (256, 256 << 10);
+pub(crate) const LOG_BATCH: (usize, usize) = (512, 64 << 10);
+/// How long a new line waits for older ones of other nodes. Longer than a node's own wait and a round trip; less than a reader notices.
+pub(crate) const LOG_WINDOW: Duration = Duration::from_millis(200);
+/// Tasks named at the end because their logs could not be read.
+pub(crate) const UNREADABLE_MAX: usize = 32;
+/// How long a manager whose client reads logs looks for a leader that sends them. Elections take a tenth of it.
+pub(crate) const LOGS_RETRY_MAX: Duration = Duration::from_secs(30);
+/// Wait before it asks again.
+pub(crate) const LOGS_RETRY: Duration = Duration::from_millis(200);
+/// Time after the last moment a reader wants for the lines of that moment to arrive.
+pub(crate) const LOGS_UNTIL_GRACE: Duration = Duration::from_secs(1);
 /// Subscriptions waiting to be told to one node. One that lags further is taken for gone.
 pub(crate) const LISTENER_QUEUE: usize = 64;
 /// How long a reader that does not follow waits for nodes that do not listen; agents come back within it after a change of leader.

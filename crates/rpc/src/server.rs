@@ -43,9 +43,10 @@ use crate::{
         table::Rule,
     },
     limits::{
-        ANONYMOUS_IDLE, ANONYMOUS_MAX, ANONYMOUS_STREAMS_MAX, CONNECTIONS_MAX, DRAIN,
-        HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, HEADER_BYTES_MAX, IDLE,
-        MANAGER_STREAMS_MAX, PING_INTERVAL, PING_TIMEOUT, UNARY_TIMEOUT, WORKER_STREAMS_MAX,
+        ANONYMOUS_IDLE, ANONYMOUS_MAX, ANONYMOUS_STREAMS_MAX, CONNECTION_WINDOW, CONNECTIONS_MAX,
+        DRAIN, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, HEADER_BYTES_MAX,
+        IDLE, MANAGER_STREAMS_MAX, PING_INTERVAL, PING_TIMEOUT, STREAM_WINDOW, UNARY_TIMEOUT,
+        WORKER_STREAM_WINDOW, WORKER_STREAMS_MAX, WORKER_WINDOW,
     },
     security::Security,
     service::Services,
@@ -260,6 +261,10 @@ impl Server {
             Some(Role::Worker) => (WORKER_STREAMS_MAX, IDLE),
             Some(Role::Manager) => (MANAGER_STREAMS_MAX, IDLE),
         };
+        let (stream_window, window) = match role {
+            None | Some(Role::Worker) => (WORKER_STREAM_WINDOW, WORKER_WINDOW),
+            Some(Role::Manager) => (STREAM_WINDOW, CONNECTION_WINDOW),
+        };
         let activity = Activity::default();
         let service = service_fn(|request: Request<Incoming>| {
             let (server, peer) = (Arc::clone(self), Arc::clone(&peer));
@@ -280,6 +285,8 @@ impl Server {
             .timer(TokioTimer::new())
             .max_concurrent_streams(streams)
             .max_header_list_size(HEADER_BYTES_MAX)
+            .initial_stream_window_size(stream_window)
+            .initial_connection_window_size(window)
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
             .serve_connection(TokioIo::new(stream), service);

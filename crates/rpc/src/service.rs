@@ -7,7 +7,8 @@ use skep_manager::Handle;
 use skep_model::NodeId;
 use skep_wire::{
     peer::{
-        directory_server::DirectoryServer, peer_server::PeerServer, stacks_server::StacksServer,
+        directory_server::DirectoryServer, log_reading_server::LogReadingServer,
+        peer_server::PeerServer, stacks_server::StacksServer,
     },
     proto::{
         ca_server::CaServer, control_server::ControlServer, dispatcher_server::DispatcherServer,
@@ -55,6 +56,7 @@ pub(crate) struct Services {
     stacks: StacksServer<stacks::Stacks>,
     log_broker: LogBrokerServer<log_broker::LogBroker>,
     logs: LogsServer<log_broker::LogBroker>,
+    log_reading: LogReadingServer<log_broker::LogBroker>,
 }
 
 impl Services {
@@ -76,7 +78,8 @@ impl Services {
             directory: DirectoryServer::new(directory::Directory).max_decoding_message_size(MAX),
             stacks: StacksServer::new(stacks::Stacks).max_decoding_message_size(MAX),
             log_broker: LogBrokerServer::new(broker.clone()).max_decoding_message_size(MAX),
-            logs: LogsServer::new(broker).max_decoding_message_size(MAX),
+            logs: LogsServer::new(broker.clone()).max_decoding_message_size(MAX),
+            log_reading: LogReadingServer::new(broker).max_decoding_message_size(MAX),
         }
     }
 
@@ -95,6 +98,7 @@ impl Services {
             Service::Stacks => self.stacks.clone().call(request).await,
             Service::LogBroker => self.log_broker.clone().call(request).await,
             Service::Logs => self.logs.clone().call(request).await,
+            Service::LogReading => self.log_reading.clone().call(request).await,
         };
         match answer {
             Ok(response) => response,

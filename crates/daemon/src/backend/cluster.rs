@@ -265,7 +265,7 @@ impl ClusterBackend for Cluster {
         &self,
         selector: LogSelector,
         options: LogOptions,
-    ) -> Result<BoxStream<Result<LogMessage>>> {
+    ) -> Result<BoxStream<Result<Vec<LogMessage>>>> {
         let active = self.active()?;
         service_logs::stream(&active, selector, options).await
     }

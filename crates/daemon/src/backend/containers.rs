@@ -74,7 +74,11 @@ impl ContainerBackend for Containers {
         Ok(detail)
     }
 
-    async fn logs(&self, id: &str, options: LogOptions) -> Result<BoxStream<Result<LogMessage>>> {
+    async fn logs(
+        &self,
+        id: &str,
+        options: LogOptions,
+    ) -> Result<BoxStream<Result<Vec<LogMessage>>>> {
         let container = self.find(id)?;
         log_stream(&container, options)
     }
@@ -257,10 +261,10 @@ impl ContainerBackend for Containers {
 }
 
 /// A container's log as the API wants it.
-pub(crate) fn log_stream(
+fn log_stream(
     container: &Container,
     options: LogOptions,
-) -> Result<BoxStream<Result<LogMessage>>> {
+) -> Result<BoxStream<Result<Vec<LogMessage>>>> {
     let options = runtime::LogOptions {
         stdout: options.stdout,
         stderr: options.stderr,
@@ -272,16 +276,20 @@ pub(crate) fn log_stream(
         },
         follow: options.follow && !container.status().has_ended(),
     };
-    let entries = container.handle().logs(options).map_err(from_runtime)?;
-    Ok(Box::pin(entries.map(|entry| {
-        let entry = entry.map_err(from_runtime)?;
-        Ok(LogMessage {
+    let batches = container
+        .handle()
+        .log_batches(options)
+        .map_err(from_runtime)?;
+    Ok(Box::pin(batches.map(|batch| {
+        let entries = batch.map_err(from_runtime)?.into_iter();
+        let messages = entries.map(|entry| LogMessage {
             source: source(entry.stream),
             time: Timestamp(entry.time),
             data: entry.bytes,
-            attributes: Vec::new(),
+            attributes: entry.details.into_iter().collect(),
             origin: None,
-        })
+        });
+        Ok(messages.collect())
     })))
 }
 
@@ -301,9 +309,9 @@ pub(crate) fn from_runtime(error: runtime::Error) -> ApiError {
     let kind = match &error {
         E::NotFound(_) => ErrorKind::NotFound,
         E::NotRunning(_) | E::Exists(_) => ErrorKind::Conflict,
+        E::NoLog => ErrorKind::NotImplemented,
         E::NotRun { .. }
         | E::Top(_)
-        | E::NoLog
         | E::MissingSource(_)
         | E::NotShared { .. }
         | E::Spec(_)

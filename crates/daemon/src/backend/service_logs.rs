@@ -1,4 +1,4 @@
-//! Logs of services and tasks: the lines of all their containers on all nodes, as they come.
+//! Logs of services and tasks: the lines of all their containers on all nodes, by time.
 
 use futures_util::StreamExt;
 use skep_docker_api::{
@@ -15,7 +15,7 @@ pub(crate) async fn stream(
     active: &Active,
     selector: LogSelector,
     options: LogOptions,
-) -> Result<BoxStream<Result<LogMessage>>> {
+) -> Result<BoxStream<Result<Vec<LogMessage>>>> {
     let selector = logs::LogSelector {
         services: selector.services,
         nodes: Vec::new(),
@@ -30,18 +30,15 @@ pub(crate) async fn stream(
             Tail::Lines(count) => Some(count),
         },
         since: options.since,
+        until: options.until,
     };
     let lines = active.cluster.logs(selector, options).await;
-    let lines = lines.map_err(|error| from_command(&error))?;
-    // A line of no service cannot be shown as one of a service; it was not asked for either.
-    Ok(Box::pin(ReceiverStream::new(lines).filter_map(
-        |line| async {
-            match line {
-                Ok(line) => Some(Ok(message(line)?)),
-                Err(error) => Some(Err(from_command(&error))),
-            }
-        },
-    )))
+    let batches = ReceiverStream::new(lines.map_err(|error| from_command(&error))?);
+    Ok(Box::pin(batches.map(|batch| match batch {
+        // A line of no service cannot be shown as one of a service; it was not asked for either.
+        Ok(lines) => Ok(lines.into_iter().filter_map(message).collect()),
+        Err(error) => Err(from_command(&error)),
+    })))
 }
 
 fn message(line: logs::LogMessage) -> Option<LogMessage> {

@@ -139,13 +139,13 @@ pub trait ClusterBackend: Send + Sync + 'static {
     /// Removes a node; without `force` only one that is down.
     async fn remove_node(&self, id: NodeId, force: bool) -> Result<()>;
 
-    /// Log lines of the selected tasks from all nodes, merged as they arrive. Each message names
+    /// Log lines of the selected tasks from all nodes, in batches, by time. Each message names
     /// its origin. Ends when all selected tasks have ended or, without `follow`, at their end.
     async fn logs(
         &self,
         selector: LogSelector,
         options: LogOptions,
-    ) -> Result<BoxStream<Result<LogMessage>>>;
+    ) -> Result<BoxStream<Result<Vec<LogMessage>>>>;
 
     /// The whole cluster's state as a file that [`restore`](Self::restore) takes. It holds every
     /// secret of the cluster. On active managers only.

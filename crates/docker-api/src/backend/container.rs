@@ -35,8 +35,12 @@ pub trait ContainerBackend: Send + Sync + 'static {
     /// One container in full.
     async fn container(&self, id: &str, size: bool) -> Result<ContainerDetail>;
 
-    /// Its log lines. Ends at the container's end, or at the log's end without `follow`.
-    async fn logs(&self, id: &str, options: LogOptions) -> Result<BoxStream<Result<LogMessage>>>;
+    /// Its log lines in batches. Ends at the container's end, or at the log's end without `follow`.
+    async fn logs(
+        &self,
+        id: &str,
+        options: LogOptions,
+    ) -> Result<BoxStream<Result<Vec<LogMessage>>>>;
 
     /// Its processes as `ps` with `ps_args` shows them (default `-ef`).
     async fn top(&self, id: &str, ps_args: &str) -> Result<ProcessTable>;

@@ -49,7 +49,7 @@ pub struct LogOptions {
     pub follow: bool,
     /// Only lines at or after this time.
     pub since: Option<Timestamp>,
-    /// Only lines at or before this time; container logs only.
+    /// Only lines at or before this time.
     pub until: Option<Timestamp>,
     /// How many old lines.
     pub tail: Tail,

@@ -87,7 +87,7 @@ fn log_options(options: &Map, found: &mut Found) {
     for (name, value) in options {
         let is_refused = match name.as_str() {
             "compress" => value != "false",
-            "labels" | "labels-regex" | "env" | "env-regex" | "tag" => true,
+            "tag" => true,
             _ => false,
         };
         let path = format!("TaskTemplate.LogDriver.Options.{name}");

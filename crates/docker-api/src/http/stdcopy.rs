@@ -1,8 +1,9 @@
 //! Docker's framing of several streams in one: a type byte, three zeros, a big-endian length.
 
-use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use skep_model::TaskId;
 
 use crate::{
     backend::{LogMessage, LogSource},
@@ -34,35 +35,68 @@ fn stream_type(source: LogSource) -> u8 {
 
 /// `data` as one frame.
 pub(crate) fn frame(source: LogSource, data: &[u8]) -> Bytes {
-    framed(stream_type(source), &[data])
+    framed(stream_type(source), data)
 }
 
-fn framed(kind: u8, parts: &[&[u8]]) -> Bytes {
-    let length: usize = parts.iter().map(|part| part.len()).sum();
-    let mut bytes = BytesMut::with_capacity(HEADER_LENGTH + length);
+fn framed(kind: u8, data: &[u8]) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(HEADER_LENGTH + data.len());
     bytes.put_u32(u32::from(kind) << 24);
-    bytes.put_u32(u32::try_from(length).expect("a piece of output is far below 4 GiB"));
-    parts.iter().for_each(|part| bytes.put_slice(part));
+    bytes.put_u32(u32::try_from(data.len()).expect("a piece of output is far below 4 GiB"));
+    bytes.put_slice(data);
     bytes.freeze()
 }
 
-/// A log line as the client gets it.
-pub(crate) fn log_line(message: &LogMessage, format: Format) -> Bytes {
-    let time = match format.timestamps {
-        true => Cow::Owned(rfc3339_nano_fixed(message.time) + " "),
-        false => Cow::Borrowed(""),
-    };
-    let details = match format.details {
-        true => Cow::Owned(details(message) + " "),
-        false => Cow::Borrowed(""),
-    };
-    let parts = [time.as_bytes(), details.as_bytes(), &message.data];
-    if format.is_framed {
-        framed(stream_type(message.source), &parts)
-    } else if time.is_empty() && details.is_empty() {
-        message.data.clone()
-    } else {
-        parts.concat().into()
+/// Writes log lines as a client gets them.
+#[derive(Debug)]
+pub(crate) struct LineWriter {
+    format: Format,
+    /// Details of tasks whose lines have none of their own.
+    details: BTreeMap<TaskId, String>,
+}
+
+/// Tasks whose details are kept; a service has five per slot.
+const TASKS_KEPT: usize = 4096;
+
+impl LineWriter {
+    pub(crate) fn new(format: Format) -> Self {
+        Self {
+            format,
+            details: BTreeMap::new(),
+        }
+    }
+
+    /// Adds a line to `out`.
+    pub(crate) fn write(&mut self, message: &LogMessage, out: &mut BytesMut) {
+        let start = out.len();
+        if self.format.is_framed {
+            out.put_bytes(0, HEADER_LENGTH);
+        }
+        if self.format.timestamps {
+            out.put_slice(rfc3339_nano_fixed(message.time).as_bytes());
+            out.put_u8(b' ');
+        }
+        if self.format.details {
+            self.write_details(message, out);
+            out.put_u8(b' ');
+        }
+        out.put_slice(&message.data);
+        if self.format.is_framed {
+            let length = out.len() - start - HEADER_LENGTH;
+            let length = u32::try_from(length).expect("a line is far below 4 GiB");
+            out[start] = stream_type(message.source);
+            out[start + 4..start + HEADER_LENGTH].copy_from_slice(&length.to_be_bytes());
+        }
+    }
+
+    fn write_details(&mut self, message: &LogMessage, out: &mut BytesMut) {
+        let Some(origin) = message.origin.filter(|_| message.attributes.is_empty()) else {
+            return out.put_slice(details(message).as_bytes());
+        };
+        if self.details.len() >= TASKS_KEPT {
+            self.details.clear();
+        }
+        let known = self.details.entry(origin.task);
+        out.put_slice(known.or_insert_with(|| details(message)).as_bytes());
     }
 }
 
@@ -70,30 +104,24 @@ pub(crate) fn log_line(message: &LogMessage, format: Format) -> Bytes {
 pub(crate) fn log_failure(text: &str, format: Format) -> Bytes {
     let line = format!("Error grabbing logs: {text}\n");
     if format.is_framed {
-        framed(SYSTEM_ERROR, &[line.as_bytes()])
+        framed(SYSTEM_ERROR, line.as_bytes())
     } else {
         line.into()
     }
 }
 
-/// `key=value,…`, escaped, sorted by key; `docker service logs` finds the task in it.
+/// `key=value,…`, escaped, sorted by key; `docker service logs` finds the task in it. What the line itself says of the task counts for
+/// nothing.
 fn details(message: &LogMessage) -> String {
-    let mut pairs = message.attributes.clone();
+    let mut pairs: Vec<(String, String)> = message.attributes.clone();
     if let Some(origin) = message.origin {
-        pairs.extend([
-            (
-                "com.docker.swarm.node.id".to_owned(),
-                origin.node.to_string(),
-            ),
-            (
-                "com.docker.swarm.service.id".to_owned(),
-                origin.service.to_string(),
-            ),
-            (
-                "com.docker.swarm.task.id".to_owned(),
-                origin.task.to_string(),
-            ),
-        ]);
+        let ids = [
+            ("com.docker.swarm.node.id", origin.node.to_string()),
+            ("com.docker.swarm.service.id", origin.service.to_string()),
+            ("com.docker.swarm.task.id", origin.task.to_string()),
+        ];
+        pairs.retain(|(key, _)| !ids.iter().any(|(id, _)| id == key));
+        pairs.extend(ids.map(|(key, id)| (key.to_owned(), id)));
     }
     pairs.sort();
     let mut text = String::new();
@@ -110,9 +138,10 @@ fn details(message: &LogMessage) -> String {
 
 #[cfg(test)]
 mod tests {
-    use skep_model::Timestamp;
+    use skep_model::{NodeId, Rng, ServiceId, Timestamp};
 
     use super::*;
+    use crate::backend::LogOrigin;
 
     #[test]
     fn a_frame_is_type_length_and_data() {
@@ -122,26 +151,66 @@ mod tests {
         );
     }
 
-    #[test]
-    fn time_comes_before_details_before_text() {
-        let message = LogMessage {
+    #[track_caller]
+    fn check(format: (bool, bool, bool), message: &LogMessage, expect: &[u8]) {
+        let (is_framed, timestamps, details) = format;
+        let mut writer = LineWriter::new(Format {
+            is_framed,
+            timestamps,
+            details,
+        });
+        let mut out = BytesMut::from("before ");
+        writer.write(message, &mut out);
+        writer.write(message, &mut out);
+        let expect = [b"before ", expect, expect].concat();
+        assert_eq!(out, expect, "{}", String::from_utf8_lossy(&out));
+    }
+
+    fn message(attributes: &[(&str, &str)], origin: Option<LogOrigin>) -> LogMessage {
+        let owned = |pair: &(&str, &str)| (pair.0.to_owned(), pair.1.to_owned());
+        LogMessage {
             source: LogSource::Stdout,
             time: Timestamp::from_parts(1, 5),
             data: Bytes::from_static(b"text\n"),
-            attributes: vec![
-                ("b".to_owned(), "x y".to_owned()),
-                ("a".to_owned(), "1".to_owned()),
-            ],
-            origin: None,
-        };
-        let format = Format {
-            is_framed: false,
-            timestamps: true,
-            details: true,
-        };
-        assert_eq!(
-            &log_line(&message, format)[..],
-            b"1970-01-01T00:00:01.000000005Z a=1,b=x+y text\n"
+            attributes: attributes.iter().map(owned).collect(),
+            origin,
+        }
+    }
+
+    #[test]
+    fn time_comes_before_details_before_text() {
+        let message = message(&[("b", "x y"), ("a", "1")], None);
+        check((false, false, false), &message, b"text\n");
+        check(
+            (false, true, true),
+            &message,
+            b"1970-01-01T00:00:01.000000005Z a=1,b=x+y text\n",
         );
+        check(
+            (true, false, true),
+            &message,
+            b"\x01\0\0\0\0\0\0\x0fa=1,b=x+y text\n",
+        );
+    }
+
+    #[test]
+    fn a_line_cannot_lie_about_its_task() {
+        let mut rng = Rng::from_seed(1);
+        let origin = LogOrigin {
+            node: NodeId::random(&mut rng),
+            service: ServiceId::random(&mut rng),
+            task: TaskId::random(&mut rng),
+        };
+        let ids = format!(
+            "com.docker.swarm.node.id={},com.docker.swarm.service.id={},com.docker.swarm.task.id={} text\n",
+            origin.node, origin.service, origin.task
+        );
+        let format = (false, false, true);
+        check(format, &message(&[], Some(origin)), ids.as_bytes());
+        let lie = message(
+            &[("com.docker.swarm.task.id", "x"), ("a", "1")],
+            Some(origin),
+        );
+        check(format, &lie, format!("a=1,{ids}").as_bytes());
     }
 }

@@ -1,5 +1,6 @@
 //! Logs of services, tasks and containers: one format, two sources.
 
+use bytes::BytesMut;
 use futures_util::StreamExt;
 use skep_model::Timestamp;
 
@@ -11,7 +12,7 @@ use crate::{
         request::Request,
         response::{self, Response},
         server::Context,
-        stdcopy::{self, Format},
+        stdcopy::{self, Format, LineWriter},
         timestamp,
     },
     routes::lookup,
@@ -108,7 +109,7 @@ fn strict_tail(query: &Query) -> Result<()> {
 fn answer(
     context: &Context,
     request: &Request,
-    messages: BoxStream<Result<LogMessage>>,
+    messages: BoxStream<Result<Vec<LogMessage>>>,
     options: LogOptions,
     has_tty: bool,
 ) -> Response {
@@ -117,19 +118,24 @@ fn answer(
         timestamps: request.query.flag("timestamps"),
         details: options.details,
     };
-    let lines = messages.filter_map(move |message| {
-        let line = match message {
-            Ok(message) => {
-                let wanted = match message.source {
-                    LogSource::Stdout => options.stdout,
-                    LogSource::Stderr => options.stderr,
-                };
-                wanted.then(|| stdcopy::log_line(&message, format))
+    let mut writer = LineWriter::new(format);
+    let is_wanted = move |message: &&LogMessage| match message.source {
+        LogSource::Stdout => options.stdout,
+        LogSource::Stderr => options.stderr,
+    };
+    let pieces = messages.filter_map(move |batch| {
+        let piece = match batch {
+            Ok(batch) => {
+                let mut piece = BytesMut::new();
+                for message in batch.iter().filter(is_wanted) {
+                    writer.write(message, &mut piece);
+                }
+                piece.freeze()
             }
-            Err(error) => Some(stdcopy::log_failure(&error.message, format)),
+            Err(error) => stdcopy::log_failure(&error.message, format),
         };
-        std::future::ready(line.map(Ok))
+        std::future::ready((!piece.is_empty()).then_some(Ok(piece)))
     });
     let content_type = response::output_type(request.version, has_tty);
-    response::stream(content_type, lines, &context.shutdown)
+    response::stream(content_type, pieces, &context.shutdown)
 }

@@ -295,22 +295,20 @@ impl ContainerBackend for Fake {
         }
         Err(ApiError::not_found(format!("No such container: {id}")))
     }
-    async fn logs(&self, id: &str, _: LogOptions) -> Result<BoxStream<Result<LogMessage>>> {
+    async fn logs(&self, id: &str, _: LogOptions) -> Result<BoxStream<Result<Vec<LogMessage>>>> {
         self.container(id, false).await?;
-        let line = |source, data: &'static str| {
-            Ok(LogMessage {
-                source,
-                time: TIME,
-                data: Bytes::from_static(data.as_bytes()),
-                attributes: Vec::new(),
-                origin: None,
-            })
+        let line = |source, data: &'static str| LogMessage {
+            source,
+            time: TIME,
+            data: Bytes::from_static(data.as_bytes()),
+            attributes: Vec::new(),
+            origin: None,
         };
-        let lines = [
+        let lines = vec![
             line(LogSource::Stdout, "out\n"),
             line(LogSource::Stderr, "err\n"),
         ];
-        Ok(Box::pin(stream::iter(lines)))
+        Ok(Box::pin(stream::iter([Ok(lines)])))
     }
     async fn top(&self, _: &str, _: &str) -> Result<ProcessTable> {
         Ok(ProcessTable {

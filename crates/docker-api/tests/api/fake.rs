@@ -650,7 +650,7 @@ impl ClusterBackend for Fake {
         &self,
         selector: LogSelector,
         _: LogOptions,
-    ) -> Result<BoxStream<Result<LogMessage>>> {
+    ) -> Result<BoxStream<Result<Vec<LogMessage>>>> {
         let state = self.0.lock().unwrap();
         let tasks = state.tasks.values().filter(|task| {
             selector.tasks.contains(&task.id)
@@ -659,20 +659,18 @@ impl ClusterBackend for Fake {
                     .is_some_and(|id| selector.services.contains(&id))
         });
         let lines: Vec<_> = tasks
-            .map(|task| {
-                Ok(LogMessage {
-                    source: LogSource::Stdout,
-                    time: TIME,
-                    data: Bytes::from(format!("hello from slot {}\n", task.slot)),
-                    attributes: Vec::new(),
-                    origin: Some(LogOrigin {
-                        node: task.node_id.expect("placed"),
-                        service: task.service_id.expect("of a service"),
-                        task: task.id,
-                    }),
-                })
+            .map(|task| LogMessage {
+                source: LogSource::Stdout,
+                time: TIME,
+                data: Bytes::from(format!("hello from slot {}\n", task.slot)),
+                attributes: Vec::new(),
+                origin: Some(LogOrigin {
+                    node: task.node_id.expect("placed"),
+                    service: task.service_id.expect("of a service"),
+                    task: task.id,
+                }),
             })
             .collect();
-        Ok(Box::pin(stream::iter(lines)))
+        Ok(Box::pin(stream::iter([Ok(lines)])))
     }
 }

@@ -143,10 +143,12 @@ pub(super) fn plan(task: &Task, image: &Image) -> Result<ContainerPlan, Error> {
     let image_volumes = from_image.volumes.keys().map(String::as_str);
     mounts.add_image_volumes(image_volumes);
     let (run, default) = (security::run_policy(task)?, ContainerConfig::default());
+    let env = environment(spec, task, &from_image.env);
+    let log = LogConfig::for_container(&log_driver.name, &log_driver.options, &labels, &env)?;
     let config = ContainerConfig {
         is_rootfs_readonly: spec.is_read_only,
         args,
-        env: environment(spec, task, &from_image.env),
+        env,
         cwd: absolute(&first_of(&spec.dir, &from_image.working_dir)),
         user,
         groups_add: spec.groups.clone(),
@@ -162,7 +164,7 @@ pub(super) fn plan(task: &Task, image: &Image) -> Result<ContainerPlan, Error> {
         resources: resources(&task.spec.resources),
         rlimits: spec.ulimits.iter().map(rlimit).collect(),
         sysctls: spec.sysctls.clone(),
-        log: LogConfig::from_docker(&log_driver.name, &log_driver.options)?,
+        log,
         stop_signal: signal_number(&stop_signal)?,
         labels: labels.clone(),
         ..default

@@ -1,6 +1,6 @@
 //! `monitor.json` and `exec.json`: what the daemon tells the monitor and the exec helper.
 
-use std::{fs, io, path::Path, path::PathBuf};
+use std::{collections::BTreeMap, fs, io, path::Path, path::PathBuf};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -83,6 +83,9 @@ pub struct LogFile {
     pub max_size: u64,
     /// At least 1.
     pub max_files: u32,
+    /// Written with every entry.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub details: BTreeMap<String, String>,
 }
 
 /// One exec session.

@@ -1,6 +1,7 @@
 //! Writes Docker's json-file log: encoding, rotation, and a full disk that costs entries, not the container.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
@@ -21,6 +22,8 @@ pub(super) struct JsonLog {
     batch: Vec<u8>,
     batch_entries: u64,
     dropped: u64,
+    /// As it stands in every entry; empty for none.
+    details: Vec<u8>,
     time: String,
     time_nanos: i64,
 }
@@ -29,6 +32,7 @@ impl JsonLog {
     /// Opens or continues the log. A log that cannot be opened drops everything rather than stop the container.
     pub(super) fn open(config: LogFile) -> Self {
         let mut log = Self {
+            details: encode_details(&config.details),
             config,
             file: None,
             size: 0,
@@ -66,7 +70,8 @@ impl JsonLog {
             self.time = rfc3339_nanos(now_nanos);
             self.time_nanos = now_nanos;
         }
-        encode(&mut self.batch, stream, piece, is_end, &self.time);
+        let stamp = (&*self.details, &*self.time);
+        encode(&mut self.batch, stream, piece, is_end, stamp);
         self.batch_entries += 1;
         if self.batch.len() >= BATCH_BYTES {
             self.flush();
@@ -154,7 +159,13 @@ fn write_or_undo(mut file: &File, bytes: &[u8], size_before: u64) -> io::Result<
 }
 
 /// One entry with Docker's escapes: the text is the line and, unless it is a piece, its newline.
-fn encode(out: &mut Vec<u8>, stream: &str, piece: &[u8], is_end: bool, time: &str) {
+fn encode(
+    out: &mut Vec<u8>,
+    stream: &str,
+    piece: &[u8],
+    is_end: bool,
+    (details, time): (&[u8], &str),
+) {
     out.extend_from_slice(b"{\"log\":\"");
     escape(out, piece);
     if is_end {
@@ -162,9 +173,31 @@ fn encode(out: &mut Vec<u8>, stream: &str, piece: &[u8], is_end: bool, time: &st
     }
     out.extend_from_slice(b"\",\"stream\":\"");
     out.extend_from_slice(stream.as_bytes());
-    out.extend_from_slice(b"\",\"time\":\"");
+    out.extend_from_slice(b"\",");
+    out.extend_from_slice(details);
+    out.extend_from_slice(b"\"time\":\"");
     out.extend_from_slice(time.as_bytes());
     out.extend_from_slice(b"\"}\n");
+}
+
+/// Labels and variables of the container between stream and time, where Docker has them.
+fn encode_details(details: &BTreeMap<String, String>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (key, value) in details {
+        out.extend_from_slice(if out.is_empty() {
+            b"\"attrs\":{\""
+        } else {
+            b",\""
+        });
+        escape(&mut out, key.as_bytes());
+        out.extend_from_slice(b"\":\"");
+        escape(&mut out, value.as_bytes());
+        out.push(b'"');
+    }
+    if !out.is_empty() {
+        out.extend_from_slice(b"},");
+    }
+    out
 }
 
 /// JSON string escapes as Go's encoder with HTML safety: `<`, `>`, `&`, U+2028 and U+2029 escaped, broken UTF-8 replaced byte by byte.

@@ -6,6 +6,8 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use super::log_details::{self, is_detail};
+
 /// The version of `config.json` this code writes.
 pub const CONFIG_VERSION: u32 = 1;
 
@@ -250,6 +252,9 @@ pub enum LogConfig {
         max_size: u64,
         /// Files kept, at least 1 (truncate in place).
         max_files: u32,
+        /// Written with every line.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        details: BTreeMap<String, String>,
     },
     /// Nothing is kept; attached clients still see the output.
     None,
@@ -432,13 +437,28 @@ impl Default for LogConfig {
             path: None,
             max_size: 0,
             max_files: 1,
+            details: BTreeMap::new(),
         }
     }
 }
 
 impl LogConfig {
-    /// Reads Docker's driver name and options. An empty name is json-file.
-    pub fn from_docker(
+    /// Reads Docker's driver name and options. An empty name is json-file. Of the container's labels and variables those that the
+    /// options name are written with every line.
+    pub fn for_container(
+        driver: &str,
+        options: &BTreeMap<String, String>,
+        labels: &BTreeMap<String, String>,
+        env: &[String],
+    ) -> Result<Self, LogConfigError> {
+        let mut config = Self::from_docker(driver, options)?;
+        if let Self::JsonFile { details, .. } = &mut config {
+            *details = log_details::details(options, labels, env)?;
+        }
+        Ok(config)
+    }
+
+    fn from_docker(
         driver: &str,
         options: &BTreeMap<String, String>,
     ) -> Result<Self, LogConfigError> {
@@ -470,6 +490,7 @@ impl LogConfig {
                 "compress" => return Err(LogConfigError::Compress),
                 "mode" if value == "blocking" || value == "non-blocking" => {}
                 "max-buffer-size" => {}
+                option if is_detail(option) => {}
                 _ => {
                     let (driver, option) = ("json-file".to_owned(), option.clone());
                     return Err(LogConfigError::UnknownOption { driver, option });
@@ -483,6 +504,7 @@ impl LogConfig {
             path: None,
             max_size: size,
             max_files: files.unwrap_or(1),
+            details: BTreeMap::new(),
         })
     }
 }

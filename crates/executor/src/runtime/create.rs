@@ -224,6 +224,7 @@ pub(super) fn log_file(id: &ContainerId, dir: &Path, config: &LogConfig) -> Opti
             path,
             max_size,
             max_files,
+            details,
         } => {
             let usual = || dir.join(format!("{id}-json.log"));
             let path = path.clone().unwrap_or_else(usual);
@@ -231,6 +232,7 @@ pub(super) fn log_file(id: &ContainerId, dir: &Path, config: &LogConfig) -> Opti
                 path,
                 max_size: *max_size,
                 max_files: (*max_files).max(1),
+                details: details.clone(),
             })
         }
     }

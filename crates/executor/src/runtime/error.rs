@@ -51,7 +51,8 @@ pub enum Error {
     },
     #[error("{0}")]
     Top(String),
-    #[error("log driver `none` does not support reading")]
+    /// Docker's words.
+    #[error("configured logging driver does not support reading")]
     NoLog,
     #[error(transparent)]
     Spec(#[from] spec::Error),

@@ -5,7 +5,7 @@
 mod files;
 
 use std::{
-    collections::VecDeque,
+    collections::BTreeMap,
     io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, TryStreamExt as _};
 use rustix::fs::inotify;
 use tokio::io::unix::AsyncFd;
 
@@ -42,10 +42,15 @@ pub struct LogEntry {
     /// Nanoseconds since the epoch.
     pub time: i64,
     pub bytes: Bytes,
+    /// Labels and variables of the container that its log options name.
+    pub details: BTreeMap<String, String>,
 }
 
 /// Entries in order. Ends at the log's end, or when following at the container's.
 pub type LogStream = Pin<Box<dyn Stream<Item = Result<LogEntry, Error>> + Send>>;
+
+/// The same in batches. While following, an empty one says that all that was there at first has been given.
+pub type LogBatches = Pin<Box<dyn Stream<Item = Result<Vec<LogEntry>, Error>> + Send>>;
 
 impl Default for LogOptions {
     fn default() -> Self {
@@ -69,6 +74,14 @@ impl Handle {
 
     /// The container's log.
     pub fn logs(&self, options: LogOptions) -> Result<LogStream, Error> {
+        let entries = self
+            .log_batches(options)?
+            .map_ok(|batch| futures_util::stream::iter(batch.into_iter().map(Ok)));
+        Ok(Box::pin(entries.try_flatten()))
+    }
+
+    /// The container's log in batches.
+    pub fn log_batches(&self, options: LogOptions) -> Result<LogBatches, Error> {
         let log = log_file(self.id(), self.dir(), &self.config().log).ok_or(Error::NoLog)?;
         let changes = match options.follow {
             true => Some(Changes::of(&log.path).map_err(Error::io("watch", &log.path))?),
@@ -79,8 +92,8 @@ impl Handle {
         let ended: Ended = Box::pin(async move { drop(handle.wait().await) });
         let follower = Follower {
             files: Some(LogFiles::new(log.path, log.max_files)),
+            has_caught_up: !options.follow,
             options,
-            pending: VecDeque::new(),
             changes,
             ended: Some(ended),
             is_last_read: false,
@@ -88,7 +101,7 @@ impl Handle {
         };
         Ok(Box::pin(futures_util::stream::try_unfold(
             follower,
-            |mut follower| async move { Ok(follower.next().await?.map(|entry| (entry, follower))) },
+            |mut follower| async move { Ok(follower.next().await?.map(|batch| (batch, follower))) },
         )))
     }
 }
@@ -99,7 +112,8 @@ struct Follower {
     /// Away while a blocking read has it.
     files: Option<LogFiles>,
     options: LogOptions,
-    pending: VecDeque<LogEntry>,
+    /// It was said that what was there at first has been given.
+    has_caught_up: bool,
     changes: Option<Changes>,
     ended: Option<Ended>,
     /// The container has ended: what is in the file now is all.
@@ -108,23 +122,20 @@ struct Follower {
 }
 
 impl Follower {
-    async fn next(&mut self) -> Result<Option<LogEntry>, Error> {
-        loop {
-            while let Some(entry) = self.pending.pop_front() {
-                if self.options.until.is_some_and(|until| entry.time > until) {
-                    return Ok(None);
+    async fn next(&mut self) -> Result<Option<Vec<LogEntry>>, Error> {
+        while !self.is_done {
+            let entries = self.read().await?;
+            if !entries.is_empty() {
+                let wanted = self.select(entries);
+                if !wanted.is_empty() {
+                    return Ok(Some(wanted));
                 }
-                if self.is_wanted(&entry) {
-                    return Ok(Some(entry));
-                }
-            }
-            if self.is_done {
-                return Ok(None);
-            }
-            if self.read().await? > 0 {
                 continue;
             }
             // The end of the file.
+            if !std::mem::replace(&mut self.has_caught_up, true) {
+                return Ok(Some(Vec::new()));
+            }
             match (&self.changes, &mut self.ended) {
                 (Some(changes), Some(ended)) if !self.is_last_read => {
                     tokio::select! {
@@ -135,12 +146,13 @@ impl Follower {
                 _ => self.is_done = true,
             }
         }
+        Ok(None)
     }
 
-    /// Reads a batch; 0 at the end.
-    async fn read(&mut self) -> Result<usize, Error> {
+    /// Reads a batch; an empty one at the end.
+    async fn read(&mut self) -> Result<Vec<LogEntry>, Error> {
         let Some(mut files) = self.files.take() else {
-            return Ok(0);
+            return Ok(Vec::new());
         };
         let tail = self.options.tail;
         let work = move || {
@@ -152,8 +164,19 @@ impl Follower {
             .map_err(|error| Error::Protocol(io::Error::other(error)))?;
         let path = files.path().to_owned();
         self.files = Some(files);
-        self.pending = batch.map_err(Error::io("read", path))?;
-        Ok(self.pending.len())
+        batch.map_err(Error::io("read", path))
+    }
+
+    /// What is wanted of a batch. The first entry that is too new is the end.
+    fn select(&mut self, mut entries: Vec<LogEntry>) -> Vec<LogEntry> {
+        if let Some(until) = self.options.until
+            && let Some(end) = entries.iter().position(|entry| entry.time > until)
+        {
+            entries.truncate(end);
+            self.is_done = true;
+        }
+        entries.retain(|entry| self.is_wanted(entry));
+        entries
     }
 
     fn is_wanted(&self, entry: &LogEntry) -> bool {

@@ -1,5 +1,7 @@
 //! The log, written by the monitor and read by the runtime.
 
+use std::collections::BTreeMap;
+
 use futures_util::StreamExt;
 use skep_executor::runtime::{Handle, LogOptions, OciChoice, OutputStream, config::LogConfig};
 
@@ -53,6 +55,7 @@ async fn following_sees_every_line_through_rotations_and_ends_with_the_container
         path: None,
         max_size: 400_000,
         max_files: 10,
+        details: BTreeMap::new(),
     };
     let handle = rig.runtime.create(&rig.id(), config).await.unwrap();
     let follow = LogOptions {
@@ -93,6 +96,7 @@ async fn a_log_that_cannot_be_written_costs_entries_not_the_container() {
         path: Some("/dev/full".into()),
         max_size: 0,
         max_files: 1,
+        details: BTreeMap::new(),
     };
     let handle = rig.runtime.create(&rig.id(), config).await.unwrap();
     handle.start().await.unwrap();

@@ -28,6 +28,7 @@ pub(crate) enum Service {
     Peer,
     Directory,
     Stacks,
+    LogReading,
 }
 
 /// What a method wants.
@@ -56,6 +57,7 @@ pub(crate) fn rule(path: &str) -> Option<Rule> {
             ("Stacks", "Apply" | "RollBack" | "Remove") => {
                 Some(unary(Service::Stacks, Access::Manager, true))
             }
+            ("LogReading", "Read") => Some(stream(Service::LogReading, Access::Manager, true)),
             ("Peer", "ReadIndex") => Some(unary(Service::Peer, Access::Manager, true)),
             _ => None,
         },
@@ -177,6 +179,7 @@ mod tests {
             ("/skep.v1.Stacks/Apply", Access::Manager),
             ("/skep.v1.Stacks/Remove", Access::Manager),
             ("/skep.v1.Directory/Watch", Access::Node),
+            ("/skep.v1.LogReading/Read", Access::Manager),
         ];
         for (path, access) in closed {
             assert_eq!(rule(path).unwrap().access, access, "{path}");

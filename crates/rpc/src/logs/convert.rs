@@ -1,9 +1,13 @@
 //! Between log lines and SwarmKit's messages.
 
-use skep_model::Timestamp;
-use skep_wire::proto;
+use prost::Message as _;
+use skep_model::{NodeId, ServiceId, TaskId, Timestamp};
+use skep_wire::{
+    peer::{LogLine, LogLines, LogOrigin, LogsKnown, ReadLogsRequest},
+    proto,
+};
 
-use crate::logs::{LogMessage, LogOptions, LogSelector};
+use crate::logs::{LogMessage, LogOptions, LogSelector, Unreadable};
 
 /// A field that cannot be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +68,7 @@ impl From<proto::LogSubscriptionOptions> for LogOptions {
             since: value
                 .since
                 .map(|at| Timestamp::from_parts(at.seconds, at.nanos)),
+            until: None,
         }
     }
 }
@@ -96,25 +101,124 @@ impl From<LogMessage> for proto::LogMessage {
     }
 }
 
-impl TryFrom<proto::LogMessage> for LogMessage {
-    type Error = Malformed;
+/// Known by its stream, which is neither.
+impl From<Unreadable> for proto::LogMessage {
+    fn from(value: Unreadable) -> Self {
+        let service_id = value.service_id.map(|id| id.to_string());
+        Self {
+            context: Some(proto::LogContext {
+                service_id: service_id.unwrap_or_default(),
+                node_id: value.node_id.to_string(),
+                task_id: value.task_id.to_string(),
+            }),
+            data: value.reason.into_bytes(),
+            ..Self::default()
+        }
+    }
+}
 
-    fn try_from(value: proto::LogMessage) -> Result<Self, Malformed> {
-        let is_stderr = value.stream() == proto::LogStream::Stderr;
-        let context = value.context.ok_or(Malformed("context"))?;
-        let time = value.timestamp.unwrap_or_default();
-        let service = Some(context.service_id).filter(|id| !id.is_empty());
-        let service_id = service.map(|id| id.parse()).transpose();
-        let attributes = value.attrs.into_iter().map(|attr| (attr.key, attr.value));
-        Ok(Self {
-            service_id: service_id.map_err(|_| Malformed("service id"))?,
-            node_id: context.node_id.parse().map_err(|_| Malformed("node id"))?,
-            task_id: context.task_id.parse().map_err(|_| Malformed("task id"))?,
-            time: Timestamp::from_parts(time.seconds, time.nanos),
-            is_stderr,
-            data: value.data.into(),
-            attributes: attributes.collect(),
+/// When a line was written.
+pub(crate) fn time(line: &proto::LogMessage) -> Timestamp {
+    let time = line.timestamp.unwrap_or_default();
+    Timestamp::from_parts(time.seconds, time.nanos)
+}
+
+/// A request to the leader, with the newest line that is known of each node.
+pub(crate) fn read_logs(
+    selector: &LogSelector,
+    options: &LogOptions,
+    known: impl Iterator<Item = (NodeId, Timestamp)>,
+) -> ReadLogsRequest {
+    let request = proto::SubscribeLogsRequest {
+        selector: Some(selector.into()),
+        options: Some(options.into()),
+    };
+    let known = known.map(|(node_id, time)| LogsKnown {
+        node_id: node_id.to_string(),
+        time: time.0,
+    });
+    ReadLogsRequest {
+        request: request.encode_to_vec(),
+        known: known.collect(),
+    }
+}
+
+/// What [`read_logs`] made.
+pub(crate) fn read_request(
+    request: ReadLogsRequest,
+) -> Result<(proto::SubscribeLogsRequest, Vec<(NodeId, Timestamp)>), Malformed> {
+    let known = request.known.into_iter().map(|known| {
+        let node_id = known.node_id.parse().map_err(|_| Malformed("node id"))?;
+        Ok((node_id, Timestamp(known.time)))
+    });
+    let known = known.collect::<Result<_, _>>()?;
+    let request = proto::SubscribeLogsRequest::decode(request.request.as_slice());
+    Ok((request.map_err(|_| Malformed("request"))?, known))
+}
+
+/// Lines for a manager that reads them: the ids of each task only once.
+pub(crate) fn log_lines(messages: impl Iterator<Item = proto::LogMessage>) -> LogLines {
+    let mut all = LogLines::default();
+    for message in messages {
+        let context = message.context.clone().unwrap_or_default();
+        let is_same = |origin: &LogOrigin| {
+            origin.task_id == context.task_id && origin.node_id == context.node_id
+        };
+        let place = all.origins.iter().rposition(is_same).unwrap_or_else(|| {
+            all.origins.push(LogOrigin {
+                service_id: context.service_id,
+                node_id: context.node_id,
+                task_id: context.task_id,
+            });
+            all.origins.len() - 1
+        });
+        all.lines.push(LogLine {
+            // A batch has some hundred lines.
+            origin: u32::try_from(place).unwrap_or(u32::MAX),
+            time: time(&message).0,
+            is_stderr: message.stream() == proto::LogStream::Stderr,
+            details: message
+                .attrs
+                .into_iter()
+                .map(|it| (it.key, it.value))
+                .collect(),
+            data: message.data,
+        });
+    }
+    all
+}
+
+/// A task's ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) service_id: Option<ServiceId>,
+    pub(crate) node_id: NodeId,
+    pub(crate) task_id: TaskId,
+}
+
+/// The ids in a batch, in their order; `None` for what is none of a task.
+pub(crate) fn origins(all: &[LogOrigin]) -> Vec<Option<Origin>> {
+    let origin = |wire: &LogOrigin| {
+        let service = Some(&wire.service_id).filter(|id| !id.is_empty());
+        Some(Origin {
+            service_id: service.map(|id| id.parse()).transpose().ok()?,
+            node_id: wire.node_id.parse().ok()?,
+            task_id: wire.task_id.parse().ok()?,
         })
+    };
+    all.iter().map(origin).collect()
+}
+
+/// One line of a batch.
+pub(crate) fn message(origin: Origin, line: LogLine) -> LogMessage {
+    LogMessage {
+        service_id: origin.service_id,
+        node_id: origin.node_id,
+        task_id: origin.task_id,
+        time: Timestamp(line.time),
+        is_stderr: line.is_stderr,
+        data: line.data.into(),
+        attributes: line.details.into_iter().collect(),
     }
 }
 
@@ -145,6 +249,7 @@ mod tests {
                 follow: tail.is_none(),
                 tail,
                 since: tail.map(|_| Timestamp(1_234_567_891)),
+                until: None,
             };
             let sent = proto::LogSubscriptionOptions::from(&options);
             assert_eq!(LogOptions::from(sent), options);
@@ -166,7 +271,45 @@ mod tests {
             attributes: vec![("k".to_owned(), "v".to_owned())],
         };
         let sent = proto::LogMessage::from(message.clone());
-        assert_eq!(LogMessage::try_from(sent), Ok(message));
+        let other = LogMessage {
+            service_id: None,
+            task_id: TaskId::random(&mut rng),
+            ..message.clone()
+        };
+        let batch = log_lines([sent.clone(), other.clone().into(), sent].into_iter());
+        assert_eq!(batch.origins.len(), 2);
+        let known = origins(&batch.origins);
+        let lines = batch.lines.into_iter();
+        let lines: Vec<_> = lines
+            .map(|line| super::message(known[line.origin as usize].unwrap(), line))
+            .collect();
+        assert_eq!(lines, [message.clone(), other, message]);
+    }
+
+    #[test]
+    fn a_request_to_read_survives_with_what_is_known() {
+        let node = NodeId::random(&mut Rng::from_seed(3));
+        let options = LogOptions {
+            stdout: true,
+            stderr: false,
+            follow: true,
+            tail: None,
+            since: None,
+            until: None,
+        };
+        let selector = LogSelector {
+            nodes: vec![node],
+            ..LogSelector::default()
+        };
+        let sent = read_logs(&selector, &options, [(node, Timestamp(7))].into_iter());
+        let (request, known) = read_request(sent).unwrap();
+        assert_eq!(known, [(node, Timestamp(7))]);
+        assert_eq!(LogOptions::from(request.options.unwrap()), options);
+        let broken = ReadLogsRequest {
+            request: b"?".to_vec(),
+            known: Vec::new(),
+        };
+        read_request(broken).unwrap_err();
     }
 
     #[test]
@@ -177,6 +320,7 @@ mod tests {
             follow: false,
             tail: Some(10),
             since: None,
+            until: None,
         };
         assert_eq!(proto::LogSubscriptionOptions::from(&options).tail, -11);
     }

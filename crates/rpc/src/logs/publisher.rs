@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
 use futures_util::{Stream, StreamExt as _};
 use skep_wire::proto::{
-    ListenSubscriptionsRequest, PublishLogsMessage, SubscriptionMessage,
+    self, ListenSubscriptionsRequest, PublishLogsMessage, SubscriptionMessage,
     log_broker_client::LogBrokerClient,
 };
 use tokio::{
@@ -23,10 +23,10 @@ use crate::{
     limits::{
         CALL_TIMEOUT, LISTEN_RETRY, LOG_BATCH, LOG_QUEUE, PUBLISHERS_MAX, RESPONSE_BYTES_MAX,
     },
-    logs::{LogMessage, LogOptions, LogSelector, LogSource},
+    logs::{LogEvent, LogMessage, LogOptions, LogSelector, LogSource},
 };
 
-type Lines = Pin<Box<dyn Stream<Item = LogMessage> + Send>>;
+type Events = Pin<Box<dyn Stream<Item = LogEvent> + Send>>;
 
 /// Serves log subscriptions of the cluster from `source` until `shutdown`.
 pub async fn serve(client: Client, source: Arc<dyn LogSource>, shutdown: CancellationToken) {
@@ -94,7 +94,7 @@ impl Publishers<'_> {
             return;
         }
         let selector = message.selector.unwrap_or_default();
-        let lines: Lines = match LogSelector::try_from(selector) {
+        let events: Events = match LogSelector::try_from(selector) {
             Ok(selector) => {
                 let options = LogOptions::from(message.options.unwrap_or_default());
                 self.source.read(selector, options)
@@ -107,7 +107,7 @@ impl Publishers<'_> {
         let connection = self.connection.clone();
         let task = self
             .tasks
-            .spawn(publish(connection, message.id.clone(), lines));
+            .spawn(publish(connection, message.id.clone(), events));
         self.running.insert(message.id, task);
     }
 
@@ -117,27 +117,20 @@ impl Publishers<'_> {
 }
 
 /// Sends lines in batches and then says that there are no more.
-async fn publish(connection: Connection, id: String, lines: Lines) {
+async fn publish(connection: Connection, id: String, mut events: Events) {
     let (tx, rx) = mpsc::channel(LOG_QUEUE);
     let read = async move {
-        let (count_max, bytes_max) = LOG_BATCH;
-        let mut lines = lines.ready_chunks(count_max);
-        while let Some(chunk) = lines.next().await {
-            let mut batch = Vec::new();
-            let mut bytes = 0;
-            for line in chunk {
-                bytes += line.data.len();
-                batch.push(line.into());
-                if bytes >= bytes_max {
-                    bytes = 0;
-                    let full = message(&id, std::mem::take(&mut batch), false);
-                    if tx.send(full).await.is_err() {
-                        return;
-                    }
+        while let Some(event) = events.next().await {
+            let batches = match event {
+                LogEvent::Lines(lines) => batches(lines),
+                // Without lines and without an end: what SwarmKit's managers take for nothing.
+                LogEvent::CaughtUp => vec![Vec::new()],
+                LogEvent::Unreadable(unreadable) => vec![vec![unreadable.into()]],
+            };
+            for batch in batches {
+                if tx.send(message(&id, batch, false)).await.is_err() {
+                    return;
                 }
-            }
-            if !batch.is_empty() && tx.send(message(&id, batch, false)).await.is_err() {
-                return;
             }
         }
         let _ = tx.send(message(&id, Vec::new(), true)).await;
@@ -150,11 +143,26 @@ async fn publish(connection: Connection, id: String, lines: Lines) {
     }
 }
 
-fn message(
-    id: &str,
-    messages: Vec<skep_wire::proto::LogMessage>,
-    close: bool,
-) -> PublishLogsMessage {
+/// Lines in batches that are not too large.
+fn batches(lines: Vec<LogMessage>) -> Vec<Vec<proto::LogMessage>> {
+    let (count_max, bytes_max) = LOG_BATCH;
+    let mut batches = Vec::new();
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    for line in lines {
+        bytes += line.data.len();
+        batch.push(line.into());
+        if bytes >= bytes_max || batch.len() >= count_max {
+            bytes = 0;
+            batches.push(std::mem::take(&mut batch));
+        }
+    }
+    if !batch.is_empty() {
+        batches.push(batch);
+    }
+    batches
+}
+
+fn message(id: &str, messages: Vec<proto::LogMessage>, close: bool) -> PublishLogsMessage {
     PublishLogsMessage {
         subscription_id: id.to_owned(),
         messages,

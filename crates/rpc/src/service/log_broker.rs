@@ -1,8 +1,8 @@
 //! The leader's log broker: readers subscribe, nodes listen for subscriptions and publish lines.
 //!
-//! One task per subscription ([`conductor`]) keeps asking the nodes concerned and ends it when all of them are done. Lines pass
-//! from a node's call straight into the reader's short queue, so a slow reader holds the nodes back. Everything ends when this
-//! manager stops leading: nodes and readers find the next leader.
+//! One task per subscription ([`conductor`]) keeps asking the nodes concerned and ends it when all of them are done, and puts their
+//! lines into one order. A node's call waits until its lines are needed, so a slow reader holds the nodes back. Everything ends when
+//! this manager stops leading: nodes and readers find the next leader. Design: `docs/design/logs.md`.
 
 use std::{
     collections::BTreeMap,
@@ -10,27 +10,39 @@ use std::{
 };
 
 use skep_manager::Handle;
-use skep_model::{Id, NodeId, Rng, Timestamp};
-use skep_wire::proto::{
-    self, ListenSubscriptionsRequest, PublishLogsMessage, PublishLogsResponse,
-    SubscribeLogsMessage, SubscribeLogsRequest, SubscriptionMessage, log_broker_server,
-    logs_server,
+use skep_model::NodeId;
+use skep_wire::{
+    peer::{LogLines, ReadLogsRequest, log_reading_server},
+    proto::{
+        self, ListenSubscriptionsRequest, PublishLogsMessage, PublishLogsResponse,
+        SubscribeLogsMessage, SubscribeLogsRequest, SubscriptionMessage, log_broker_server,
+        logs_server,
+    },
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, async_trait, codegen::BoxStream};
 
 use crate::{
     convert::no_leader,
-    limits::{LISTENER_QUEUE, LOG_QUEUE, SUBSCRIPTIONS_MAX},
-    logs::{LogOptions, LogSelector},
+    limits::{LISTENER_QUEUE, SUBSCRIPTIONS_MAX},
+    logs::{
+        LogSelector,
+        confluence::Inlet,
+        convert::{log_lines, read_request, time},
+        positions::Positions,
+    },
     service::{caller, handle},
 };
 
 mod conductor;
+mod subscription;
 
-use self::conductor::Conductor;
+use self::{
+    conductor::Conductor,
+    subscription::{Line, Progress, Subscription, Told},
+};
 
 /// See the module's documentation. Clones are the same broker.
 #[derive(Debug, Clone, Default)]
@@ -50,31 +62,6 @@ struct Listener {
     tx: mpsc::Sender<SubscriptionMessage>,
     /// Ends its stream.
     gone: CancellationToken,
-}
-
-/// What one reader wants.
-#[derive(Debug)]
-struct Subscription {
-    id: String,
-    selector: LogSelector,
-    options: LogOptions,
-    tx: mpsc::Sender<Result<SubscribeLogsMessage, Status>>,
-    nodes: watch::Sender<BTreeMap<NodeId, Progress>>,
-    /// When the newest line of each node was written: a node that comes back goes on from there.
-    newest: Mutex<BTreeMap<NodeId, Timestamp>>,
-}
-
-/// How far a node is with a subscription.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    /// It does not listen.
-    Waiting,
-    /// It was asked; the number tells one asking from the next, so that a call left over from an earlier one changes nothing.
-    Asked(u64),
-    /// It has sent all it has.
-    Done,
-    /// It went away before it was done.
-    Lost,
 }
 
 impl LogBroker {
@@ -122,124 +109,106 @@ impl LogBroker {
         node_id: NodeId,
         mut batches: Streaming<PublishLogsMessage>,
     ) -> Result<(), Status> {
-        let mut known: Option<(Arc<Subscription>, Progress)> = None;
+        let mut known: Option<Publication> = None;
         let result = loop {
-            let batch = match batches.message().await {
+            let mut batch = match batches.message().await {
                 Ok(Some(batch)) => batch,
                 Ok(None) => break Err(Status::invalid_argument("lines end without a close")),
                 Err(status) => break Err(status),
             };
-            let (subscription, asked) = match &known {
-                Some(known) if known.0.id == batch.subscription_id => known,
+            let publication = match &known {
+                Some(known) if known.subscription.id == batch.subscription_id => known,
                 Some(_) => break Err(Status::invalid_argument("subscription changed")),
                 None => {
-                    let found = self
-                        .lock()
-                        .subscriptions
-                        .get(&batch.subscription_id)
-                        .cloned();
-                    let asked = found.as_ref().and_then(|it| it.progress(node_id));
-                    let (Some(found), Some(asked @ Progress::Asked(_))) = (found, asked) else {
-                        return Err(Status::not_found("subscription not found"));
-                    };
-                    known.insert((found, asked))
+                    let found = self.publication(node_id, &batch.subscription_id);
+                    known.insert(found.ok_or_else(|| Status::not_found("subscription not found"))?)
                 }
             };
-            if subscription.progress(node_id) != Some(*asked) {
+            let subscription = &publication.subscription;
+            if subscription.progress(node_id) != Some(publication.asked) {
                 return Err(Status::aborted("the node was asked anew"));
-            }
-            if batch.close {
-                subscription.advance(node_id, *asked, Progress::Done);
-                return Ok(());
             }
             if !batch.messages.iter().all(|message| is_of(node_id, message)) {
                 break Err(Status::permission_denied("lines of another node"));
             }
-            let messages = batch.messages;
-            subscription.note_newest(node_id, &messages);
-            let sent = subscription
-                .tx
-                .send(Ok(SubscribeLogsMessage { messages }))
-                .await;
+            let is_mark = batch.messages.is_empty();
+            subscription.sort_out(&mut batch.messages);
+            let messages = batch.messages.into_iter();
+            let lines: Vec<_> = messages
+                .map(|message| (time(&message), (node_id, message)))
+                .collect();
+            let inlet = &publication.inlet;
+            let sent = match (batch.close, is_mark) {
+                (true, _) => inlet.end().await,
+                (false, true) => inlet.catch_up().await,
+                (false, false) => inlet.send(lines).await,
+            };
             if sent.is_err() {
                 return Err(Status::not_found("subscription not found"));
             }
+            if batch.close {
+                subscription.advance(node_id, publication.asked, Progress::Done);
+                return Ok(());
+            }
         };
-        if let Some((subscription, asked)) = known {
+        if let Some(publication) = known {
+            let Publication {
+                subscription,
+                asked,
+                ..
+            } = publication;
             subscription.advance(node_id, asked, Progress::Lost);
         }
         result
     }
+
+    /// What `node_id` was asked for under this name.
+    fn publication(&self, node_id: NodeId, id: &str) -> Option<Publication> {
+        let subscription = self.lock().subscriptions.get(id).cloned()?;
+        let asked = subscription.progress(node_id)?;
+        let inlet = subscription.inlet(node_id, asked)?;
+        Some(Publication {
+            subscription,
+            asked,
+            inlet,
+        })
+    }
+
+    /// Begins a reader's subscription.
+    fn subscribe(
+        &self,
+        handle: Handle,
+        request: SubscribeLogsRequest,
+        known: Positions,
+    ) -> Result<mpsc::Receiver<Told>, Status> {
+        let selector = LogSelector::try_from(request.selector.unwrap_or_default());
+        let selector = selector.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        if selector == LogSelector::default() {
+            return Err(Status::invalid_argument("log selector is empty"));
+        }
+        let options = request.options.unwrap_or_default().into();
+        let (subscription, rx) = Subscription::new(selector, options, known);
+        let subscription = Arc::new(subscription);
+        {
+            let mut state = self.lock();
+            if state.subscriptions.len() >= SUBSCRIPTIONS_MAX {
+                return Err(Status::resource_exhausted("too many log readers"));
+            }
+            let id = subscription.id.clone();
+            state.subscriptions.insert(id, Arc::clone(&subscription));
+        }
+        let conductor = Conductor::new(self.clone(), handle, subscription);
+        // Ends when all is read, the reader goes or leadership does.
+        tokio::spawn(conductor.run());
+        Ok(rx)
+    }
 }
 
-impl Subscription {
-    /// What `node_id` is asked.
-    fn message(&self, node_id: NodeId) -> SubscriptionMessage {
-        let mut options = self.options.clone();
-        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(newest) = newest.get(&node_id) {
-            options.since = Some(Timestamp(newest.0.saturating_add(1)));
-            options.tail = None;
-        }
-        SubscriptionMessage {
-            id: self.id.clone(),
-            selector: Some((&self.selector).into()),
-            options: Some((&options).into()),
-            close: false,
-        }
-    }
-
-    fn note_newest(&self, node_id: NodeId, messages: &[proto::LogMessage]) {
-        let times = messages.iter().filter_map(|message| message.timestamp);
-        let newest = times
-            .map(|at| Timestamp::from_parts(at.seconds, at.nanos))
-            .max();
-        if let Some(newest) = newest {
-            let mut all = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-            let known = all.entry(node_id).or_insert(newest);
-            *known = newest.max(*known);
-        }
-    }
-
-    fn progress(&self, node_id: NodeId) -> Option<Progress> {
-        self.nodes.borrow().get(&node_id).copied()
-    }
-
-    /// Takes up a node that is concerned; quiet when it was there already.
-    fn take_up(&self, node_id: NodeId, progress: Progress) {
-        self.nodes.send_if_modified(|nodes| {
-            let is_new = !nodes.contains_key(&node_id);
-            nodes.entry(node_id).or_insert(progress);
-            is_new
-        });
-    }
-
-    fn set(&self, node_id: NodeId, progress: Progress) {
-        self.nodes.send_modify(|nodes| {
-            nodes.insert(node_id, progress);
-        });
-    }
-
-    /// Changes the progress of a node that is concerned.
-    fn change(&self, node_id: NodeId, change: impl FnOnce(Progress) -> Progress) {
-        self.nodes
-            .send_if_modified(|nodes| match nodes.get_mut(&node_id) {
-                Some(progress) => {
-                    let old = *progress;
-                    *progress = change(old);
-                    *progress != old
-                }
-                None => false,
-            });
-    }
-
-    /// Sets a node's progress if it is at `from`.
-    fn advance(&self, node_id: NodeId, from: Progress, to: Progress) {
-        self.change(
-            node_id,
-            |progress| if progress == from { to } else { progress },
-        );
-    }
+/// One node's lines for one reader.
+struct Publication {
+    subscription: Arc<Subscription>,
+    asked: Progress,
+    inlet: Inlet<Line>,
 }
 
 fn is_of(node_id: NodeId, message: &proto::LogMessage) -> bool {
@@ -254,33 +223,38 @@ impl logs_server::Logs for LogBroker {
         request: Request<SubscribeLogsRequest>,
     ) -> Result<Response<BoxStream<SubscribeLogsMessage>>, Status> {
         let handle = handle(&request)?;
-        let request = request.into_inner();
-        let selector = LogSelector::try_from(request.selector.unwrap_or_default());
-        let selector = selector.map_err(|error| Status::invalid_argument(error.to_string()))?;
-        if selector == LogSelector::default() {
-            return Err(Status::invalid_argument("log selector is empty"));
-        }
-        let (tx, rx) = mpsc::channel(LOG_QUEUE);
-        let subscription = Arc::new(Subscription {
-            id: new_id(),
-            selector,
-            options: request.options.unwrap_or_default().into(),
-            tx,
-            nodes: watch::Sender::default(),
-            newest: Mutex::default(),
+        let told = self.subscribe(handle, request.into_inner(), Positions::default())?;
+        let messages = ReceiverStream::new(told).map(|told| match told {
+            Told::Lines(lines) => Ok(SubscribeLogsMessage {
+                messages: lines.into_iter().map(|(_, line)| line).collect(),
+            }),
+            // As SwarmKit's broker ends; its clients show the text.
+            Told::Warning(text) => Err(Status::unknown(text)),
+            Told::Failed(status) => Err(status),
         });
-        {
-            let mut state = self.lock();
-            if state.subscriptions.len() >= SUBSCRIPTIONS_MAX {
-                return Err(Status::resource_exhausted("too many log readers"));
-            }
-            let id = subscription.id.clone();
-            state.subscriptions.insert(id, Arc::clone(&subscription));
-        }
-        let conductor = Conductor::new(self.clone(), handle, subscription);
-        // Ends when all is read, the reader goes or leadership does.
-        tokio::spawn(conductor.run());
-        Ok(Response::new(Box::pin(ReceiverStream::new(rx))))
+        Ok(Response::new(Box::pin(messages)))
+    }
+}
+
+#[async_trait]
+impl log_reading_server::LogReading for LogBroker {
+    async fn read(
+        &self,
+        request: Request<ReadLogsRequest>,
+    ) -> Result<Response<BoxStream<LogLines>>, Status> {
+        let handle = handle(&request)?;
+        let (request, known) = read_request(request.into_inner())
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let told = self.subscribe(handle, request, Positions::known(known))?;
+        let messages = ReceiverStream::new(told).map(|told| match told {
+            Told::Lines(lines) => Ok(log_lines(lines.into_iter().map(|(_, line)| line))),
+            Told::Warning(warning) => Ok(LogLines {
+                warning,
+                ..LogLines::default()
+            }),
+            Told::Failed(status) => Err(status),
+        });
+        Ok(Response::new(Box::pin(messages)))
     }
 }
 
@@ -353,10 +327,4 @@ async fn deposed(handle: Handle) {
             return;
         }
     }
-}
-
-fn new_id() -> String {
-    use std::hash::{BuildHasher as _, RandomState};
-    let seed = RandomState::new().hash_one(());
-    Id::random(&mut Rng::from_seed(seed)).to_string()
 }

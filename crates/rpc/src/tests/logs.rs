@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::rig::{Founder, PATIENCE, client, connect};
 use crate::{
     RemoteDispatcher, Security,
-    logs::{self, LogMessage, LogOptions, LogSelector, LogSource, LogStream},
+    logs::{self, LogEvent, LogMessage, LogOptions, LogSelector, LogSource, LogStream},
 };
 
 /// A node whose only task has written so many lines, and writes more when told.
@@ -38,9 +38,11 @@ impl LogSource for Writer {
         &self,
         _selector: LogSelector,
         options: LogOptions,
-    ) -> Pin<Box<dyn Stream<Item = LogMessage> + Send>> {
+    ) -> Pin<Box<dyn Stream<Item = LogEvent> + Send>> {
         let (node_id, task_id) = (self.node_id, self.task_id);
-        let first = options.since.map_or(0, |since| since.0.cast_unsigned());
+        let first = options
+            .since
+            .map_or(0, |since| since.0.max(0).cast_unsigned());
         let line = move |number: u64| LogMessage {
             service_id: None,
             node_id,
@@ -50,15 +52,19 @@ impl LogSource for Writer {
             data: format!("line {number}\n").into(),
             attributes: Vec::new(),
         };
-        let state = (first, self.lines.subscribe());
+        let state = (first, !options.follow, self.lines.subscribe());
         Box::pin(futures_util::stream::unfold(
             state,
-            move |(next, mut count)| async move {
+            move |(next, has_caught_up, mut count)| async move {
                 if next >= *count.borrow() && !options.follow {
                     return None;
                 }
+                if next >= *count.borrow() && !has_caught_up {
+                    return Some((LogEvent::CaughtUp, (next, true, count)));
+                }
                 count.wait_for(|count| next < *count).await.ok()?;
-                Some((line(next), (next + 1, count)))
+                let event = LogEvent::Lines(vec![line(next)]);
+                Some((event, (next + 1, has_caught_up, count)))
             },
         ))
     }
@@ -81,6 +87,7 @@ fn options(follow: bool) -> LogOptions {
         follow,
         tail: None,
         since: None,
+        until: None,
     }
 }
 
@@ -96,7 +103,7 @@ async fn read(stream: &mut LogStream, count: usize) -> Vec<LogMessage> {
     let read = async {
         let mut lines = Vec::new();
         while lines.len() < count {
-            lines.push(stream.recv().await.unwrap().unwrap());
+            lines.extend(stream.recv().await.unwrap().unwrap());
         }
         lines
     };
@@ -117,6 +124,8 @@ async fn lines_of_all_nodes_reach_a_reader_at_a_follower_and_end() {
     let selector = of_nodes(&[&one, &two]);
     let mut stream = cluster.logs(selector, options(false)).await.unwrap();
     let lines = read(&mut stream, 5003).await;
+    let order = lines.iter().map(|line| (line.time, line.node_id));
+    assert!(order.is_sorted(), "by time, over both nodes");
     for (node, count) in [(&one, 5000), (&two, 3)] {
         let of_node = lines.iter().filter(|line| line.node_id == node.node_id());
         let times: Vec<i64> = of_node.map(|line| line.time.0).collect();
@@ -185,6 +194,60 @@ async fn a_node_that_does_not_listen_is_named_at_the_end() {
     assert!(error.message.contains("incomplete log stream"), "{error}");
     assert!(error.message.contains(&name), "{error}");
     assert!(!error.message.contains(here.node_id().as_str()), "{error}");
+}
+
+/// A reader that stops reading must not hold up what else goes over the same connections.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_reads_nothing_stops_no_heartbeat() {
+    let founder = Founder::start().await;
+    let follower = founder.manager().await;
+    let worker = founder.worker().await;
+    // More than all windows on the way together.
+    let writer = Writer::new(&worker, u64::MAX);
+    let addr = follower.addr.to_string();
+    let client = client(&worker, &addr);
+    let source: Arc<dyn LogSource> = Arc::clone(&writer) as _;
+    let serving = logs::serve(client.clone(), source, CancellationToken::new());
+    let _serving = tokio::spawn(serving);
+    let selector = of_nodes(&[&worker]);
+    let mut readers = Vec::new();
+    for _ in 0..8 {
+        let mut reader = follower
+            .cluster()
+            .logs(selector.clone(), options(false))
+            .await
+            .unwrap();
+        read(&mut reader, 1).await;
+        readers.push(reader);
+    }
+    let dispatcher = RemoteDispatcher::new(client);
+    let request = SessionRequest {
+        description: NodeDescription::default(),
+        session_id: None,
+    };
+    let mut session = dispatcher.session(request).await.unwrap();
+    let session_id = session.recv().await.unwrap().unwrap().session_id;
+    let beat = skep_model::dispatch::HeartbeatRequest { session_id };
+    // Until the lines stand still on every connection, and then some.
+    let mut before = usize::MAX;
+    let poll = async {
+        loop {
+            dispatcher.heartbeat(beat).await.unwrap();
+            let waiting = readers.iter().map(|reader| reader.len()).sum();
+            if waiting == before && readers.iter().all(|reader| reader.capacity() == 0) {
+                break;
+            }
+            before = waiting;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, poll).await.unwrap();
+    for _ in 0..20 {
+        timeout(PATIENCE, dispatcher.heartbeat(beat))
+            .await
+            .unwrap()
+            .unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

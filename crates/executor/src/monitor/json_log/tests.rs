@@ -9,6 +9,7 @@ fn log_in(dir: &Path, max_size: u64, max_files: u32) -> JsonLog {
         path: dir.join("c-json.log"),
         max_size,
         max_files,
+        details: BTreeMap::new(),
     })
 }
 
@@ -86,11 +87,32 @@ fn one_file_is_truncated_in_place() {
 }
 
 #[test]
+fn details_stand_where_docker_has_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = JsonLog::open(LogFile {
+        path: dir.path().join("c-json.log"),
+        max_size: 0,
+        max_files: 1,
+        details: BTreeMap::from([
+            ("a".to_owned(), "<1>".to_owned()),
+            ("b".to_owned(), String::new()),
+        ]),
+    });
+    log.append("stdout", b"x", true, 0);
+    log.flush();
+    assert_eq!(
+        fs::read_to_string(dir.path().join("c-json.log")).unwrap(),
+        "{\"log\":\"x\\n\",\"stream\":\"stdout\",\"attrs\":{\"a\":\"\\u003c1\\u003e\",\"b\":\"\"},\"time\":\"1970-01-01T00:00:00Z\"}\n"
+    );
+}
+
+#[test]
 fn a_full_disk_drops_and_counts_entries() {
     let mut log = JsonLog::open(LogFile {
         path: "/dev/full".into(),
         max_size: 0,
         max_files: 1,
+        details: BTreeMap::new(),
     });
     log.append("stdout", b"a", true, 0);
     log.append("stdout", b"b", true, 0);
@@ -108,7 +130,7 @@ proptest! {
     #[test]
     fn entries_are_json_and_valid_text_survives(text: String) {
         let mut out = Vec::new();
-        encode(&mut out, "stdout", text.as_bytes(), false, "t");
+        encode(&mut out, "stdout", text.as_bytes(), false, (b"", "t"));
         let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
         prop_assert_eq!(value["log"].as_str().unwrap(), text);
     }

@@ -1,7 +1,7 @@
 //! The blocking reader of a json-file log and its rotated files.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     fs::File,
     io,
     os::unix::fs::{FileExt, MetadataExt},
@@ -16,8 +16,8 @@ use crate::monitor::rotated;
 /// Bytes of one read.
 const BLOCK_BYTES: usize = 64 << 10;
 
-/// Bytes after which a batch is handed over.
-const BATCH_BYTES: usize = 256 << 10;
+/// Bytes after which a batch is handed over. Readers of many logs hold one each.
+const BATCH_BYTES: usize = 64 << 10;
 
 /// An entry is at most 16 KiB of text, six times that escaped; a longer line is damage and is skipped.
 const LINE_BYTES_MAX: usize = 256 << 10;
@@ -39,6 +39,8 @@ struct Line {
     log: String,
     stream: String,
     time: String,
+    #[serde(default)]
+    attrs: BTreeMap<String, String>,
 }
 
 impl LogFiles {
@@ -59,7 +61,7 @@ impl LogFiles {
     }
 
     /// The next entries; none at the end of what is written. The first call goes to the start, or `tail` entries before the end.
-    pub(super) fn read(&mut self, tail: Option<u64>) -> io::Result<VecDeque<LogEntry>> {
+    pub(super) fn read(&mut self, tail: Option<u64>) -> io::Result<Vec<LogEntry>> {
         if !self.is_positioned {
             self.queue = self.open_newer_than(None);
             if let Some(count) = tail {
@@ -67,7 +69,7 @@ impl LogFiles {
             }
             self.is_positioned = true;
         }
-        let (mut entries, mut taken) = (VecDeque::new(), 0);
+        let (mut entries, mut taken) = (Vec::new(), 0);
         let mut block = vec![0; BLOCK_BYTES];
         while taken < BATCH_BYTES {
             let count = self.fill(&mut block)?;
@@ -153,7 +155,7 @@ impl LogFiles {
         Ok(())
     }
 
-    fn split(&mut self, mut bytes: &[u8], entries: &mut VecDeque<LogEntry>) {
+    fn split(&mut self, mut bytes: &[u8], entries: &mut Vec<LogEntry>) {
         while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
             self.line.extend_from_slice(&bytes[..end]);
             entries.extend(parse(&self.line));
@@ -182,6 +184,7 @@ fn parse(line: &[u8]) -> Option<LogEntry> {
         stream,
         time,
         bytes: line.log.into_bytes().into(),
+        details: line.attrs,
     })
 }
 
