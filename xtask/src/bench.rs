@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use crate::bench::sample::Report;
 
 pub(crate) mod http;
+mod logs;
 pub(crate) mod machine;
 mod rollouts;
 pub(crate) mod sample;
@@ -56,6 +57,8 @@ enum Part {
     Rollouts,
     /// A stack, with `--stack`.
     Stacks,
+    /// Logs of a service.
+    Logs,
     /// Reads of a list of services.
     Lists,
     /// Creates of services.
@@ -103,6 +106,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     if let Some(file) = options.stack.as_ref().filter(|_| is_wanted(Part::Stacks)) {
         eprintln!("stacks");
         stacks::stacks(&target, file, &mut report)?;
+    }
+    if is_wanted(Part::Logs) {
+        eprintln!("logs");
+        logs::logs(&target, &mut report)?;
     }
     if is_wanted(Part::Lists) {
         eprintln!("lists");
