@@ -5,7 +5,7 @@ use std::{error::Error, fs, path::PathBuf};
 use prost_build::Config;
 
 /// Every file of the package, relative to `proto/`.
-const FILES: [&str; 16] = [
+const FILES: [&str; 17] = [
     "docker/swarmkit/v1/ca.proto",
     "docker/swarmkit/v1/control.proto",
     "docker/swarmkit/v1/dispatcher.proto",
@@ -19,6 +19,7 @@ const FILES: [&str; 16] = [
     "docker/swarmkit/v1/types.proto",
     "docker/swarmkit/v1/watch.proto",
     "skep/v1/directory.proto",
+    "skep/v1/errands.proto",
     "skep/v1/logs.proto",
     "skep/v1/peer.proto",
     "skep/v1/stack.proto",

@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use skep_docker_api::client::Client;
 
-use crate::commands::{cluster, job, local, net, node, service, stack, swarm, system};
+use crate::commands::{cluster, exec, job, local, net, node, service, stack, swarm, system};
 
 /// Socket of a daemon with default settings.
 const DEFAULT_HOST: &str = "unix:///run/skep/skep.sock";
@@ -22,6 +22,8 @@ pub enum Command {
     Local(local::Args),
     /// Drain nodes, forget dead ones
     Node(node::Args),
+    /// Run a command beside a task, on whatever node it is
+    Exec(exec::Args),
     /// List jobs, run one now
     Job(job::Args),
     /// Examine a node's networks
@@ -54,10 +56,19 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn client(&self) -> anyhow::Result<Client> {
+    /// Whether somebody said which daemon.
+    pub(crate) fn is_named(&self) -> bool {
+        self.named().is_some()
+    }
+
+    fn named(&self) -> Option<&str> {
         let named = [&self.host, &self.docker_host];
-        let named = named.into_iter().flatten().find(|host| !host.is_empty());
-        let host = named.map_or(DEFAULT_HOST, String::as_str);
+        let mut named = named.into_iter().flatten().map(String::as_str);
+        named.find(|host| !host.is_empty())
+    }
+
+    pub(crate) fn client(&self) -> anyhow::Result<Client> {
+        let host = self.named().unwrap_or(DEFAULT_HOST);
         let path = host.strip_prefix("unix://").map(PathBuf::from);
         let path = path.with_context(|| format!("`{host}` is not a unix:// address"))?;
         Ok(Client::unix(path))
@@ -70,6 +81,7 @@ pub async fn run(command: &Command, out: &mut dyn Write) -> anyhow::Result<ExitC
         Command::Version(connection) => system::version(&connection.client()?, out).await?,
         Command::Info(connection) => system::info(&connection.client()?, out).await?,
         Command::Local(args) => return local::run(args, out).await,
+        Command::Exec(args) => return exec::run(args, out).await,
         Command::Job(args) => return job::run(args, out).await,
         Command::Net(args) => return net::run(args, out).await,
         Command::Node(args) => return node::run(args, out).await,

@@ -1,6 +1,7 @@
 //! The verbs: a file for each, with its arguments and what it does.
 
 pub(crate) mod cluster;
+pub(crate) mod exec;
 pub(crate) mod job;
 pub(crate) mod local;
 pub(crate) mod net;

@@ -34,7 +34,7 @@ pub use self::{
         MountPoint, OutputChunk, PortBinding, ProcessTable, PrunedSpace, RemoveContainerOptions,
         ResourceSettings, RunSettings, WaitCondition, WaitOutcome,
     },
-    exec::{ExecConfig, ExecDetail, ExecStart},
+    exec::{ExecConfig, ExecDetail, ExecStart, TaskExec, TaskInput, TaskOutput},
     image::{
         DistributionInfo, HistoryEntry, ImageBackend, ImageConfig, ImageDetail, ImagePlatform,
         ImagePruneRequest, ImageSummary, ImportRequest, LoadRequest, LoginOutcome, Progress,

@@ -14,14 +14,20 @@ use http_body_util::{BodyExt, Full, Limited, StreamBody};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Body, Frame, Incoming},
+    upgrade::Upgraded,
 };
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf},
     net::UnixStream,
 };
 use tokio_util::io::ReaderStream;
+
+use crate::{
+    backend::{TaskInput, TaskOutput},
+    http::console,
+};
 
 /// Bytes of an answer that is kept in memory; a list of many thousand tasks fits.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -164,6 +170,44 @@ impl Client {
         self.whole(request).await
     }
 
+    /// `POST path` with a body of JSON, of a daemon that answers with a command's streams.
+    pub async fn console(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> Result<(ConsoleReader, ConsoleWriter), Error> {
+        let request = request(Method::POST, path)
+            .header("content-type", "application/json")
+            .header("connection", "Upgrade")
+            .header("upgrade", "tcp")
+            .body(Full::<Bytes>::from(body.to_string()));
+        let stream = self.connect().await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(transport)?;
+        let upgrade = async {
+            let response = sender.send_request(request.map_err(transport)?).await;
+            let response = response.map_err(transport)?;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                return hyper::upgrade::on(response).await.map_err(transport);
+            }
+            let answer = successful(response).await;
+            drop(sender);
+            answer.and(Err(transport("the daemon handed no streams over")))
+        };
+        let (upgraded, _) = tokio::join!(upgrade, connection.with_upgrades());
+        let (reader, writer) = tokio::io::split(TokioIo::new(upgraded?));
+        Ok((ConsoleReader(reader), ConsoleWriter(writer)))
+    }
+
+    async fn connect(&self) -> Result<UnixStream, Error> {
+        let stream = UnixStream::connect(&self.socket).await;
+        stream.map_err(|source| Error::Connect {
+            socket: self.socket.clone(),
+            source,
+        })
+    }
+
     async fn whole<B>(&self, request: Request<B>) -> Result<Bytes, Error>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
@@ -185,12 +229,7 @@ impl Client {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|source| Error::Connect {
-                socket: self.socket.clone(),
-                source,
-            })?;
+        let stream = self.connect().await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(transport)?;
@@ -210,6 +249,51 @@ fn json_or_null(bytes: &[u8]) -> Result<Value, Error> {
         return Ok(Value::Null);
     }
     serde_json::from_slice(bytes).map_err(Error::Malformed)
+}
+
+/// What a command gives.
+#[derive(Debug)]
+pub struct ConsoleReader(ReadHalf<TokioIo<Upgraded>>);
+
+impl ConsoleReader {
+    /// The next piece; `None` when the daemon ended without telling how the command did.
+    pub async fn next(&mut self) -> Result<Option<TaskOutput>, Error> {
+        loop {
+            let Some((kind, data)) = console::read(&mut self.0).await.map_err(transport)? else {
+                return Ok(None);
+            };
+            return Ok(Some(match kind {
+                console::STDOUT => TaskOutput::Stdout(data),
+                console::STDERR => TaskOutput::Stderr(data),
+                console::FAILURE => TaskOutput::Failed(String::from_utf8_lossy(&data).into_owned()),
+                console::EXIT => match data.as_ref().try_into() {
+                    Ok(code) => TaskOutput::Exit(i32::from_be_bytes(code)),
+                    Err(_) => return Err(transport("the exit code is malformed")),
+                },
+                // Of a later daemon.
+                _ => continue,
+            }));
+        }
+    }
+}
+
+/// What a command gets.
+#[derive(Debug)]
+pub struct ConsoleWriter(WriteHalf<TokioIo<Upgraded>>);
+
+impl ConsoleWriter {
+    /// Sends a piece of input of at most 64 KiB, its end, or the terminal's size.
+    pub async fn send(&mut self, input: &TaskInput) -> Result<(), Error> {
+        let frame = match input {
+            TaskInput::Data(data) => console::frame(console::INPUT, data),
+            TaskInput::End => console::frame(console::INPUT, &[]),
+            TaskInput::Resize(size) => {
+                let (rows, columns) = (size.height.to_be_bytes(), size.width.to_be_bytes());
+                console::frame(console::RESIZE, &[rows, columns].concat())
+            }
+        };
+        self.0.write_all(&frame).await.map_err(transport)
+    }
 }
 
 fn request(method: Method, path: &str) -> hyper::http::request::Builder {

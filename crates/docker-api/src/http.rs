@@ -2,6 +2,7 @@
 
 pub(crate) mod base64;
 pub(crate) mod cache;
+pub(crate) mod console;
 pub(crate) mod filter;
 pub(crate) mod hijack;
 pub(crate) mod query;

@@ -38,7 +38,7 @@ pub use self::{
     client::{AttachedInput, AttachedOutput, OutputStream},
     config::{ContainerConfig, ContainerId},
     error::{Error, ErrorList},
-    exec::{Exec, ExecConfig, ExecControl},
+    exec::{Exec, ExecConfig, ExecControl, ExecInput, ExecOutput},
     handle::{AttachOptions, Handle},
     logs::{LogBatches, LogEntry, LogOptions, LogStream},
     probe::{OciChoice, Probe},

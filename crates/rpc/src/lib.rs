@@ -22,6 +22,7 @@ mod client;
 mod cluster;
 pub mod directory;
 mod dispatcher_client;
+pub mod errands;
 pub mod join;
 pub mod logs;
 mod transport;

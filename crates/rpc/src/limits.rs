@@ -118,6 +118,14 @@ pub(crate) const LISTENER_QUEUE: usize = 64;
 pub(crate) const LISTENER_WAIT: Duration = Duration::from_secs(3);
 /// Changes of the cluster are looked at together, this often, for new tasks whose logs are followed.
 pub(crate) const FOLLOW_PERIOD: Duration = Duration::from_millis(100);
+/// How long an errand waits for its node to fetch it, and a stream for its first message.
+pub(crate) const ERRAND_WAIT: Duration = Duration::from_secs(5);
+/// Errands waiting for their nodes; each is a request of up to [`REQUEST_BYTES_MAX`].
+pub(crate) const ERRANDS_WAITING_MAX: usize = 256;
+/// Errands under way on one node, those included that nobody waits for any more. A stream each, of a worker's.
+pub(crate) const ERRANDS_MAX: usize = 128;
+/// Pieces of input or output waiting for the next hop.
+pub(crate) const ERRAND_QUEUE: usize = 16;
 /// Wait before a node asks again for subscriptions after a failure.
 pub(crate) const LISTEN_RETRY: Duration = Duration::from_millis(500);
 /// Subscriptions a node serves at a time; the leader has no more.

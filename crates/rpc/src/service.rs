@@ -7,8 +7,8 @@ use skep_manager::Handle;
 use skep_model::NodeId;
 use skep_wire::{
     peer::{
-        directory_server::DirectoryServer, log_reading_server::LogReadingServer,
-        peer_server::PeerServer, stacks_server::StacksServer,
+        directory_server::DirectoryServer, errands_server::ErrandsServer,
+        log_reading_server::LogReadingServer, peer_server::PeerServer, stacks_server::StacksServer,
     },
     proto::{
         ca_server::CaServer, control_server::ControlServer, dispatcher_server::DispatcherServer,
@@ -31,6 +31,7 @@ mod ca;
 mod control;
 mod directory;
 mod dispatcher;
+mod errands;
 mod health;
 mod log_broker;
 mod membership;
@@ -57,6 +58,7 @@ pub(crate) struct Services {
     log_broker: LogBrokerServer<log_broker::LogBroker>,
     logs: LogsServer<log_broker::LogBroker>,
     log_reading: LogReadingServer<log_broker::LogBroker>,
+    errands: ErrandsServer<errands::Errands>,
 }
 
 impl Services {
@@ -80,6 +82,7 @@ impl Services {
             log_broker: LogBrokerServer::new(broker.clone()).max_decoding_message_size(MAX),
             logs: LogsServer::new(broker.clone()).max_decoding_message_size(MAX),
             log_reading: LogReadingServer::new(broker).max_decoding_message_size(MAX),
+            errands: ErrandsServer::new(errands::Errands::default()).max_decoding_message_size(MAX),
         }
     }
 
@@ -98,6 +101,7 @@ impl Services {
             Service::Stacks => self.stacks.clone().call(request).await,
             Service::LogBroker => self.log_broker.clone().call(request).await,
             Service::Logs => self.logs.clone().call(request).await,
+            Service::Errands => self.errands.clone().call(request).await,
             Service::LogReading => self.log_reading.clone().call(request).await,
         };
         match answer {

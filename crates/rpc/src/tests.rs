@@ -2,6 +2,7 @@
 
 mod cluster;
 mod directory;
+mod errands;
 mod hostile;
 mod joining;
 mod logs;

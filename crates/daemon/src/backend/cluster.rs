@@ -8,8 +8,8 @@ use futures_util::stream;
 use skep_docker_api::{
     backend::{
         BoxStream, ByteStream, ClusterBackend, ClusterStatus, ClusterView, CreatedService,
-        InitRequest, JoinRequest, LocalNodeState, LogMessage, LogOptions, LogSelector,
-        ManagerState, Peer, RestoreRequest, RotateFlags, ServiceUpdate,
+        ExecConfig, ExecStart, InitRequest, JoinRequest, LocalNodeState, LogMessage, LogOptions,
+        LogSelector, ManagerState, Peer, RestoreRequest, RotateFlags, ServiceUpdate, TaskExec,
     },
     error::{ApiError, Result},
 };
@@ -19,12 +19,12 @@ use skep_manager::{
 };
 use skep_model::{
     ClusterSpec, ConfigId, ConfigSpec, NetworkId, NetworkSpec, NodeId, NodeSpec, Role, SecretId,
-    SecretSpec, ServiceId, ServiceSpec, Version,
+    SecretSpec, ServiceId, ServiceSpec, TaskId, Version,
     stack::{ApplyOptions, StackOutcome, StackSpec},
 };
 
 use crate::{
-    backend::{errors::from_command, service_logs, view::View},
+    backend::{errors::from_command, remote, service_logs, view::View},
     swarm::{self, Active, Member, Membership, Swarm},
 };
 
@@ -283,6 +283,22 @@ impl ClusterBackend for Cluster {
             (length > 0).then(|| Ok(file.split_to(length)))
         });
         Ok(Box::pin(stream::iter(pieces)))
+    }
+
+    async fn exec_in_task(
+        &self,
+        node: NodeId,
+        task: TaskId,
+        config: ExecConfig,
+        start: ExecStart,
+    ) -> Result<TaskExec> {
+        let active = self.active()?;
+        remote::exec(&active, node, (task, config, start)).await
+    }
+
+    async fn examine_node(&self, node: NodeId, heal: bool) -> Result<String> {
+        let active = self.active()?;
+        remote::examine(&active, node, heal).await
     }
 
     async fn restore(&self, request: RestoreRequest) -> Result<NodeId> {

@@ -35,7 +35,7 @@ const READERS_MAX: usize = 256;
 const WINDOW: Duration = Duration::from_millis(50);
 
 const LABEL_SERVICE_ID: &str = "com.docker.swarm.service.id";
-const LABEL_TASK_ID: &str = "com.docker.swarm.task.id";
+pub(crate) const LABEL_TASK_ID: &str = "com.docker.swarm.task.id";
 
 /// See the module's documentation.
 pub(crate) struct NodeLogs {

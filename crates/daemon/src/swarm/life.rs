@@ -34,7 +34,10 @@ use super::{
     renewal::Schedule,
     worker::{Worker, WorkerHandle},
 };
-use crate::{backend::node_logs::NodeLogs, error_chain::chain};
+use crate::{
+    backend::{node_errands::NodeErrands, node_logs::NodeLogs},
+    error_chain::chain,
+};
 
 /// First and longest pause before a manager that did not start is started again.
 const MANAGER_RETRY_MIN: Duration = Duration::from_secs(1);
@@ -113,6 +116,9 @@ impl Life {
             engine: Arc::clone(&engine),
             node_id: member.identity().node_id,
         });
+        let errands = Arc::new(NodeErrands {
+            engine: Arc::clone(&engine),
+        });
         let (slice, sink, index) = join_networks(&engine, &member).await;
         let of_slice = (Arc::clone(&slice), node_network.bridge);
         let (worker, handle) = Worker::new(engine, home.worker(), Arc::clone(&member), of_slice);
@@ -136,12 +142,13 @@ impl Life {
         };
         let stop_agent = CancellationToken::new();
         let logs = skep_rpc::logs::serve(member.client.clone(), logs, stop_agent.clone());
+        let errands = skep_rpc::errands::serve(member.client.clone(), errands, stop_agent.clone());
         let agent = worker.run(agent, stop_agent.clone());
         let (client, stop) = (member.client.clone(), stop_agent.clone());
         let directory = skep_rpc::directory::follow(client, index, sink, stop.clone());
         let agent = tokio::spawn(async move {
             let slice = stop.run_until_cancelled(slice.run());
-            tokio::join!(agent, logs, directory, slice);
+            tokio::join!(agent, logs, errands, directory, slice);
         });
         let feed = member.manager().map(|active| active.handle.changes());
         Ok(Self {

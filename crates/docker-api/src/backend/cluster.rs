@@ -12,8 +12,11 @@ use skep_model::{
 };
 
 use crate::{
-    backend::{BoxStream, ByteStream, LogMessage, LogOptions, PlannedStack},
-    error::{ApiError, Result},
+    backend::{
+        BoxStream, ByteStream, ExecConfig, ExecStart, LogMessage, LogOptions, PlannedStack,
+        TaskExec,
+    },
+    error::{ApiError, ErrorKind, Result},
 };
 
 /// Cluster side of the API. Only [`status`](Self::status) is called while the node is not an
@@ -150,6 +153,31 @@ pub trait ClusterBackend: Send + Sync + 'static {
     /// The whole cluster's state as a file that [`restore`](Self::restore) takes. It holds every
     /// secret of the cluster. On active managers only.
     async fn backup(&self) -> Result<ByteStream>;
+
+    /// Runs a command beside a task of `node`; returns once it runs. A program that cannot be run is one that said so and ended, with
+    /// the exit code that shells give it.
+    async fn exec_in_task(
+        &self,
+        node: NodeId,
+        task: TaskId,
+        config: ExecConfig,
+        start: ExecStart,
+    ) -> Result<TaskExec> {
+        let _ = (node, task, config, start);
+        Err(ApiError::new(
+            ErrorKind::NotImplemented,
+            "this daemon reaches no other nodes",
+        ))
+    }
+
+    /// What a node finds of its networks, repaired before if `heal`, as `GET /skep/v1/doctor` has it.
+    async fn examine_node(&self, node: NodeId, heal: bool) -> Result<String> {
+        let _ = (node, heal);
+        Err(ApiError::new(
+            ErrorKind::NotImplemented,
+            "this daemon reaches no other nodes",
+        ))
+    }
 
     /// Makes this node the only manager of the cluster a backup was taken of, with its ids, tokens
     /// and CA, and returns its node id. A file that cannot be used changes nothing. The API has

@@ -1,6 +1,11 @@
 //! Commands run in a container beside its main process.
 
-use crate::backend::ConsoleSize;
+use std::fmt;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::backend::{BoxStream, ConsoleSize};
 
 /// A command to run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,4 +56,42 @@ pub struct ExecDetail {
     pub exit_code: Option<i32>,
     /// Process id on the host; 0 when it does not run.
     pub pid: i32,
+}
+
+/// A command that runs beside a task, on whatever node. When it is dropped the command goes on unheard.
+pub struct TaskExec {
+    /// To the command.
+    pub input: mpsc::Sender<TaskInput>,
+    /// From the command; the last is [`TaskOutput::Exit`] or [`TaskOutput::Failed`].
+    pub output: BoxStream<TaskOutput>,
+}
+
+/// What a command gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TaskInput {
+    /// For its standard input.
+    Data(Bytes),
+    /// No more of it.
+    End,
+    /// Its terminal's size.
+    Resize(ConsoleSize),
+}
+
+/// What a command gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TaskOutput {
+    /// Standard output, or the terminal.
+    Stdout(Bytes),
+    /// Standard error.
+    Stderr(Bytes),
+    /// Its exit code.
+    Exit(i32),
+    /// It was lost, and why.
+    Failed(String),
+}
+
+impl fmt::Debug for TaskExec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskExec").finish_non_exhaustive()
+    }
 }

@@ -1,11 +1,12 @@
 //! `/skep/v1`: what Docker has not. Each route is told in `docs/design/engine-api.md`.
 
+mod exec;
 mod services;
 mod stacks;
 
 use std::sync::Arc;
 
-use hyper::Method;
+use hyper::{Method, StatusCode};
 use serde::Serialize;
 
 use crate::{
@@ -35,6 +36,9 @@ pub(crate) async fn dispatch(
         (Method::POST, ["restore"]) => restore(context, request).await,
         (Method::GET, ["doctor"]) => doctor(context).await,
         (Method::POST, ["doctor", "heal"]) => heal(context).await,
+        (Method::POST, ["exec"]) => exec::start(context, request).await,
+        (Method::GET, ["nodes", id, "doctor"]) => examine(context, id, false).await,
+        (Method::POST, ["nodes", id, "doctor", "heal"]) => examine(context, id, true).await,
         (Method::GET, ["jobs"]) => jobs::list(context).await,
         (Method::POST, ["jobs", name, "run"]) => jobs::run(context, name).await,
         (Method::GET, ["services"]) => services::list(context).await,
@@ -76,6 +80,18 @@ async fn heal(context: &Context) -> Result<Response> {
         repaired: Some(repaired),
         findings: system.examine_networks().await?,
     })
+}
+
+/// What a node, on any machine, says of its networks.
+async fn examine(context: &Context, id: &str, heal: bool) -> Result<Response> {
+    let view = lookup::view(context).await?;
+    let node = lookup::node(context, &*view, id)?;
+    let report = context.backends.cluster.examine_node(node.id, heal).await?;
+    Ok(response::full(
+        StatusCode::OK,
+        response::JSON,
+        report.into(),
+    ))
 }
 
 /// A move that would spread a service's tasks better.

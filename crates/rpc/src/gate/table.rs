@@ -29,6 +29,7 @@ pub(crate) enum Service {
     Directory,
     Stacks,
     LogReading,
+    Errands,
 }
 
 /// What a method wants.
@@ -57,6 +58,8 @@ pub(crate) fn rule(path: &str) -> Option<Rule> {
             ("Stacks", "Apply" | "RollBack" | "Remove") => {
                 Some(unary(Service::Stacks, Access::Manager, true))
             }
+            ("Errands", "Listen" | "Carry") => Some(stream(Service::Errands, Access::Node, true)),
+            ("Errands", "Request") => Some(stream(Service::Errands, Access::Manager, true)),
             ("LogReading", "Read") => Some(stream(Service::LogReading, Access::Manager, true)),
             ("Peer", "ReadIndex") => Some(unary(Service::Peer, Access::Manager, true)),
             _ => None,
@@ -180,6 +183,8 @@ mod tests {
             ("/skep.v1.Stacks/Remove", Access::Manager),
             ("/skep.v1.Directory/Watch", Access::Node),
             ("/skep.v1.LogReading/Read", Access::Manager),
+            ("/skep.v1.Errands/Carry", Access::Node),
+            ("/skep.v1.Errands/Request", Access::Manager),
         ];
         for (path, access) in closed {
             assert_eq!(rule(path).unwrap().access, access, "{path}");

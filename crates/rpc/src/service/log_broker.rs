@@ -317,7 +317,7 @@ impl log_broker_server::LogBroker for LogBroker {
 }
 
 /// Returns when this manager leads no more.
-async fn deposed(handle: Handle) {
+pub(super) async fn deposed(handle: Handle) {
     let mut group = handle.group();
     loop {
         if !group.borrow_and_update().is_led_by_own() {
