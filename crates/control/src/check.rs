@@ -325,7 +325,10 @@ fn check_drained(view: &Store, found: &mut Vec<Violation>) {
         |t: &Task| t.desired_state <= TaskState::Running && t.status.state != TaskState::Running;
     let has_gap = |key: &(ServiceId, Slot)| {
         let all = || view.tasks_in_slot(key.0, key.1);
-        all().any(|task| is_coming(task)) && all().any(|task| is_drained(view, task))
+        // A slot that moves for balance holds the turn of the service's others, too.
+        let is_mover = |task: &Task| is_coming(task) && moved_by(task).is_some();
+        let is_left = all().any(|task| is_drained(view, task));
+        all().any(|task| is_coming(task)) && is_left || all().any(|task| is_mover(task))
     };
     let moving: BTreeSet<ServiceId> = slots
         .keys()
