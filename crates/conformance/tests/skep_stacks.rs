@@ -241,6 +241,79 @@ fn returns_to_its_first_revision(node: &Node) {
 }
 
 #[test]
+fn a_stack_of_docker_is_adopted_as_it_is() {
+    let node = Node::start();
+    let file = root().join("crates/compose/tests/stacks/wordpress.yml");
+    let file = format!("--resolve-image never -c {} app", file.display());
+    node.docker_ok(&format!("stack deploy {file}"));
+    let docker = objects(&node);
+    let plan = stack_ok(&node, &format!("plan {file}"));
+    let nothing = "0 to create, 0 to update, 0 to remove, 5 unchanged\n";
+    assert_eq!(plan, nothing);
+    let deployed = stack_ok(
+        &node,
+        &format!("deploy --detach=false --timeout 60s {file}"),
+    );
+    assert!(deployed.starts_with("app: revision 1\n"), "{deployed}");
+    assert_eq!(objects(&node), docker);
+    // And back: Docker's command finds nothing to change either.
+    let version = |name: &str| node.json(&format!("/services/{name}"))["Spec"].clone();
+    let before = version("app_wordpress");
+    node.docker_ok(&format!("stack deploy {file}"));
+    assert_eq!(version("app_wordpress"), before);
+    assert_eq!(stack_ok(&node, &format!("plan {file}")), nothing);
+}
+
+#[test]
+fn services_start_in_the_order_they_depend_on_each_other() {
+    let node = Node::start();
+    let file = node.dir().join("f.yml");
+    let text = "services:
+  web:
+    image: skep/httpd
+    depends_on: {migrate: {condition: service_completed_successfully}}
+  migrate:
+    image: skep/busybox
+    command: sleep 1
+    restart: 'no'
+    depends_on: {db: {condition: service_healthy}}
+  db:
+    image: skep/busybox
+    command: sh -c 'sleep 1; touch /tmp/ready; exec sleep 1000'
+    healthcheck: {test: test -f /tmp/ready, interval: 200ms, start_period: 10s}
+";
+    fs::write(&file, text).unwrap();
+    let line = format!("--resolve-image never -c {} app", file.display());
+    let output = stack(
+        &node,
+        &format!("deploy --detach=false --timeout 60s {line}"),
+    );
+    assert_eq!(output.status, 0, "{}", output.text());
+    assert!(
+        output
+            .stdout
+            .contains("app_migrate: 1 out of 1 tasks completed\n"),
+        "{}",
+        output.stdout
+    );
+    let warning = "service `migrate`: it is a job";
+    assert!(output.stderr.contains(warning), "{}", output.stderr);
+    let reached = |service: &str, state: &str| -> String {
+        let tasks = node.tasks(service);
+        assert_eq!(tasks.len(), 1, "{service}: {tasks:?}");
+        let status = &tasks[0]["Status"];
+        assert_eq!(status["State"], state, "{service}");
+        status["Timestamp"].as_str().unwrap().to_owned()
+    };
+    let (db, migrate) = (
+        reached("app_db", "running"),
+        reached("app_migrate", "complete"),
+    );
+    let web = reached("app_web", "running");
+    assert!(db < migrate && migrate < web, "{db} {migrate} {web}");
+}
+
+#[test]
 fn a_deploy_that_cannot_succeed_says_why_and_fails() {
     let node = Node::start();
     let file = node.dir().join("f.yml");

@@ -125,12 +125,13 @@ mod tests {
         let answer = r#"{"Name":"shop","Revision":1,"Changes":[
             {"Kind":"network","Name":"shop_default","Action":"create"},
             {"Kind":"service","Name":"shop_web","Action":"create"}]}"#;
+        let none = ("GET /services?filters=", 200, "[]".to_owned());
         let turn = (
             "PUT /skep/v1/stacks/shop?prune=true&force=false ",
             200,
             answer.to_owned(),
         );
-        let daemon = FakeDaemon::new(vec![turn]);
+        let daemon = FakeDaemon::new(vec![none, turn]);
         let file = daemon.path("f.yml");
         fs::write(&file, "name: shop\nservices: {web: {image: app}}\n").unwrap();
         let args = args(&[
@@ -143,7 +144,7 @@ mod tests {
         let mut out = Vec::new();
         run(&daemon.client(), &args, &mut out).await.unwrap();
         let requests = daemon.requests().await;
-        let sent = requests[0].rsplit_once("\r\n").unwrap().1;
+        let sent = requests[1].rsplit_once("\r\n").unwrap().1;
         let sent: Value = serde_json::from_str(sent).unwrap();
         assert_eq!(
             (&sent["Name"], &sent["Expect"]),

@@ -36,19 +36,17 @@ pub(super) async fn resolve(
     if let Some(logins) = logins {
         document.registry_auth = auth(document, logins);
     }
-    let known = match resolve {
-        Resolve::Never => return Ok(()),
-        Resolve::Always => BTreeMap::new(),
-        Resolve::Changed => deployed(client, &document.name).await?,
-    };
+    let stored = deployed(client, &document.name).await?;
     let mut wanted = BTreeSet::new();
     for service in &document.services {
-        let name = service["Name"].as_str().unwrap_or_default();
-        let is_known = known
-            .get(name)
-            .is_some_and(|image| service["Labels"][IMAGE] == **image);
+        let is_known = known(service, &stored).is_some();
+        let is_asked = match resolve {
+            Resolve::Always => true,
+            Resolve::Changed => !is_known,
+            Resolve::Never => false,
+        };
         let image = image(service);
-        if !is_known && !image.is_empty() && !image.contains('@') {
+        if is_asked && !image.is_empty() && !image.contains('@') {
             wanted.insert(image.to_owned());
         }
     }
@@ -64,7 +62,39 @@ pub(super) async fn resolve(
             }
         }
     }
+    for service in &mut document.services {
+        keep(service, &stored);
+    }
     Ok(())
+}
+
+/// The service as it is stored, if its file still names the same image.
+fn known<'a>(service: &Value, stored: &'a BTreeMap<String, Value>) -> Option<&'a Value> {
+    let name = service["Name"].as_str().unwrap_or_default();
+    let stored = stored.get(name)?;
+    (stored["Labels"][IMAGE] == service["Labels"][IMAGE]).then_some(stored)
+}
+
+/// Gives a service what was found out about its image when it was deployed, unless something was found out now.
+fn keep(service: &mut Value, stored: &BTreeMap<String, Value>) {
+    let Some(stored) = known(service, stored) else {
+        return;
+    };
+    let (template, known) = (&mut service["TaskTemplate"], &stored["TaskTemplate"]);
+    let found = known["ContainerSpec"]["Image"].as_str().unwrap_or_default();
+    let named = template["ContainerSpec"]["Image"]
+        .as_str()
+        .unwrap_or_default();
+    let is_pinned = found
+        .strip_prefix(named)
+        .is_some_and(|rest| rest.starts_with('@'));
+    if is_pinned {
+        template["ContainerSpec"]["Image"] = json!(found);
+        let platforms = &known["Placement"]["Platforms"];
+        if template["Placement"]["Platforms"].is_null() && !platforms.is_null() {
+            template["Placement"]["Platforms"] = platforms.clone();
+        }
+    }
 }
 
 fn image(service: &Value) -> &str {
@@ -93,16 +123,15 @@ fn auth(document: &StackDocument, logins: &Logins) -> BTreeMap<String, String> {
     found
 }
 
-/// The images of the services there are, as their files named them.
-async fn deployed(client: &Client, stack: &str) -> anyhow::Result<BTreeMap<String, String>> {
+/// The specs of the services there are, by name.
+async fn deployed(client: &Client, stack: &str) -> anyhow::Result<BTreeMap<String, Value>> {
     let services = client
         .get(&format!("/services?filters={}", filters(stack, false)))
         .await?;
     let services = services.as_array().into_iter().flatten();
     let pairs = services.filter_map(|service| {
         let spec = &service["Spec"];
-        let image = spec["Labels"][IMAGE].as_str()?;
-        Some((spec["Name"].as_str()?.to_owned(), image.to_owned()))
+        Some((spec["Name"].as_str()?.to_owned(), spec.clone()))
     });
     Ok(pairs.collect())
 }
@@ -161,10 +190,23 @@ mod tests {
         }
     }
 
+    fn stored() -> Value {
+        let pinned = json!({"ContainerSpec": {"Image": "b:2@sha256:22"},
+            "Placement": {"Platforms": [{"OS": "linux"}]}});
+        json!([{"Spec": {"Name": "app_b", "Labels": {IMAGE: "b:2"}, "TaskTemplate": pinned}},
+            {"Spec": {"Name": "app_a", "Labels": {IMAGE: "reg.example/a:0"},
+             "TaskTemplate": {"ContainerSpec": {"Image": "reg.example/a:0@sha256:00"}}}}])
+    }
+
+    fn images(document: &StackDocument) -> Vec<&str> {
+        document.services.iter().map(image).collect()
+    }
+
     #[tokio::test]
-    async fn images_get_the_digest_their_registry_tells() {
+    async fn images_get_the_digest_their_registry_tells_or_keep_the_one_they_had() {
         let found = r#"{"Descriptor":{"digest":"sha256:11"},"Platforms":[{"architecture":"amd64","os":"linux"}]}"#;
         let daemon = FakeDaemon::new(vec![
+            ("GET /services?filters=", 200, stored().to_string()),
             (
                 "GET /distribution/b%3A2/json ",
                 500,
@@ -181,29 +223,34 @@ mod tests {
             .await
             .unwrap();
         daemon.requests().await;
-        let images: Vec<&str> = document.services.iter().map(image).collect();
-        assert_eq!(images, ["reg.example/a:1@sha256:11", "b:2", "c@sha256:00"]);
+        let expected = ["reg.example/a:1@sha256:11", "b:2@sha256:22", "c@sha256:00"];
+        assert_eq!(images(&document), expected);
+        let platforms =
+            |index: usize| &document.services[index]["TaskTemplate"]["Placement"]["Platforms"];
         assert_eq!(
-            document.services[0]["TaskTemplate"]["Placement"]["Platforms"],
+            *platforms(0),
             json!([{"Architecture": "amd64", "OS": "linux"}])
         );
+        assert_eq!(*platforms(1), json!([{"OS": "linux"}]));
     }
 
     #[tokio::test]
-    async fn images_the_stack_has_are_not_asked_for() {
-        let services = json!([{"Spec": {"Name": "app_b", "Labels": {IMAGE: "b:2"}}},
-            {"Spec": {"Name": "app_a", "Labels": {IMAGE: "reg.example/a:1"}}}]);
-        let turn = ("GET /services?filters=", 200, services.to_string());
-        let daemon = FakeDaemon::new(vec![turn]);
-        let mut document = document();
-        resolve(&daemon.client(), &mut document, Resolve::Changed, None)
-            .await
-            .unwrap();
+    async fn registries_are_asked_for_no_more_than_wanted() {
+        let turn = || ("GET /services?filters=", 200, stored().to_string());
+        let missing = r#"{"message":"no route"}"#.to_owned();
+        let daemon = FakeDaemon::new(vec![
+            turn(),
+            ("GET /distribution/reg.example/a%3A1/json ", 500, missing),
+            turn(),
+        ]);
+        for resolve in [Resolve::Changed, Resolve::Never] {
+            let mut document = document();
+            super::resolve(&daemon.client(), &mut document, resolve, None)
+                .await
+                .unwrap();
+            let expected = ["reg.example/a:1", "b:2@sha256:22", "c@sha256:00"];
+            assert_eq!(images(&document), expected);
+        }
         daemon.requests().await;
-        assert_eq!(document, self::document());
-        let nobody = Client::unix("/nobody/listens/here");
-        resolve(&nobody, &mut document, Resolve::Never, None)
-            .await
-            .unwrap();
     }
 }

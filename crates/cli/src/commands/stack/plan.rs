@@ -66,12 +66,13 @@ mod tests {
     async fn a_plan_is_asked_for_and_shown() {
         let answer = r#"{"Revision":1,"Changes":[{"Kind":"service","Name":"shop_web","Action":"create",
             "Placement":{"Nodes":[{"Name":"n1","Count":1}],"Pending":0}}]}"#;
+        let none = ("GET /services?filters=", 200, "[]".to_owned());
         let turn = (
             "POST /skep/v1/stacks/shop/plan?prune=false&force=false ",
             200,
             answer.to_owned(),
         );
-        let daemon = FakeDaemon::new(vec![turn]);
+        let daemon = FakeDaemon::new(vec![none, turn]);
         let file = daemon.path("f.yml");
         fs::write(&file, "services: {web: {image: app}}\n").unwrap();
         let file = file.display().to_string();
