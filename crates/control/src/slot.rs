@@ -142,6 +142,14 @@ impl<'a> Place<'a> {
                 && !drain::is_leaving(self.view, task)
     }
 
+    /// Whether a task that shall run does.
+    pub(crate) fn serves(&self) -> bool {
+        let mut tasks = self.tasks.iter();
+        tasks.any(|task| {
+            is_live(task) && task.status.state == TaskState::Running && !self.has_failed(task)
+        })
+    }
+
     /// Whether a task serves on a node that is being drained, or is being moved off its node.
     pub(crate) fn has_leaving(&self) -> bool {
         let mut tasks = self.tasks.iter();

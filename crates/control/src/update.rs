@@ -4,7 +4,8 @@
 //!
 //! A slot is *touched* when the update has made a task in it, *waiting* when its task is dirty and
 //! untouched. A touched slot occupies one of the `parallelism` workers until its first new task
-//! has run or ended, and `delay` longer. The update fails when too many first new tasks end
+//! has run or ended, and `delay` longer; so does one that an update cut short left without a task that
+//! runs. The update fails when too many first new tasks end
 //! early or have not run by the deadline (`deadline.rs`), and is complete when the last one was
 //! watched for `monitor`. See `docs/design/orchestration.md`, "Updates", also for where this differs from Swarm.
 
@@ -23,7 +24,7 @@ use crate::{
     key::Key,
     plan::{Change, Plan, Wait},
     restart,
-    revision::{Template, has_ended_by_itself, is_dirty, status_time},
+    revision::{Template, has_ended_by_itself, is_dirty, is_live, status_time},
     slot::{Place, desire},
 };
 
@@ -77,17 +78,42 @@ pub(crate) fn is_evidence(service: &Service, place: &Place<'_>, task: &Task) -> 
     if !is_active(service) {
         return false;
     }
-    let newest_old = place
-        .tasks
-        .iter()
-        .filter(|task| task.spec_version != Some(service.spec_version))
-        .max_by_key(|task| restart::order(task));
+    let others = || {
+        let tasks = place.tasks.iter();
+        tasks.filter(|task| task.spec_version != Some(service.spec_version))
+    };
+    let newest_old = others().max_by_key(|task| restart::order(task));
+    // Tells that an update cut short was at work here.
+    let dirty = others().filter(|task| is_dirty(place.view, service, task));
+    let newest_dirty = dirty.max_by_key(|task| restart::order(task));
     let new = new_tasks(service, place);
     // The first tells whether the revision works, the first that ran or ended when its worker is
     // free.
-    let has_reached = |task: &&&Arc<Task>| task.status.state >= TaskState::Running;
-    let kept = [newest_old, new.first(), new.iter().find(has_reached)];
+    let has_reached = |task: &&&Arc<Task>| has_come_up(task);
+    let kept = [
+        newest_old,
+        newest_dirty,
+        new.first(),
+        new.iter().find(has_reached),
+    ];
     kept.into_iter().flatten().any(|kept| kept.id == task.id)
+}
+
+/// Tasks as the spec wants them that an update cut short has made in a slot and that have yet to run,
+/// oldest first: a spec may be written again (scaling) while the template of tasks stays.
+fn carried_over<'a>(service: &Service, place: &Place<'a>) -> Vec<&'a Arc<Task>> {
+    let is_clean = |task: &Task| !is_dirty(place.view, service, task);
+    let (mut clean, dirty): (Vec<_>, Vec<_>) =
+        place.tasks.iter().copied().partition(|task| is_clean(task));
+    let has_run = clean
+        .iter()
+        .any(|task| task.status.state >= TaskState::Running);
+    if has_run || dirty.is_empty() {
+        return Vec::new();
+    }
+    clean.retain(|task| is_live(task));
+    clean.sort_by_key(|task| restart::order(task));
+    clean
 }
 
 fn started_at(service: &Service) -> Timestamp {
@@ -234,7 +260,10 @@ impl<'a> Update<'a> {
         let mut touched = Vec::new();
         let mut waiting = Vec::new();
         for place in places {
-            let new = new_tasks(service, place);
+            let mut new = new_tasks(service, place);
+            if new.is_empty() {
+                new = carried_over(service, place);
+            }
             if let Some(first) = new.first().copied() {
                 touched.push(Touched { place, first, new });
                 continue;
@@ -395,11 +424,12 @@ impl<'a> Update<'a> {
             occupied.insert(touched.place.slot);
         }
         let free = workers_of(&self.config).saturating_sub(occupied.len());
-        // A slot that waits and moves has its worker already.
-        let (moving, others): (Vec<_>, Vec<_>) = self
-            .waiting
-            .iter()
-            .partition(|place| self.moving.contains(&place.slot));
+        // A slot that waits and moves has its worker already. Of the others those are first in which
+        // nothing serves, whatever the reason: others then go on serving meanwhile.
+        let waiting = self.waiting.iter().copied();
+        let (moving, mut others): (Vec<_>, Vec<_>) =
+            waiting.partition(|place| self.moving.contains(&place.slot));
+        others.sort_by_key(|place| place.serves());
         for place in moving.into_iter().chain(others.into_iter().take(free)) {
             plan.changes.push(self.start(place, template, now, rng));
         }
@@ -407,12 +437,13 @@ impl<'a> Update<'a> {
     }
 
     /// When the worker that updates this slot is free again; `None` while no new task of it has
-    /// come up or ended. A task that is lost with its node is made up for by its replacement.
+    /// come up or ended by itself. One that is stopped or lost before is made up for by its replacement.
     fn released_at(&self, touched: &Touched<'_>) -> Option<Timestamp> {
-        let reached = touched
-            .new
-            .iter()
-            .filter(|task| task.status.state >= TaskState::Running)
+        let new = touched.new.iter();
+        // Without a replacement (restart condition none) that was all.
+        let is_over = !new.clone().any(|task| is_live(task));
+        let reached = new
+            .filter(|task| has_come_up(task) || is_over && task.status.state >= TaskState::Running)
             .map(|task| running_since(task).unwrap_or_else(|| status_time(task)))
             .min()?;
         Some(reached + self.config.delay)
@@ -498,6 +529,13 @@ impl<'a> Touched<'a> {
         let first = Some(self.first).filter(|task| ended_early(task, monitor));
         first.or_else(|| overdue.next().copied())
     }
+}
+
+/// Whether the task runs, has run, or has ended by itself.
+fn has_come_up(task: &Task) -> bool {
+    task.status.state == TaskState::Running
+        || has_ended_by_itself(task)
+        || running_since(task).is_some()
 }
 
 /// When a task of an update was first seen running.

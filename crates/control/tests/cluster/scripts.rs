@@ -60,6 +60,7 @@ scripts! {
     run_options_need_leave => "run-options";
     updates_roll => "update";
     failed_updates_pause_continue_or_roll_back => "update-failure";
+    updates_take_no_more_than_they_may => "update-availability";
     rollbacks_restore_the_previous_spec => "rollback";
     every_update_setting_counts => "update-settings";
     updates_have_a_deadline => "update-deadline";
