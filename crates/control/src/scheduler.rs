@@ -152,7 +152,10 @@ impl Scheduler<'_> {
         self.fleet.detail(self.view, &needs, index);
         let count = if needs.counts_replicas() {
             let node = self.fleet.node_id(index);
-            self.fleet.count_on(self.view, task.service_id, node)
+            let planned = fleet::planned(&self.plan.changes, task.service_id);
+            let planned = planned.filter(|task| task.node_id == Some(node)).count();
+            let stored = self.fleet.count_on(self.view, task.service_id, node);
+            stored.saturating_add(u32::try_from(planned).unwrap_or(u32::MAX))
         } else {
             0
         };
@@ -246,8 +249,10 @@ impl Scheduler<'_> {
         let mut counts =
             self.fleet
                 .counts(self.view, first.service_id, first.spec_version, self.now);
-        self.fleet
-            .count_planned(&self.plan.changes[from..], &mut counts);
+        // Tasks bound to their nodes were confirmed before all others.
+        let from = if needs.counts_replicas() { 0 } else { from };
+        let planned = fleet::planned(&self.plan.changes[from..], first.service_id);
+        self.fleet.count_planned(planned, &mut counts);
         let mut spread = Spread::new(&self.fleet, &needs, counts);
         let mut explanation: Option<String> = None;
         for task in tasks {

@@ -62,6 +62,20 @@ pub(super) struct Counts {
     pub(super) penalty: Vec<u32>,
 }
 
+/// Tasks of `service` that a plan places.
+pub(super) fn planned(
+    changes: &[Change],
+    service: Option<ServiceId>,
+) -> impl Iterator<Item = &Arc<Task>> {
+    changes.iter().filter_map(move |change| {
+        let Change::UpdateTask(task) = change else {
+            return None;
+        };
+        let is_placed = task.status.state == TaskState::Assigned && task.service_id == service;
+        is_placed.then_some(task)
+    })
+}
+
 // === impl Fleet ===
 
 impl<'a> Fleet<'a> {
@@ -155,12 +169,13 @@ impl<'a> Fleet<'a> {
     }
 
     /// Adds tasks of the service that the plan has just placed.
-    pub(super) fn count_planned(&self, changes: &[Change], counts: &mut Counts) {
-        for change in changes {
-            if let Change::UpdateTask(task) = change
-                && task.status.state == TaskState::Assigned
-                && let Some(index) = task.node_id.and_then(|node| self.index_of(node))
-            {
+    pub(super) fn count_planned<'b>(
+        &self,
+        planned: impl Iterator<Item = &'b Arc<Task>>,
+        counts: &mut Counts,
+    ) {
+        for task in planned {
+            if let Some(index) = task.node_id.and_then(|node| self.index_of(node)) {
                 counts.of_service[index] += 1;
             }
         }

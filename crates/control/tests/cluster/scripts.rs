@@ -56,6 +56,7 @@ scripts! {
     jobs_complete => "job";
     jobs_cover_nodes => "job-global";
     jobs_run_on_schedule => "job-schedule";
+    runs_of_a_job_share_the_limit_of_a_node => "job-max-per-node";
     ended_tasks_are_replaced_by_policy => "restart";
     run_options_need_leave => "run-options";
     updates_roll => "update";
