@@ -85,6 +85,18 @@ enum Verb {
         #[arg(long, default_value_t = 10_000)]
         tasks: u64,
     },
+    /// Create many services at once; print when all tasks run and what the manager's steps cost.
+    Burst {
+        /// Nodes.
+        #[arg(long, default_value_t = 100)]
+        nodes: usize,
+        /// Services.
+        #[arg(long, default_value_t = 500)]
+        services: u64,
+        /// Tasks of each.
+        #[arg(long, default_value_t = 10)]
+        replicas: u64,
+    },
 }
 
 /// What seeds to run, and when to stop.
@@ -144,6 +156,16 @@ impl Args {
                     bail!("a scale run needs at least 2 nodes");
                 }
                 scale::run(nodes, tasks, out)
+            }
+            Verb::Burst {
+                nodes,
+                services,
+                replicas,
+            } => {
+                if nodes < 2 {
+                    bail!("a burst needs at least 2 nodes");
+                }
+                scale::burst(nodes, services, replicas, out)
             }
         }
     }

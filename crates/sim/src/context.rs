@@ -15,6 +15,7 @@ use crate::{
     facts::{Facts, Observation},
     invariants::Invariant,
     links::Links,
+    meter::Meter,
     network::Network,
     queue::Queue,
     trace::Trace,
@@ -42,6 +43,8 @@ pub(crate) struct Context {
     pub(crate) facts: Facts,
     pub(crate) invariants: Vec<Box<dyn Invariant>>,
     pub(crate) bug: Option<Bug>,
+    /// What managers cost, when that is measured.
+    pub(crate) meter: Meter,
     /// Node of each machine.
     pub(crate) nodes: Vec<NodeId>,
     /// Life of each manager that runs.
@@ -94,7 +97,7 @@ impl Context {
     /// A member has applied everything up to `index`.
     pub(crate) fn applied(&mut self, raft_id: u64, index: u64) {
         while self.facts.index() < index && self.violation.is_none() {
-            match self.facts.commit_next(raft_id) {
+            match self.facts.commit_next(raft_id, self.bug) {
                 Ok(applied) => {
                     self.trace(format_args!("entry {} is committed", applied.index));
                     self.observe(&Observation::Committed {

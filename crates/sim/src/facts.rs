@@ -18,6 +18,7 @@ use skep_wire::{
 
 use self::logs::Logs;
 pub(crate) use self::observation::Observation;
+use crate::bug::{self, Bug};
 
 /// The raft group after some entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -83,7 +84,11 @@ impl Facts {
 
     /// A member has applied what is beyond the last entry known to be committed: takes up the next
     /// one. An error when it cannot be committed.
-    pub(crate) fn commit_next(&mut self, raft_id: u64) -> Result<Applied, String> {
+    pub(crate) fn commit_next(
+        &mut self,
+        raft_id: u64,
+        bug: Option<Bug>,
+    ) -> Result<Applied, String> {
         let index = self.index + 1;
         let Some(entry) = self.logs.entry_of(raft_id, index).cloned() else {
             return Err(format!(
@@ -97,12 +102,14 @@ impl Facts {
         let mut changes = Vec::new();
         if entry.is_command() {
             let decoded = log::decode_actions(&entry.data, &mut self.cache);
-            let (request, actions) = decoded.map_err(|error| format!("entry {index}: {error}"))?;
+            let (request, mut actions) =
+                decoded.map_err(|error| format!("entry {index}: {error}"))?;
             if request != 0 && !self.requests.insert((entry.term, request)) {
                 return Err(format!(
                     "request {request:x} is committed twice, again by {index}"
                 ));
             }
+            bug::mislead(bug, &self.store, &mut actions);
             for action in &actions {
                 let applied = self.store.apply(action);
                 changes.push(applied.map_err(|error| format!("entry {index}: {error}"))?);

@@ -1,6 +1,7 @@
 //! What must never happen. One invariant per file; each sees every observation.
 
 mod acknowledged;
+mod availability;
 mod certificates;
 mod directory;
 mod durable_first;
@@ -62,5 +63,6 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::<directory::Directory>::default(),
         Box::<rollouts::Rollouts>::default(),
         Box::<stacks::Stacks>::default(),
+        Box::<availability::Availability>::default(),
     ]
 }

@@ -31,6 +31,7 @@ mod context;
 mod facts;
 mod invariants;
 mod liveness;
+mod meter;
 
 mod enrol;
 mod faults;

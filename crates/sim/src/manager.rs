@@ -444,8 +444,10 @@ impl Manager {
             return;
         };
         let mut out = Vec::new();
+        ctx.meter.begin();
         tell(&mut running.replica, now, &mut out);
         running.replica.progress(now, &mut out);
+        ctx.meter.end();
         let mut early = self.note(ctx, &out);
         self.perform(ctx, out);
         while let (Some(number), Some(running)) = (early.pop(), &mut self.running) {
@@ -658,15 +660,8 @@ impl Manager {
         if let ToAgent::Assignments(assignments) = &mut message {
             let count = assignments.changes.len();
             ctx.trace(format_args!("sends {count} changes over {number}"));
-            if ctx.bug == Some(Bug::DropNodeAddress) {
-                assignments
-                    .changes
-                    .iter_mut()
-                    .for_each(bug::drop_node_address);
-            }
-            if ctx.bug == Some(Bug::SkipAssignment) && count > 0 && self.rng.percent(30) {
-                assignments.changes.pop();
-            }
+            let store = self.running.as_ref().map(|r| r.replica.core().store());
+            bug::sent_changes(ctx.bug, store, &mut self.rng, &mut assignments.changes);
         }
         ctx.observe(&Observation::Sent {
             node,

@@ -1,10 +1,15 @@
 //! The scale rig: many nodes and tasks in virtual time, with real CPU time and memory.
 
-use std::{io::Write, sync::Arc, time::Instant};
+use std::{
+    io::Write,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use skep_manager::command::Command;
-use skep_model::{Annotations, Rng, ServiceMode, ServiceSpec, TaskSpec};
+use skep_model::{Annotations, Rng, ServiceMode, ServiceSpec, TaskSpec, TaskState};
+use skep_store::Store;
 
 use crate::{
     event::Event,
@@ -14,6 +19,12 @@ use crate::{
 
 /// Services the tasks are split over.
 const SERVICES: u64 = 10;
+/// When all nodes of a burst have registered.
+const SETTLED_AFTER: Duration = Duration::from_secs(10);
+/// Longest wait for the tasks of a burst.
+const BURST_MAX: Duration = Duration::from_secs(120);
+/// How precisely the end of a burst is seen: some milliseconds of virtual time.
+const EVENTS_BETWEEN_LOOKS: u64 = 100;
 
 /// Starts `nodes` nodes and `tasks` tasks and waits for all of them to run.
 pub(crate) fn run(nodes: usize, tasks: u64, out: &mut dyn Write) -> Result<bool> {
@@ -23,21 +34,9 @@ pub(crate) fn run(nodes: usize, tasks: u64, out: &mut dyn Write) -> Result<bool>
     world.ctx.invariants.clear();
     for index in 0..SERVICES {
         let replicas = tasks / SERVICES + u64::from(index < tasks % SERVICES);
-        let command = Box::new(Command::CreateService {
-            spec: Box::new(spec(index, replicas)),
-        });
-        let event = Event::Command {
-            manager: 0,
-            request: index + 1,
-            command,
-            is_relayed: false,
-        };
-        world
-            .ctx
-            .queue
-            .after(std::time::Duration::from_secs(5), event);
+        create(&mut world, index, replicas, Duration::from_secs(5));
     }
-    world.calm_after(std::time::Duration::from_secs(6));
+    world.calm_after(Duration::from_secs(6));
     #[expect(
         clippy::disallowed_methods,
         reason = "the rig measures real time; it decides nothing by it"
@@ -63,6 +62,76 @@ pub(crate) fn run(nodes: usize, tasks: u64, out: &mut dyn Write) -> Result<bool>
         return Ok(false);
     }
     Ok(true)
+}
+
+/// Has a client create a service after `delay`.
+fn create(world: &mut World, index: u64, replicas: u64, delay: Duration) {
+    let spec = Box::new(spec(index, replicas));
+    let event = Event::Command {
+        manager: 0,
+        request: index + 1,
+        command: Box::new(Command::CreateService { spec }),
+        is_relayed: false,
+    };
+    world.ctx.queue.after(delay, event);
+}
+
+/// Creates `services` of `replicas` tasks in one moment on `nodes` nodes that are there already, and
+/// waits for all of them to run.
+pub(crate) fn burst(
+    nodes: usize,
+    services: u64,
+    replicas: u64,
+    out: &mut dyn Write,
+) -> Result<bool> {
+    let mut rng = Rng::from_seed(1);
+    let profile = Profile::quiet(nodes);
+    let mut world = World::new(rng.split(), profile, &Options::default());
+    world.ctx.invariants.clear();
+    // Nobody else asks for anything.
+    world.calm_since = Some(world.ctx.now());
+    while world.elapsed() < SETTLED_AFTER {
+        run_on(&mut world);
+    }
+    for index in 0..services {
+        create(&mut world, index, replicas, Duration::ZERO);
+    }
+    let (begun, entries) = (world.elapsed(), world.ctx.facts.index());
+    world.ctx.meter.switch_on();
+    let tasks = services * replicas;
+    let is_done = |world: &World| world.managers[0].store().is_some_and(|s| run_all(s, tasks));
+    while !is_done(&world) {
+        if world.elapsed() > begun + BURST_MAX || world.violation().is_some() {
+            writeln!(out, "not all tasks run {BURST_MAX:?} after the burst")?;
+            return Ok(false);
+        }
+        run_on(&mut world);
+    }
+    let (spent, longest) = (world.ctx.meter.spent, world.ctx.meter.longest);
+    let thousands = u32::try_from(tasks).unwrap_or(u32::MAX);
+    writeln!(
+        out,
+        "{services} services of {replicas} on {nodes} nodes: all {tasks} tasks run after {:.2} s virtual, {} entries; \
+         the manager's steps took {:.3} s CPU, {:.3} s for 1,000 tasks, the longest {:.0} ms",
+        world.elapsed().saturating_sub(begun).as_secs_f64(),
+        world.ctx.facts.index() - entries,
+        spent.as_secs_f64(),
+        (spent * 1000 / thousands).as_secs_f64(),
+        longest.as_secs_f64() * 1000.0,
+    )?;
+    Ok(true)
+}
+
+/// A few events more.
+fn run_on(world: &mut World) {
+    let count = world.event_count + EVENTS_BETWEEN_LOOKS;
+    world.run(Some(count));
+}
+
+fn run_all(store: &Store, count: u64) -> bool {
+    let tasks = store.tasks();
+    let running = tasks.filter(|task| task.status.state == TaskState::Running);
+    u64::try_from(running.count()).is_ok_and(|running| running == count)
 }
 
 fn spec(index: u64, replicas: u64) -> ServiceSpec {

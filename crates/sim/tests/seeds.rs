@@ -118,3 +118,28 @@ fn a_task_sent_without_its_address_is_found() {
 fn a_certificate_before_its_commit_is_found() {
     check(Bug::EarlyCertificate, &["certificates"]);
 }
+
+#[test]
+fn a_secret_sent_where_nobody_uses_it_is_found() {
+    check(Bug::LeakSecret, &["supplies"]);
+}
+
+#[test]
+fn an_update_that_is_complete_too_early_is_found() {
+    check(Bug::CompleteEarly, &["rollouts"]);
+}
+
+#[test]
+fn a_second_task_for_a_complete_place_of_a_job_is_found() {
+    check(Bug::RunAgain, &["jobs"]);
+}
+
+#[test]
+fn an_update_that_stops_all_tasks_at_once_is_found() {
+    check(Bug::StopAll, &["availability"]);
+}
+
+#[test]
+fn a_drain_that_stops_tasks_at_once_is_found() {
+    check(Bug::DrainAtOnce, &["availability"]);
+}

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use skep_manager::command::{Answer, Command, ServiceChange};
-use skep_model::{Annotations, Node, Service, UpdateState, reserved};
+use skep_model::{Annotations, Node, Service, ServiceId, UpdateState, reserved};
 use skep_store::{Change, Object, ObjectId, Store};
 
 use crate::{
@@ -42,6 +42,8 @@ enum Wish {
 pub(super) struct Acknowledged {
     issued: BTreeMap<u64, Wish>,
     removals: BTreeSet<ObjectId>,
+    /// Services that were to be rolled back, at some time.
+    rollbacks: BTreeSet<ServiceId>,
     /// Nodes were to be removed after a while, at some time.
     has_ttl: bool,
     shown: BTreeMap<ObjectId, u64>,
@@ -56,6 +58,11 @@ impl Invariant for Acknowledged {
         match observation {
             Observation::Issued { request, command } => {
                 let wish = wish_of(command);
+                if let Command::UpdateService { id, change, .. } = command
+                    && !matches!(change, ServiceChange::Spec(_))
+                {
+                    self.rollbacks.insert(*id);
+                }
                 if let Wish::Remove(id) = &wish {
                     self.removals.insert(*id);
                 }
@@ -136,7 +143,9 @@ impl Acknowledged {
         let is_by_itself = !rolls_back(old) && old.previous_spec.as_ref() == Some(&new.spec);
         // To a revision that is neither: what was in force before both may be forgotten.
         let is_to_kept = old.spec_version != new.spec_version;
-        if rolls_back(new) && (is_by_itself || is_to_kept) {
+        // A job has no update whose state would say so.
+        let is_job = new.job_status.is_some() && self.rollbacks.contains(&new.id);
+        if (rolls_back(new) && (is_by_itself || is_to_kept)) || (is_job && is_to_kept) {
             self.shown
                 .insert(ObjectId::Service(new.id), service_marker(new));
         }

@@ -1,6 +1,8 @@
 //! A task is placed only on a node that is ready, takes tasks and satisfies its constraints.
 
-use skep_model::{Availability, Node, NodeState, Task, TaskState, constraint};
+use skep_model::{
+    Availability, Node, NodeState, Task, TaskState, constraint, reserved::task::moved_by,
+};
 use skep_store::{Object, Store};
 
 use crate::{
@@ -75,7 +77,12 @@ fn check_max_replicas(store: &Store, task: &Task, node: &Node) -> Result<(), Str
         })
         .map(|other| {
             let (state, version) = (other.status.state, other.spec_version);
-            format!("{} {state} of {version:?}", other.id)
+            let (slot, run) = (other.slot, other.job_iteration);
+            let moved = moved_by(other);
+            format!(
+                "{} {state} of {version:?}, slot {slot} of run {run:?}, moves {moved:?}",
+                other.id
+            )
         })
         .collect();
     if max > 0 && siblings.len() > max {
