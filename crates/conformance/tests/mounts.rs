@@ -254,10 +254,4 @@ fn memory_and_anonymous_volumes_are_mounted_as_is_said() {
         ));
         assert!(refused.contains(field), "{refused}");
     }
-    for options in ["volume-driver=rclone", "volume-opt=type=nfs"] {
-        let refused = node.docker_fails(&format!(
-            "service create -d --no-resolve-image --name x --mount type=volume,src=x,dst=/x,{options} skep/busybox"
-        ));
-        assert!(refused.contains("VolumeOptions.DriverConfig"), "{refused}");
-    }
 }

@@ -44,7 +44,7 @@ pub use self::{
     stack::{PlannedPlacement, PlannedStack},
     stats::{BlockIoEntry, CpuSample, MemorySample, NetworkSample, StatsMode, StatsSample},
     system::{EngineFacts, EngineTotals, NetworkDetail, RuntimeFacts, SystemBackend},
-    volume::{CreateVolumeRequest, VolumeBackend, VolumeDetail},
+    volume::{CreateVolumeRequest, VolumeBackend, VolumeDetail, VolumeListing},
 };
 
 /// A stream that owns what it needs.

@@ -52,7 +52,9 @@ pub use self::{
     plan::{Error as PlanError, signal_number},
     record::{LocalPlaceRecord, MountRecord, NetworkRecord, Record},
     supplies::SupplyError,
-    volumes::{Error as VolumeError, Volume, Volumes},
+    volumes::{
+        Error as VolumeError, LOCAL_DRIVER, PluginError, Plugins, Volume, VolumeView, Volumes,
+    },
 };
 use crate::{
     dataplane::Dataplane,
@@ -211,13 +213,19 @@ impl Engine {
         u64::try_from(count.count()).unwrap_or(u64::MAX)
     }
 
-    /// Volumes in use with a container that uses each.
-    pub fn volume_users(&self) -> BTreeMap<String, String> {
-        let mut users = BTreeMap::new();
+    /// Volumes in use with the containers that use each.
+    pub fn volume_users(&self) -> BTreeMap<String, Vec<String>> {
+        let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for container in self.read().by_id.values() {
             let record = container.record();
             let mounts = record.mounts.iter().filter(|mount| !mount.name.is_empty());
-            users.extend(mounts.map(|mount| (mount.name.clone(), record.id.to_string())));
+            for name in mounts.map(|mount| &mount.name) {
+                let id = record.id.to_string();
+                let users = users.entry(name.clone()).or_default();
+                if !users.contains(&id) {
+                    users.push(id);
+                }
+            }
         }
         users
     }

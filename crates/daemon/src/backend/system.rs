@@ -9,7 +9,7 @@ use skep_docker_api::{
     error::{ApiError, Result},
 };
 use skep_executor::{
-    engine::{Engine, NodeFacts},
+    engine::{Engine, LOCAL_DRIVER, NodeFacts},
     image::Filters,
     local_network::{Definition, Scope},
     runtime::{Probe, cgroup::Mode},
@@ -32,6 +32,14 @@ pub(crate) struct System {
 }
 
 impl System {
+    fn volume_drivers(&self) -> Vec<String> {
+        let plugins = self.engine.volumes().plugins().names();
+        let mut drivers: Vec<String> = plugins.borrow().iter().cloned().collect();
+        drivers.push(LOCAL_DRIVER.to_owned());
+        drivers.sort();
+        drivers
+    }
+
     fn warnings(&self) -> Vec<String> {
         let missing = "No OCI runtime found: containers cannot run until crun or runc is installed";
         let mut warnings = Vec::new();
@@ -105,7 +113,7 @@ impl SystemBackend for System {
                 .map(|path| path.display().to_string())
                 .unwrap_or_default(),
             insecure_registries: config.insecure_registries.clone(),
-            volume_drivers: names(&["local"]),
+            volume_drivers: self.volume_drivers(),
             network_drivers: names(&["bridge", "host", "macvlan", "null", "overlay"]),
             log_drivers: names(&["json-file", "none"]),
             has_memory_limit: true,

@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use skep_docker_api::{
-    backend::{CreateVolumeRequest, VolumeBackend, VolumeDetail},
+    backend::{CreateVolumeRequest, VolumeBackend, VolumeDetail, VolumeListing},
     error::{ApiError, ErrorKind, Result},
 };
-use skep_executor::engine::{Engine, Volume, VolumeError};
+use skep_executor::engine::{Engine, LOCAL_DRIVER, PluginError, Volume, VolumeError, VolumeView};
 use skep_model::Timestamp;
 
 /// See the module's documentation.
@@ -15,56 +15,54 @@ pub(crate) struct NodeVolumes {
     pub(crate) engine: Arc<Engine>,
 }
 
-impl NodeVolumes {
-    fn detail(&self, volume: Volume, users: &BTreeMap<String, String>) -> VolumeDetail {
-        VolumeDetail {
-            mountpoint: self
-                .engine
-                .volumes()
-                .path(&volume.name)
-                .display()
-                .to_string(),
-            users: users.get(&volume.name).cloned().into_iter().collect(),
-            name: volume.name,
-            driver: "local".to_owned(),
-            created_at: Timestamp(volume.created_at_ns),
-            labels: volume.labels,
-            options: BTreeMap::new(),
-            is_anonymous: volume.is_anonymous,
-            size_bytes: None,
-        }
+fn detail(view: VolumeView, users: &BTreeMap<String, Vec<String>>) -> VolumeDetail {
+    let volume = view.volume;
+    VolumeDetail {
+        mountpoint: view.mountpoint,
+        users: users.get(&volume.name).cloned().unwrap_or_default(),
+        name: volume.name,
+        driver: volume.driver,
+        created_at: Timestamp(volume.created_at_ns),
+        labels: volume.labels,
+        options: volume.options,
+        is_anonymous: volume.is_anonymous,
+        status: view.status,
     }
 }
 
 #[async_trait]
 impl VolumeBackend for NodeVolumes {
-    async fn volumes(&self) -> Result<Vec<VolumeDetail>> {
-        let volumes = self.engine.volumes().list();
-        let volumes = volumes.map_err(|error| ApiError::system("failed to list volumes", error))?;
+    async fn volumes(&self) -> Result<VolumeListing> {
+        let listed = self.engine.volumes().list().await;
+        let (views, warnings) =
+            listed.map_err(|error| ApiError::system("failed to list volumes", error))?;
         let users = self.engine.volume_users();
-        Ok(volumes
-            .into_iter()
-            .map(|volume| self.detail(volume, &users))
-            .collect())
+        let volumes = views.into_iter().map(|view| detail(view, &users));
+        Ok(VolumeListing {
+            volumes: volumes.collect(),
+            warnings,
+        })
+    }
+
+    async fn size_bytes(&self, name: &str) -> Result<Option<i64>> {
+        let (engine, name) = (Arc::clone(&self.engine), name.to_owned());
+        let counting = tokio::task::spawn_blocking(move || engine.volumes().size_bytes(&name));
+        let bytes = counting.await;
+        let bytes = bytes.map_err(|error| ApiError::system("failed to measure a volume", error))?;
+        Ok(bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)))
     }
 
     async fn volume(&self, name: &str) -> Result<VolumeDetail> {
-        let volume = self.engine.volumes().get(name).map_err(from_volume)?;
-        Ok(self.detail(volume, &self.engine.volume_users()))
+        let view = self
+            .engine
+            .volumes()
+            .view(name)
+            .await
+            .map_err(from_volume)?;
+        Ok(detail(view, &self.engine.volume_users()))
     }
 
     async fn create(&self, request: CreateVolumeRequest) -> Result<VolumeDetail> {
-        if !matches!(request.driver.as_str(), "" | "local") {
-            let message = format!(
-                "error looking up volume plugin {0}: plugin \"{0}\" not found",
-                request.driver
-            );
-            return Err(ApiError::not_found(message));
-        }
-        if !request.options.is_empty() {
-            let message = "options of the local volume driver are not supported yet";
-            return Err(ApiError::not_implemented(message));
-        }
         let is_anonymous = request.name.is_empty();
         let volume = Volume {
             name: if is_anonymous {
@@ -72,27 +70,24 @@ impl VolumeBackend for NodeVolumes {
             } else {
                 request.name
             },
+            driver: match request.driver.as_str() {
+                "" => LOCAL_DRIVER.to_owned(),
+                driver => driver.to_owned(),
+            },
             labels: request.labels,
+            options: request.options,
             created_at_ns: self.engine.now().0,
             is_anonymous,
         };
-        let is_new = self
-            .engine
-            .volumes()
-            .ensure(&volume, |_| Ok(()))
-            .map_err(from_volume)?;
-        if is_new {
+        let made = self.engine.volumes().create(&volume).await;
+        if made.map_err(from_volume)? {
             self.engine.note_volume("create", &volume.name);
         }
         self.volume(&volume.name).await
     }
 
     async fn remove(&self, name: &str, force: bool) -> Result<()> {
-        match self
-            .engine
-            .volumes()
-            .remove(name, &self.engine.volume_users())
-        {
+        match self.engine.volumes().remove(name, force).await {
             Ok(()) => {
                 self.engine.note_volume("destroy", name);
                 Ok(())
@@ -104,11 +99,17 @@ impl VolumeBackend for NodeVolumes {
 }
 
 fn from_volume(error: VolumeError) -> ApiError {
-    let kind = match error {
-        VolumeError::Name(_) => ErrorKind::InvalidArgument,
-        VolumeError::NotFound(_) => ErrorKind::NotFound,
-        VolumeError::InUse(..) => ErrorKind::Conflict,
-        VolumeError::Io(..) => ErrorKind::System,
+    let kind = match &error {
+        VolumeError::Name(_) | VolumeError::Option(..) => ErrorKind::InvalidArgument,
+        VolumeError::NotFound(_)
+        | VolumeError::Plugin {
+            error: PluginError::NotFound(_),
+            ..
+        } => ErrorKind::NotFound,
+        VolumeError::InUse(..) | VolumeError::Conflict { .. } => ErrorKind::Conflict,
+        VolumeError::Mount { .. } | VolumeError::Plugin { .. } | VolumeError::Io(..) => {
+            ErrorKind::System
+        }
     };
     ApiError::new(kind, error.to_string())
 }

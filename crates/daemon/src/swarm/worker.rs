@@ -135,6 +135,7 @@ impl Worker {
     async fn pass_on(&self, agent: &Handle) {
         let mut report = agent.report();
         let mut tunnel_keys = self.engine.dataplane().tunnel_keys();
+        let mut volume_plugins = self.engine.volumes().plugins().names();
         loop {
             self.report
                 .send_replace(Report::clone(&report.borrow_and_update()));
@@ -145,6 +146,7 @@ impl Worker {
                 },
                 () = self.redescribe.notified() => agent.redescribe(),
                 Ok(()) = tunnel_keys.changed() => agent.redescribe(),
+                Ok(()) = volume_plugins.changed() => agent.redescribe(),
             }
         }
     }

@@ -12,8 +12,11 @@ use crate::error::Result;
 /// [`ErrorKind::NotFound`]: crate::error::ErrorKind::NotFound
 #[async_trait]
 pub trait VolumeBackend: Send + Sync + 'static {
-    /// All volumes, by name. The API filters.
-    async fn volumes(&self) -> Result<Vec<VolumeDetail>>;
+    /// All volumes, by name, and what is not known of some. The API filters.
+    async fn volumes(&self) -> Result<VolumeListing>;
+
+    /// Bytes of a volume's files; `None`: not this node's to count. Reads the whole tree.
+    async fn size_bytes(&self, name: &str) -> Result<Option<i64>>;
 
     /// One volume.
     async fn volume(&self, name: &str) -> Result<VolumeDetail>;
@@ -26,12 +29,21 @@ pub trait VolumeBackend: Send + Sync + 'static {
     async fn remove(&self, name: &str, force: bool) -> Result<()>;
 }
 
+/// Volumes of this node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VolumeListing {
+    /// All that is known.
+    pub volumes: Vec<VolumeDetail>,
+    /// Plugins that do not answer, in words.
+    pub warnings: Vec<String>,
+}
+
 /// A volume.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VolumeDetail {
     /// Name.
     pub name: String,
-    /// Driver; `local`.
+    /// Driver: `local`, or a plugin's name.
     pub driver: String,
     /// Path on the host.
     pub mountpoint: String,
@@ -45,8 +57,8 @@ pub struct VolumeDetail {
     pub is_anonymous: bool,
     /// Containers that use it.
     pub users: Vec<String>,
-    /// Bytes it holds, when measured.
-    pub size_bytes: Option<i64>,
+    /// What its plugin tells of it.
+    pub status: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// A volume to create.

@@ -141,13 +141,4 @@ fn mount(mount: &Mount, path: &str, found: &mut Found) {
         mount.cluster_options.is_some(),
         format!("{path}.ClusterOptions"),
     );
-    let Some(volume) = &mount.volume_options else {
-        return;
-    };
-    if let Some(driver) = &volume.driver_config {
-        let path = format!("{path}.VolumeOptions.DriverConfig");
-        let is_local = ["", "local"].contains(&driver.name.as_str());
-        found.when(!is_local, format!("{path}.Name={}", driver.name));
-        found.when(!driver.options.is_empty(), format!("{path}.Options"));
-    }
 }

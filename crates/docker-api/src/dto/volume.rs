@@ -20,6 +20,8 @@ pub(crate) struct Volume {
     options: Option<Map>,
     scope: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<serde_json::Map<String, serde_json::Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     usage_data: Option<UsageData>,
 }
 
@@ -43,15 +45,16 @@ impl Volume {
             name: volume.name,
             options: some(volume.options),
             scope: "local",
+            status: volume.status,
             usage_data: None,
         }
     }
 
     /// A volume as `system df` shows it.
-    pub(crate) fn with_usage(volume: VolumeDetail) -> Self {
+    pub(crate) fn with_usage(volume: VolumeDetail, size_bytes: Option<i64>) -> Self {
         let usage = UsageData {
             ref_count: volume.users.len(),
-            size: volume.size_bytes.unwrap_or(-1),
+            size: size_bytes.unwrap_or(-1),
         };
         Self {
             usage_data: Some(usage),

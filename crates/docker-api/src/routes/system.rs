@@ -122,8 +122,13 @@ pub(crate) async fn disk_usage(context: &Context, request: &Request) -> Result<R
     }
     let mut volumes = None;
     if wants("volume") {
-        let list = context.backends.volumes.volumes().await?.into_iter();
-        volumes = Some(list.map(Volume::with_usage).collect());
+        let backend = &context.backends.volumes;
+        let mut list = Vec::new();
+        for volume in backend.volumes().await?.volumes {
+            let size_bytes = backend.size_bytes(&volume.name).await.unwrap_or_default();
+            list.push(Volume::with_usage(volume, size_bytes));
+        }
+        volumes = Some(list);
     }
     let build_cache = wants("build-cache").then(Vec::new);
     response::json(&DiskUsage {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hyper::{Method, StatusCode};
 
 use crate::{
-    backend::VolumeDetail,
+    backend::{VolumeDetail, VolumeListing},
     dto::volume::{CreateVolume, Volume, VolumeList, VolumesPruned},
     error::{ApiError, Result},
     http::{
@@ -52,21 +52,16 @@ async fn list(context: &Context, request: &Request) -> Result<Response> {
         true => Some(filters.flag("dangling", false)?),
         false => None,
     };
-    let volumes = context
-        .backends
-        .volumes
-        .volumes()
-        .await?
-        .into_iter()
-        .filter(|volume| {
-            filters.matches_names("name", &[&volume.name])
-                && filters.equals("driver", &volume.driver)
-                && filters.labels("label", &volume.labels)
-                && dangling.is_none_or(|dangling| dangling == volume.users.is_empty())
-        });
+    let VolumeListing { volumes, warnings } = context.backends.volumes.volumes().await?;
+    let volumes = volumes.into_iter().filter(|volume| {
+        filters.matches_names("name", &[&volume.name])
+            && filters.equals("driver", &volume.driver)
+            && filters.labels("label", &volume.labels)
+            && dangling.is_none_or(|dangling| dangling == volume.users.is_empty())
+    });
     response::json(&VolumeList {
         volumes: volumes.map(Volume::new).collect(),
-        warnings: None,
+        warnings: (!warnings.is_empty()).then_some(warnings),
     })
 }
 
@@ -87,29 +82,21 @@ async fn prune(context: &Context, request: &Request) -> Result<Response> {
     let all = filters.flag("all", !request.version.at_least(42))?;
     let wanted = |volume: &VolumeDetail| {
         (all || volume.is_anonymous)
+            // What a plugin keeps others may use from elsewhere: it goes by name only, as in Docker.
+            && volume.driver == "local"
             && volume.users.is_empty()
             && filters.labels("label", &volume.labels)
             && filters.labels_absent("label!", &volume.labels)
     };
     let mut deleted = Vec::new();
     let mut space_reclaimed = 0;
-    for volume in context
-        .backends
-        .volumes
-        .volumes()
-        .await?
-        .into_iter()
-        .filter(wanted)
-    {
+    let backend = &context.backends.volumes;
+    let listing = backend.volumes().await?;
+    for volume in listing.volumes.into_iter().filter(wanted) {
+        let size_bytes = backend.size_bytes(&volume.name).await.unwrap_or_default();
         // One that came into use meanwhile stays.
-        if context
-            .backends
-            .volumes
-            .remove(&volume.name, false)
-            .await
-            .is_ok()
-        {
-            space_reclaimed += volume.size_bytes.unwrap_or(0);
+        if backend.remove(&volume.name, false).await.is_ok() {
+            space_reclaimed += size_bytes.unwrap_or(0);
             deleted.push(volume.name);
         }
     }

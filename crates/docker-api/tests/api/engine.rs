@@ -400,8 +400,14 @@ impl ContainerBackend for Fake {
 
 #[async_trait]
 impl VolumeBackend for Fake {
-    async fn volumes(&self) -> Result<Vec<VolumeDetail>> {
-        Ok(vec![self.volume("data").await?])
+    async fn volumes(&self) -> Result<VolumeListing> {
+        Ok(VolumeListing {
+            volumes: vec![self.volume("data").await?],
+            warnings: Vec::new(),
+        })
+    }
+    async fn size_bytes(&self, _: &str) -> Result<Option<i64>> {
+        Ok(None)
     }
     async fn volume(&self, name: &str) -> Result<VolumeDetail> {
         if name != "data" {

@@ -105,6 +105,7 @@ impl Engine {
             if let Some(begin) = stored_begin(&self.files_of(&container)) {
                 container.drain_since(begin);
             }
+            self.adopt_volumes(container.record());
             self.insert(&container);
             if !container.status().has_ended() {
                 self.adopt_networks(container.record()).await;
@@ -124,8 +125,35 @@ impl Engine {
             self.discard(&id).await;
         }
         self.release_orphans().await;
+        self.release_volumes();
         self.local_networks.prune().await;
+        let engine = Arc::clone(self);
+        self.watchers.spawn(async move {
+            let watching = engine.volumes.plugins().watch();
+            engine.stopping.run_until_cancelled(watching).await;
+        });
         Ok(())
+    }
+
+    fn adopt_volumes(&self, record: &Record) {
+        for mount in record.mounts.iter().filter(|mount| !mount.name.is_empty()) {
+            self.volumes.adopt(&mount.name, record.id.as_str());
+        }
+    }
+
+    /// Takes volumes back from containers that a crash left unmade. A plugin may take its time over it.
+    fn release_volumes(self: &Arc<Self>) {
+        let mut orphans = self.volumes.holders();
+        orphans.retain(|owner| !self.read().by_id.keys().any(|id| id.as_str() == owner));
+        let engine = Arc::clone(self);
+        self.watchers.spawn(async move {
+            let releasing = async {
+                for owner in orphans {
+                    engine.volumes.release(&owner).await;
+                }
+            };
+            engine.stopping.run_until_cancelled(releasing).await;
+        });
     }
 
     /// Records by id; unreadable ones as `None`, so that their container is discarded.

@@ -26,7 +26,7 @@ use super::{
     record::{MountRecord, RECORD_VERSION, Record},
     supplies::SupplyError,
     volume_fill,
-    volumes::{self, Volume},
+    volumes::{self, Fill, LOCAL_DRIVER, Volume},
 };
 use crate::{
     dataplane::AttachError,
@@ -179,7 +179,7 @@ impl Engine {
             fs::create_dir_all(dir.join(part)).map_err(CreateError::Files)?;
         }
         let image_id = image.id;
-        let anonymous_volumes = self.mount_volumes(&mut plan, &image).await?;
+        let anonymous_volumes = self.mount_volumes(id, &mut plan, &image).await?;
         let name = (id, plan.name.as_str());
         let attached = self.attach(name, (&networks, &plan.ports)).await?;
         if plan.hostname.is_empty() {
@@ -239,33 +239,35 @@ impl Engine {
     /// Makes the plan's volumes and adds their mounts; returns the anonymous ones.
     async fn mount_volumes(
         self: &Arc<Self>,
+        id: &ContainerId,
         plan: &mut ContainerPlan,
         image: &Image,
     ) -> Result<Vec<String>, CreateError> {
         let mut anonymous = Vec::new();
         for used in std::mem::take(&mut plan.volumes) {
-            let is_anonymous = used.name.is_none();
-            let name = used.name.clone().unwrap_or_else(|| self.random_name());
-            if is_anonymous {
+            let name = match &used.name {
+                Some(name) => name.clone(),
+                None => self.random_name(),
+            };
+            if used.name.is_none() {
                 anonymous.push(name.clone());
             }
-            let (engine, image, volume_use) = (Arc::clone(self), image.clone(), used.clone());
-            let volume = Volume {
-                name: name.clone(),
-                labels: used.labels.clone(),
-                created_at_ns: self.now().0,
-                is_anonymous,
+            let driver = self.ensure_volume(&name, &used).await?;
+            let fill: Option<Fill> = if used.is_no_copy {
+                None
+            } else {
+                let (image, target) = (image.clone(), used.target.clone());
+                Some(Box::new(move |data| {
+                    volume_fill::fill(&image, &target, data)
+                }))
             };
-            let work = move || engine.ensure_volume(&volume, &volume_use, &image);
-            let made = tokio::task::spawn_blocking(work).await;
-            made.map_err(|error| CreateError::Files(io::Error::other(error)))??;
-            let source = self.volumes().path(&name);
+            let source = self.volumes().hold(&name, id.as_str(), fill).await?;
             plan.mounts.push(MountRecord {
                 kind: "volume".to_owned(),
                 name,
                 source: source.join(&used.subpath).display().to_string(),
                 destination: used.target.clone(),
-                driver: "local".to_owned(),
+                driver,
                 is_writable: !used.is_read_only,
                 propagation: String::new(),
             });
@@ -289,23 +291,25 @@ impl Engine {
         Ok(anonymous)
     }
 
-    fn ensure_volume(
-        &self,
-        volume: &Volume,
-        used: &VolumeUse,
-        image: &Image,
-    ) -> Result<(), volumes::Error> {
-        let is_new = self.volumes().ensure(volume, |data| {
-            if used.is_no_copy {
-                Ok(())
-            } else {
-                volume_fill::fill(image, &used.target, data)
-            }
-        })?;
-        if is_new {
-            self.note_volume("create", &volume.name);
+    /// Makes a volume unless there is one; returns its driver.
+    async fn ensure_volume(&self, name: &str, used: &VolumeUse) -> Result<String, volumes::Error> {
+        let driver = match (&used.driver, &used.name) {
+            (Some(driver), _) => driver.clone(),
+            (None, Some(name)) if used.options.is_empty() => self.volumes().driver_of(name).await,
+            (None, _) => LOCAL_DRIVER.to_owned(),
+        };
+        let volume = Volume {
+            name: name.to_owned(),
+            driver: driver.clone(),
+            labels: used.labels.clone(),
+            options: used.options.clone(),
+            created_at_ns: self.now().0,
+            is_anonymous: used.name.is_none(),
+        };
+        if self.volumes().create(&volume).await? {
+            self.note_volume("create", name);
         }
-        Ok(())
+        Ok(driver)
     }
 
     /// What templates of `task` may speak of.

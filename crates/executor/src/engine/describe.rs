@@ -7,7 +7,7 @@ use skep_model::{
     Plugin, Resources,
 };
 
-use super::Engine;
+use super::{Engine, volumes::LOCAL_DRIVER};
 
 /// Facts about the node that do not change while the daemon runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -64,6 +64,20 @@ pub(super) fn description(engine: &Engine, tls: NodeTlsInfo) -> io::Result<NodeD
         kind: kind.to_owned(),
         name: name.to_owned(),
     };
+    let volume_plugins = engine.volumes().plugins().names();
+    let volume_plugins = volume_plugins.borrow().clone();
+    let mut plugins = vec![
+        plugin("Log", "json-file"),
+        plugin("Log", "none"),
+        plugin("Network", "bridge"),
+        plugin("Network", "host"),
+        plugin("Network", "macvlan"),
+        plugin("Network", "null"),
+        plugin("Network", OVERLAY_DRIVER),
+        plugin("Network", NODE_NETWORK_DRIVER),
+        plugin("Volume", LOCAL_DRIVER),
+    ];
+    plugins.extend(volume_plugins.iter().map(|name| plugin("Volume", name)));
     Ok(NodeDescription {
         hostname: facts.hostname,
         platform: Platform {
@@ -78,17 +92,7 @@ pub(super) fn description(engine: &Engine, tls: NodeTlsInfo) -> io::Result<NodeD
         engine: EngineDescription {
             engine_version: engine.config().version.clone(),
             labels: engine.config().labels.clone(),
-            plugins: vec![
-                plugin("Log", "json-file"),
-                plugin("Log", "none"),
-                plugin("Network", "bridge"),
-                plugin("Network", "host"),
-                plugin("Network", "macvlan"),
-                plugin("Network", "null"),
-                plugin("Network", OVERLAY_DRIVER),
-                plugin("Network", NODE_NETWORK_DRIVER),
-                plugin("Volume", "local"),
-            ],
+            plugins,
         },
         tls_info: Some(tls),
         is_fips: false,

@@ -188,7 +188,7 @@ impl Engine {
         let problems = self.discard(&record.id).await;
         self.forget(&record.id);
         for volume in &record.anonymous_volumes {
-            match self.volumes().remove(volume, &self.volume_users()) {
+            match self.volumes().remove(volume, false).await {
                 Ok(()) => self.note_volume("destroy", volume),
                 Err(error) => debug!(volume, error = %error, "Anonymous volume stays"),
             }
@@ -236,6 +236,10 @@ impl Engine {
             problems
         });
         problems.extend(rest.await.unwrap_or_else(|error| vec![error.to_string()]));
+        // A volume that cannot be unmounted keeps no container.
+        for problem in self.volumes().release(id.as_str()).await {
+            warn!(container.id = %id, problem, "Volume not taken back");
+        }
         for problem in &problems {
             warn!(container.id = %id, problem, "Container not removed whole");
         }

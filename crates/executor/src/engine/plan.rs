@@ -76,6 +76,10 @@ pub enum Error {
 pub(super) struct VolumeUse {
     /// Name; `None`: the caller makes one up.
     pub name: Option<String>,
+    /// Driver; `None`: that of the volume there is, else the local one.
+    pub driver: Option<String>,
+    /// Options for a new volume.
+    pub options: BTreeMap<String, String>,
     /// Labels for a new volume.
     pub labels: BTreeMap<String, String>,
     /// Where in the container; also what a new volume is filled from.

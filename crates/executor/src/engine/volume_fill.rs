@@ -11,7 +11,7 @@ use std::{
 };
 
 use nix::{
-    mount::{MsFlags, mount},
+    mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
 };
 
@@ -22,24 +22,26 @@ use crate::image::Image;
 const DEPTH_MAX: usize = 256;
 
 /// Copies what the image has at `target` into `volume`. An image without that directory leaves
-/// the volume empty.
-pub(super) fn fill(image: &Image, target: &str, volume: &Path) -> io::Result<()> {
-    let layers = image.layer_dirs().to_vec();
+/// the volume empty, and gives `false`.
+pub(super) fn fill(image: &Image, target: &str, volume: &Path) -> io::Result<bool> {
+    fill_from(image.layer_dirs().to_vec(), target, volume)
+}
+
+fn fill_from(layers: Vec<PathBuf>, target: &str, volume: &Path) -> io::Result<bool> {
     if !layers
         .iter()
         .any(|layer| layer.join(relative(target)).exists())
     {
-        return Ok(());
+        return Ok(false);
     }
     let (target, volume) = (relative(target), volume.to_owned());
-    let body = move || -> io::Result<()> {
-        let root = tempfile::tempdir()?;
-        mount_privately(&layers, root.path())?;
-        let Some(source) = resolve_beneath(root.path(), &target)? else {
-            return Ok(());
-        };
-        copy_owner(&source, &volume)?;
-        copy_directory(&source, &volume, 0)
+    let body = move || -> io::Result<bool> {
+        // Not a directory that removes itself with all that is in it: the image is mounted there.
+        let root = tempfile::tempdir()?.keep();
+        let copied = mount_privately(&layers, &root).and_then(|()| copy(&root, &target, &volume));
+        let _ = umount2(&root, MntFlags::MNT_DETACH);
+        let _ = fs::remove_dir(&root);
+        copied
     };
     let worker = thread::Builder::new()
         .name("volume-fill".to_owned())
@@ -49,6 +51,15 @@ pub(super) fn fill(image: &Image, target: &str, volume: &Path) -> io::Result<()>
         .map_err(|_| io::Error::other("volume filler died"))?
 }
 
+fn copy(root: &Path, target: &Path, volume: &Path) -> io::Result<bool> {
+    let Some(source) = resolve_beneath(root, target)? else {
+        return Ok(false);
+    };
+    copy_owner(&source, volume)?;
+    copy_directory(&source, volume, 0)?;
+    Ok(true)
+}
+
 /// Mounts the layers read-only at `root`, for this thread only.
 fn mount_privately(layers: &[PathBuf], root: &Path) -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
@@ -56,6 +67,8 @@ fn mount_privately(layers: &[PathBuf], root: &Path) -> io::Result<()> {
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     if let [only] = layers {
         mount(Some(only), root, none, MsFlags::MS_BIND, none)?;
+        let read_only = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        mount(none, root, none, read_only, none)?;
         return Ok(());
     }
     let top_first: Vec<String> = layers
@@ -120,4 +133,35 @@ fn copy_directory(from: &Path, to: &Path, depth: usize) -> io::Result<()> {
         // Devices, sockets and pipes are not copied: a volume holds data.
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The layer of an image that has just one is mounted as it is.
+    #[test]
+    #[expect(clippy::print_stderr, reason = "a skipped test is reported")]
+    fn layers_are_left_as_they_are() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: mounting needs root");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let layers = ["one", "two"].map(|name| dir.path().join(name));
+        for layer in &layers {
+            fs::create_dir_all(layer.join("etc/deep")).unwrap();
+            fs::write(layer.join("etc/deep/file"), "kept").unwrap();
+        }
+        for count in [1, 2] {
+            let volume = dir.path().join(format!("volume{count}"));
+            fs::create_dir(&volume).unwrap();
+            assert!(fill_from(layers[..count].to_vec(), "/etc", &volume).unwrap());
+            assert!(!fill_from(layers[..count].to_vec(), "/none", &volume).unwrap());
+            assert_eq!(fs::read(volume.join("deep/file")).unwrap(), b"kept");
+            for layer in &layers {
+                assert_eq!(fs::read(layer.join("etc/deep/file")).unwrap(), b"kept");
+            }
+        }
+    }
 }

@@ -74,12 +74,6 @@ impl Mounts {
     fn add_volume(&mut self, mount: &model::Mount) -> Result<(), Error> {
         let options = mount.volume.clone().unwrap_or_default();
         let driver = options.driver.unwrap_or_default();
-        if !matches!(driver.name.as_str(), "" | "local") {
-            return Err(Error::Unsupported("VolumeOptions.DriverConfig.Name"));
-        }
-        if !driver.options.is_empty() {
-            return Err(Error::Unsupported("VolumeOptions.DriverConfig.Options"));
-        }
         if !is_local(&options.subpath) {
             return Err(Error::Mount {
                 kind: "volume",
@@ -88,6 +82,8 @@ impl Mounts {
         }
         self.volumes.push(VolumeUse {
             name: Some(mount.source.clone()).filter(|name| !name.is_empty()),
+            driver: Some(driver.name).filter(|name| !name.is_empty()),
+            options: driver.options,
             labels: options.labels,
             target: mount.target.clone(),
             is_read_only: mount.is_read_only,
@@ -122,6 +118,8 @@ impl Mounts {
             if !is_covered {
                 self.volumes.push(VolumeUse {
                     name: None,
+                    driver: None,
+                    options: BTreeMap::new(),
                     labels: BTreeMap::new(),
                     target: target.to_owned(),
                     is_read_only: false,
