@@ -170,3 +170,48 @@ fn registries_with_a_password_are_used_with_it_only() {
     server.kill().unwrap();
     server.wait().unwrap();
 }
+
+#[test]
+fn stacks_are_pulled_with_the_login_of_the_docker_command() {
+    let node = Node::start();
+    let mut server = serve_registry(&node, Some("alice:sesame"));
+    let config = "{\"auths\":{\"127.0.0.1:5000\":{\"auth\":\"YWxpY2U6c2VzYW1l\"}}}";
+    fs::create_dir_all(node.dir().join("docker")).unwrap();
+    fs::write(node.dir().join("docker/config.json"), config).unwrap();
+    let file = node.dir().join("f.yml");
+    let text = "services: {web: {image: '127.0.0.1:5000/skep/pulled:1', command: sleep 1000}}";
+    fs::write(&file, text).unwrap();
+    let stack = |line: &str| {
+        let (skep, socket) = (skep_conformance::binary(), node.socket());
+        let (skep, socket, dir) = (skep.display(), socket.display(), node.dir().display());
+        let variables = format!("DOCKER_CONFIG={dir}/docker SKEP_HOST=unix://{socket}");
+        node.inside_ok(&format!("{variables} {skep} stack {line}"))
+    };
+    let file = file.display();
+    stack(&format!(
+        "deploy --with-registry-auth --detach=false --timeout 60s -c {file} app"
+    ));
+    let spec = node.json("/services/app_web")["Spec"].clone();
+    let image = spec["TaskTemplate"]["ContainerSpec"]["Image"]
+        .as_str()
+        .unwrap();
+    assert!(
+        image.starts_with("127.0.0.1:5000/skep/pulled:1@sha256:"),
+        "{image}"
+    );
+    // What is stored of the stack tells nobody the password.
+    let kept = node.json("/skep/v1/stacks/app/revisions/1").to_string();
+    assert!(
+        !kept.contains("sesame") && !kept.contains("RegistryAuth"),
+        "{kept}"
+    );
+    // With the digest known nothing changes, and without it neither.
+    for more in ["--with-registry-auth", "--resolve-image never"] {
+        assert_eq!(
+            stack(&format!("deploy {more} -c {file} app")),
+            "app: revision 1"
+        );
+    }
+    server.kill().unwrap();
+    server.wait().unwrap();
+}
