@@ -51,6 +51,8 @@ use crate::{
 pub const NO_LEADER: &str = "The swarm does not have a leader. It's possible that too few managers \
      are online. Make sure more than half of the managers are online.";
 
+/// Problems told of one object or document; who has more mends these first.
+const PROBLEMS_MAX: usize = 100;
 /// The shell calls at least every tick of raft. A longer pause is a stalled process, or a clock that
 /// was set forward.
 const STALL: Duration = Duration::from_millis(1500);
@@ -510,7 +512,8 @@ fn refuse_problems(problems: &[Problem]) -> Result<(), CommandError> {
     if problems.is_empty() {
         return Ok(());
     }
-    let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let told = problems.iter().take(PROBLEMS_MAX);
+    let texts: Vec<String> = told.map(ToString::to_string).collect();
     Err(CommandError::new(Code::InvalidArgument, texts.join("; ")))
 }
 

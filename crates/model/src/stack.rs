@@ -17,6 +17,8 @@ pub const NAMESPACE_LABEL: &str = "com.docker.stack.namespace";
 pub const IMAGE_LABEL: &str = "com.docker.stack.image";
 /// Longest name of a stack; as a service's, which begins with it.
 pub const NAME_LENGTH_MAX: usize = 63;
+/// Objects of one stack. The entry's size is reached first by any but the smallest services.
+pub const OBJECTS_MAX: usize = 1000;
 /// Revisions kept of a stack. Each is all specs of its services in every manager's memory.
 pub const REVISIONS_KEPT: usize = 10;
 

@@ -49,7 +49,7 @@ pub const CONSTRAINTS_MAX: usize = 1000;
 
 pub use self::{
     network::{ipam_of, local_network_spec, network_spec},
-    secret::{config_spec, secret_spec},
+    secret::{SUPPLY_NAME_BYTES_MAX, config_spec, secret_spec},
 };
 
 /// One thing wrong with a spec: the text a client is shown.

@@ -32,9 +32,6 @@ use crate::{
     group::Group,
 };
 
-/// Objects of one stack. The entry's size is reached first by any but the smallest services.
-const OBJECTS_MAX: usize = 1000;
-
 /// Whether a command must be alone in its entry, so that all of it is committed or none.
 pub(super) fn is_whole(command: &Command) -> bool {
     matches!(

@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// Longest name of a secret or config.
-const NAME_BYTES_MAX: usize = 64;
+pub const SUPPLY_NAME_BYTES_MAX: usize = 64;
 
 /// Everything wrong with a secret spec.
 pub fn secret_spec(spec: &SecretSpec) -> Vec<Problem> {
@@ -40,7 +40,7 @@ fn check_name(annotations: &Annotations, found: &mut Problems) {
     }
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric();
     let bytes = name.as_bytes();
-    let is_valid = bytes.len() <= NAME_BYTES_MAX
+    let is_valid = bytes.len() <= SUPPLY_NAME_BYTES_MAX
         && bytes.first().is_some_and(is_plain)
         && bytes.last().is_some_and(is_plain)
         && bytes

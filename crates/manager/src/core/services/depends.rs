@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use skep_model::{
     ServiceSpec,
-    reserved::service::depends::{DEPENDS_ON, dependencies},
+    reserved::service::depends::{DEPENDS_ON, dependencies, names},
 };
 use skep_store::Store;
 
@@ -42,24 +42,21 @@ pub(super) fn check(
     Err(CommandError::new(Code::InvalidArgument, message))
 }
 
-/// Whether a way leads from what the service waits for back to it.
+/// Whether a way leads from what the service waits for back to it. A stack's chain is walked once for
+/// each of its services, so a step is cheap.
 fn waits_for_itself(view: &Store, spec: &ServiceSpec) -> bool {
-    let name = spec.annotations.name.to_lowercase();
-    let of = |spec: &ServiceSpec| {
-        let names = dependencies(&spec.annotations.labels).into_keys();
-        names.map(|name| name.to_lowercase()).collect::<Vec<_>>()
-    };
-    let mut ahead = of(spec);
+    let name = &spec.annotations.name;
+    let mut ahead: Vec<&str> = names(&spec.annotations.labels).collect();
     let mut seen = BTreeSet::new();
     while let Some(next) = ahead.pop() {
-        if next == name {
+        if next.eq_ignore_ascii_case(name) {
             return true;
         }
-        if !seen.insert(next.clone()) {
+        let Some(service) = view.service_by_name(next) else {
             continue;
-        }
-        if let Some(service) = view.service_by_name(&next) {
-            ahead.extend(of(&service.spec));
+        };
+        if seen.insert(service.id) {
+            ahead.extend(names(&service.spec.annotations.labels));
         }
     }
     false

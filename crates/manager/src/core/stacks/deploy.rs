@@ -8,15 +8,15 @@ use std::{
 use skep_model::{
     NetworkId, Redacted, Rng,
     stack::{
-        ApplyOptions, NAMESPACE_LABEL, Stack, StackAction, StackChange, StackObject, StackOutcome,
-        StackRevision, StackSpec,
+        ApplyOptions, NAMESPACE_LABEL, OBJECTS_MAX, Stack, StackAction, StackChange, StackObject,
+        StackOutcome, StackRevision, StackSpec,
     },
 };
 use skep_store::Transaction;
 use skep_wire::stack as wire;
 
 use super::{
-    OBJECTS_MAX,
+    super::PROBLEMS_MAX,
     kept::{self, Standing},
     supplies::Supplies,
 };
@@ -24,9 +24,6 @@ use crate::{
     command::{Code, CommandError},
     group::Group,
 };
-
-/// Problems told of one document; who has more mends these first.
-const PROBLEMS_MAX: usize = 100;
 
 /// A deploy under way, on a trial transaction.
 pub(super) struct Deploy<'a> {
@@ -103,6 +100,7 @@ impl<'a> Deploy<'a> {
 
     fn carry_out(mut self, mut spec: StackSpec) -> Result<StackOutcome, CommandError> {
         self.name.clone_from(&spec.name);
+        check_count(&spec)?;
         self.check_document(&mut spec);
         self.deploy_secrets(&spec);
         self.deploy_configs(&spec);
@@ -136,13 +134,6 @@ impl<'a> Deploy<'a> {
 
     /// Labels every object as the stack's, and looks for names that stand twice.
     fn check_document(&mut self, spec: &mut StackSpec) {
-        let count =
-            spec.networks.len() + spec.secrets.len() + spec.configs.len() + spec.services.len();
-        if count > OBJECTS_MAX {
-            self.problem(format!(
-                "a stack has at most {OBJECTS_MAX} objects, not {count}"
-            ));
-        }
         let mut all = Vec::new();
         for network in &mut spec.networks {
             all.push((StackObject::Network, &mut network.annotations));
@@ -248,6 +239,23 @@ impl<'a> Deploy<'a> {
         let why = format!("it exists and is not of stack {}", self.name);
         self.fail(kind, name, &why);
     }
+}
+
+/// Refuses a document of which even the problems would take the leader too long to find.
+fn check_count(spec: &StackSpec) -> Result<(), CommandError> {
+    let external = &spec.external;
+    let count = spec.networks.len()
+        + spec.secrets.len()
+        + spec.configs.len()
+        + spec.services.len()
+        + external.networks.len()
+        + external.secrets.len()
+        + external.configs.len();
+    if count <= OBJECTS_MAX {
+        return Ok(());
+    }
+    let message = format!("a stack has at most {OBJECTS_MAX} objects, not {count}");
+    Err(CommandError::new(Code::InvalidArgument, message))
 }
 
 /// Takes out what is stored elsewhere: data, and credentials.

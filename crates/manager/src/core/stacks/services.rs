@@ -1,7 +1,10 @@
 //! A stack's services: references filled in, made in the order of what they wait for, and written only
 //! when they differ from what is stored.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use skep_model::{
     Service, ServiceSpec, UpdateState, UpdateStatus,
@@ -30,26 +33,40 @@ impl Deploy<'_> {
 
     /// Services after those they wait for, else in the order of the document.
     fn in_order<'s>(&mut self, all: &'s [ServiceSpec]) -> Vec<&'s ServiceSpec> {
-        let mut waiting: Vec<&ServiceSpec> = all.iter().collect();
-        let mut ordered = Vec::new();
-        while !waiting.is_empty() {
-            let names: BTreeSet<&str> = waiting.iter().map(|spec| name(spec)).collect();
-            let is_ready = |spec: &&ServiceSpec| {
-                let depends = depends::dependencies(&spec.annotations.labels);
+        let names = all.iter().map(|spec| name(spec).to_lowercase());
+        let at: BTreeMap<String, usize> = names.zip(0..).collect();
+        let mut waiters: Vec<Vec<usize>> = vec![Vec::new(); all.len()];
+        let mut left: Vec<usize> = vec![0; all.len()];
+        for (waiter, spec) in all.iter().enumerate() {
+            for on in depends::dependencies(&spec.annotations.labels).keys() {
                 // One that waits for itself is told so with the others that are wrong.
-                depends
-                    .keys()
-                    .all(|on| on == name(spec) || !names.contains(on.as_str()))
-            };
-            let (ready, rest): (Vec<_>, Vec<_>) = waiting.iter().copied().partition(is_ready);
-            if ready.is_empty() {
-                let names: Vec<&str> = names.into_iter().collect();
-                let names = names.join(", ");
-                self.problem(format!("services wait for each other: {names}"));
-                return ordered;
+                let on = at.get(&on.to_lowercase());
+                if let Some(on) = on.filter(|on| **on != waiter) {
+                    waiters[*on].push(waiter);
+                    left[waiter] += 1;
+                }
             }
-            ordered.extend(ready);
-            waiting = rest;
+        }
+        let mut ready: BTreeSet<usize> = (0..all.len()).filter(|i| left[*i] == 0).collect();
+        let mut ordered = Vec::new();
+        while !ready.is_empty() {
+            // By rounds: who waits for one of a round is of a later one.
+            for done in std::mem::take(&mut ready) {
+                ordered.push(&all[done]);
+                for waiter in &waiters[done] {
+                    left[*waiter] -= 1;
+                    if left[*waiter] == 0 {
+                        ready.insert(*waiter);
+                    }
+                }
+            }
+        }
+        if ordered.len() < all.len() {
+            let waiting = all.iter().zip(&left).filter(|(_, left)| **left > 0);
+            let names: BTreeSet<&str> = waiting.map(|(spec, _)| name(spec)).collect();
+            let names: Vec<&str> = names.into_iter().collect();
+            let names = names.join(", ");
+            self.problem(format!("services wait for each other: {names}"));
         }
         ordered
     }

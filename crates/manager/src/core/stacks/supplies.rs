@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use skep_model::{
     Annotations, Config, ConfigSpec, Driver, Rng, Secret, SecretSpec, ServiceSpec,
     stack::{StackAction, StackObject, StackRevision, StackSpec},
+    validate::SUPPLY_NAME_BYTES_MAX,
 };
 use skep_store::{Store, Transaction};
 
@@ -111,7 +112,7 @@ impl Deploy<'_> {
         if parts.data.is_empty() && !parts.is_driven {
             return self.keep_supply::<K>(spec, name);
         }
-        let versioned = format!("{name}-{}", version(&parts));
+        let versioned = versioned(name, &parts);
         let is_free = match K::find(self.tx.view(), name) {
             None => true,
             Some((_, stored)) if !is_of(&stored.annotations.labels, &self.name) => {
@@ -231,14 +232,21 @@ fn is_same(one: &Parts<'_>, other: &Parts<'_>) -> bool {
     one.data == other.data && one.templating == other.templating && !one.is_driven
 }
 
-/// First digits of the content's digest; a template's engine is part of the content.
-fn version(parts: &Parts<'_>) -> String {
+/// The name of content that is not what is stored under `name`: that, shortened if need be, and the
+/// first digits of the content's digest. A template's engine is part of the content.
+fn versioned(name: &str, parts: &Parts<'_>) -> String {
     let mut digest = Sha256::new();
     digest.update(parts.data);
     if let Some(templating) = parts.templating {
         digest.update(&templating.name);
     }
-    let mut text = String::new();
+    let length_max = SUPPLY_NAME_BYTES_MAX - VERSION_DIGITS - 1;
+    let mut text: String = name.chars().take(length_max).collect();
+    if text.len() < name.len() {
+        // Those that begin alike are told apart by what was cut off.
+        digest.update(name);
+    }
+    text.push('-');
     for byte in digest.finalize().iter().take(VERSION_DIGITS / 2) {
         write!(text, "{byte:02x}").expect("a string takes everything");
     }

@@ -195,6 +195,31 @@ fn changed_content_gets_a_name_of_its_own_and_a_rollback_the_old_one() {
 }
 
 #[test]
+fn a_long_name_is_shortened_for_content_that_changed() {
+    let mut harness = Harness::with_agent();
+    let names = ["a", "b"].map(|end| format!("app_{}{end}", "x".repeat(59)));
+    let deploy = |harness: &mut Harness, content: &[u8]| {
+        let spec = StackSpec {
+            name: "app".to_owned(),
+            configs: Vec::from(names.clone().map(|name| ConfigSpec {
+                annotations: named(&name),
+                data: Redacted(content.to_vec()),
+                ..ConfigSpec::default()
+            })),
+            ..StackSpec::default()
+        };
+        let outcome = harness.deploy(&spec).unwrap();
+        let stored = outcome.changes.iter().map(|one| one.stored_as.clone());
+        stored.collect::<Vec<_>>()
+    };
+    assert_eq!(deploy(&mut harness, b"one"), names);
+    let changed = deploy(&mut harness, b"two");
+    assert!(changed.iter().all(|name| name.len() == 64), "{changed:?}");
+    assert_ne!(changed[0], changed[1], "what was cut off tells them apart");
+    assert_eq!(deploy(&mut harness, b"two"), changed);
+}
+
+#[test]
 fn a_secret_is_kept_as_long_as_a_revision_needs_it() {
     let mut harness = Harness::with_agent();
     for number in 0..skep_model::stack::REVISIONS_KEPT {
@@ -408,4 +433,38 @@ fn services_are_made_after_those_they_wait_for_and_never_in_a_circle() {
         "service app_db: label `skep.depends-on`: it waits for services that do not exist: \
          app_other\nservice app_web: label `skep.depends-on`: it would wait for itself"
     );
+}
+
+#[test]
+fn a_chain_is_made_from_its_end_whatever_its_length_and_case() {
+    use skep_model::reserved::service::depends::DEPENDS_ON;
+    let mut harness = Harness::with_agent();
+    let mut spec = StackSpec {
+        name: "app".to_owned(),
+        ..StackSpec::default()
+    };
+    let count = 300;
+    for number in 0..count {
+        let Command::CreateService { spec: mut link } = create(&format!("app_s{number}"), 0) else {
+            panic!("no service");
+        };
+        if number + 1 < count {
+            let label = (
+                DEPENDS_ON.to_owned(),
+                format!("APP_S{}=started", number + 1),
+            );
+            Arc::make_mut(&mut link.annotations).labels.extend([label]);
+        }
+        spec.services.push(*link);
+    }
+    let outcome = harness.deploy(&spec).unwrap();
+    let made: Vec<_> = outcome.changes.iter().map(|one| one.name.clone()).collect();
+    let expected: Vec<_> = (0..count)
+        .rev()
+        .map(|number| format!("app_s{number}"))
+        .collect();
+    assert_eq!(made, expected);
+    spec.services = vec![service("app_one_too_many", 0); 1001];
+    let error = harness.deploy(&spec).unwrap_err();
+    assert_eq!(error.message, "a stack has at most 1000 objects, not 1001");
 }

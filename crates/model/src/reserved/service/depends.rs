@@ -78,6 +78,13 @@ pub fn dependencies(labels: &Labels) -> Dependencies {
     read(labels).0
 }
 
+/// The services a label that was accepted names, without the trouble of reading the conditions.
+pub fn names(labels: &Labels) -> impl Iterator<Item = &str> {
+    let text = labels.get(DEPENDS_ON).map_or("", String::as_str);
+    let parts = text.split(',').filter_map(|part| part.split_once('='));
+    parts.map(|(name, _)| name.trim())
+}
+
 /// Everything wrong with the label.
 pub(super) fn problems(labels: &Labels) -> Vec<InvalidDepends> {
     read(labels).1

@@ -1,12 +1,12 @@
 //! A stack's document: Docker's create requests in one body, read by the code that reads them singly.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 use serde_json::{Value, json};
 use skep_model::{
     ConfigSpec, NetworkSpec, SecretSpec,
-    stack::{ApplyOptions, Externals, StackSpec},
+    stack::{ApplyOptions, Externals, OBJECTS_MAX, StackSpec},
 };
 
 use crate::{
@@ -26,10 +26,10 @@ use crate::{
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Document {
     name: String,
-    networks: Option<Vec<CreateNetwork>>,
-    secrets: Option<Vec<SupplySpec>>,
-    configs: Option<Vec<SupplySpec>>,
-    services: Option<Vec<ServiceSpec>>,
+    networks: Option<Few<CreateNetwork>>,
+    secrets: Option<Few<SupplySpec>>,
+    configs: Option<Few<SupplySpec>>,
+    services: Option<Few<ServiceSpec>>,
     external: Option<External>,
     source: String,
     expect: Option<u64>,
@@ -40,16 +40,53 @@ pub(super) struct Document {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct External {
-    networks: Option<Vec<String>>,
-    secrets: Option<Vec<String>>,
-    configs: Option<Vec<String>>,
+    networks: Option<Few<String>>,
+    secrets: Option<Few<String>>,
+    configs: Option<Few<String>>,
 }
+
+/// A list that is not read further than a stack may be long: a short text can be a million objects.
+#[derive(Debug)]
+struct Few<T>(Vec<T>);
 
 /// Problems of many objects, each with the status it would have had alone.
 #[derive(Default)]
 struct Problems {
     texts: Vec<String>,
     kind: Option<ErrorKind>,
+}
+
+impl<T> Default for Few<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Few<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(FewVisitor(PhantomData))
+    }
+}
+
+struct FewVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> de::Visitor<'de> for FewVisitor<T> {
+    type Value = Few<T>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "a list of at most {OBJECTS_MAX} objects")
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Few<T>, A::Error> {
+        let mut read = Vec::new();
+        while let Some(one) = list.next_element()? {
+            if read.len() == OBJECTS_MAX {
+                return Err(de::Error::invalid_length(OBJECTS_MAX + 1, &self));
+            }
+            read.push(one);
+        }
+        Ok(Few(read))
+    }
 }
 
 impl Problems {
@@ -71,7 +108,11 @@ impl Document {
         name: &str,
         request: &Request,
     ) -> Result<(StackSpec, ApplyOptions)> {
-        if !self.name.is_empty() && self.name != name {
+        if self.name.is_empty() {
+            // An empty body is none of a stack: pruning by it would remove everything.
+            return Err(ApiError::invalid("the document has no name"));
+        }
+        if self.name != name {
             let message = format!("the document is of stack {}, not of {name}", self.name);
             return Err(ApiError::invalid(message));
         }
@@ -81,27 +122,27 @@ impl Document {
             force: request.query.strict_flag("force")?,
         };
         let mut problems = Problems::default();
-        let networks = self.networks.unwrap_or_default().into_iter();
+        let networks = self.networks.unwrap_or_default().0.into_iter();
         let networks = networks.filter_map(|body| {
             let name = body.name.clone();
             let spec = networks::cluster_spec(context, body);
             problems.take("network", &name, spec)
         });
         let networks = networks.collect();
-        let secrets = self.secrets.unwrap_or_default().into_iter();
+        let secrets = self.secrets.unwrap_or_default().0.into_iter();
         let secrets = secrets.filter_map(|body| {
             let name = body.name.clone();
             problems.take("secret", &name, secret::secret_spec(body))
         });
         let secrets = secrets.collect();
-        let configs = self.configs.unwrap_or_default().into_iter();
+        let configs = self.configs.unwrap_or_default().0.into_iter();
         let configs = configs.filter_map(|body| {
             let name = body.name.clone();
             problems.take("config", &name, secret::config_spec(body))
         });
         let configs = configs.collect();
         let auth = self.registry_auth.unwrap_or_default();
-        let services = self.services.unwrap_or_default().into_iter();
+        let services = self.services.unwrap_or_default().0.into_iter();
         let services = services.filter_map(|body| {
             let name = body.name.clone();
             let spec = convert::service_spec(body, request.version);
@@ -129,9 +170,9 @@ impl Document {
             configs,
             services,
             external: Externals {
-                networks: external.networks.unwrap_or_default(),
-                secrets: external.secrets.unwrap_or_default(),
-                configs: external.configs.unwrap_or_default(),
+                networks: external.networks.unwrap_or_default().0,
+                secrets: external.secrets.unwrap_or_default().0,
+                configs: external.configs.unwrap_or_default().0,
             },
             source: self.source,
         };
@@ -197,4 +238,22 @@ pub(super) fn config_value(spec: &ConfigSpec) -> Value {
         "Labels": spec.annotations.labels,
         "Templating": spec.templating.as_ref().map(|driver| json!({"Name": driver.name})),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_read_as_far_as_a_stack_goes() {
+        let read = |count: usize| {
+            let services = vec!["{}"; count].join(",");
+            serde_json::from_str::<Document>(&format!("{{\"Services\":[{services}]}}"))
+        };
+        let services = read(OBJECTS_MAX).unwrap().services;
+        assert_eq!(services.map(|list| list.0.len()), Some(OBJECTS_MAX));
+        let error = read(OBJECTS_MAX + 1).unwrap_err().to_string();
+        let expected = "invalid length 1001, expected a list of at most 1000 objects";
+        assert!(error.starts_with(expected), "{error}");
+    }
 }
