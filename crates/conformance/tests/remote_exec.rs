@@ -27,12 +27,20 @@ fn a_command_runs_beside_a_task_of_any_node() {
     node.running("web", 3);
     node.running("each", 3);
 
-    // Each slot from each manager, wherever both are; a shell's own exit code.
+    check_names(&cluster);
+    check_flags(&cluster);
+    check_refusals(&cluster);
+}
+
+/// Each slot from each manager, wherever both are, with a shell's own exit code; and a task by its node, its id, its
+/// service.
+fn check_names(cluster: &Cluster) {
+    let node = cluster.node(1);
     for asked in [1, 2] {
         for slot in 1..=3 {
             let name = format!("web.{slot}");
             let output = cluster.skep(&exec(
-                &cluster,
+                cluster,
                 asked,
                 "",
                 &format!("{name} sh -c 'echo $WHO; echo bad >&2; exit {slot}'"),
@@ -45,7 +53,7 @@ fn a_command_runs_beside_a_task_of_any_node() {
             );
         }
     }
-    let host = cluster.skep_ok(&exec(&cluster, 2, "", "each.node3 hostname"));
+    let host = cluster.skep_ok(&exec(cluster, 2, "", "each.node3 hostname"));
     let container = node
         .tasks("each")
         .into_iter()
@@ -61,29 +69,31 @@ fn a_command_runs_beside_a_task_of_any_node() {
         .expect("an id")
         .to_owned();
     assert_eq!(
-        cluster.skep_ok(&exec(&cluster, 1, "", &format!("{task} echo by id"))),
+        cluster.skep_ok(&exec(cluster, 1, "", &format!("{task} echo by id"))),
         "by id"
     );
     assert_eq!(
-        cluster.skep_ok(&exec(&cluster, 1, "", "web echo any")),
+        cluster.skep_ok(&exec(cluster, 1, "", "web echo any")),
         "any"
     );
+}
 
-    // Flags of `docker exec`.
+/// Flags of `docker exec`.
+fn check_flags(cluster: &Cluster) {
     let flags = "-e A=1 -u 7:8 -w /tmp";
     let told = cluster.skep_ok(&exec(
-        &cluster,
+        cluster,
         2,
         flags,
         "web.2 sh -c 'echo $A $(id -u) $(id -g) $(pwd)'",
     ));
     assert_eq!(told, "1 7 8 /tmp");
-    let input = format!("{} < /etc/hostname", exec(&cluster, 2, "-i", "web.3 wc -l"));
+    let input = format!("{} < /etc/hostname", exec(cluster, 2, "-i", "web.3 wc -l"));
     assert_eq!(cluster.skep_ok(&input), "1");
     // More than any queue on the way, both ways.
     let flood = format!(
         "{} < /tmp/flood | md5sum",
-        exec(&cluster, 2, "-i", "web.1 cat")
+        exec(cluster, 2, "-i", "web.1 cat")
     );
     cluster.inside_ok("mkdir -p /tmp; head -c 20000000 /dev/urandom > /tmp/flood");
     let sum = cluster.inside_ok("md5sum < /tmp/flood; rm -f /tmp/flood.none");
@@ -95,34 +105,36 @@ fn a_command_runs_beside_a_task_of_any_node() {
     );
     cluster.inside_ok("rm /tmp/flood");
     cluster.skep_ok(&exec(
-        &cluster,
+        cluster,
         1,
         "-d",
         "web.3 sh -c 'sleep 1; touch /tmp/later'",
     ));
     until("it was done in the background", PATIENCE, || {
-        let output = cluster.skep(&exec(&cluster, 2, "", "web.3 ls /tmp/later"));
+        let output = cluster.skep(&exec(cluster, 2, "", "web.3 ls /tmp/later"));
         if output.status == 0 {
             Ok(())
         } else {
             Err(output.text())
         }
     });
-    let tty = cluster.skep_ok(&exec(&cluster, 2, "-t", "web.1 tty"));
+    let tty = cluster.skep_ok(&exec(cluster, 2, "-t", "web.1 tty"));
     assert!(tty.starts_with("/dev/pts"), "{tty}");
+}
 
-    // What cannot be.
-    let missing = cluster.skep(&exec(&cluster, 2, "", "web.2 /no/such"));
+/// What cannot be.
+fn check_refusals(cluster: &Cluster) {
+    let missing = cluster.skep(&exec(cluster, 2, "", "web.2 /no/such"));
     assert_eq!(missing.status, 127, "{missing:?}");
     for (line, text) in [
         ("web.9 true", "service web has no task 9"),
         ("nobody true", "task nobody not found"),
         ("nobody.1 true", "task nobody.1 not found"),
     ] {
-        let refused = cluster.skep_fails(&exec(&cluster, 2, "", line));
+        let refused = cluster.skep_fails(&exec(cluster, 2, "", line));
         assert!(refused.contains(text), "{refused}");
     }
-    let refused = cluster.skep_fails(&exec(&cluster, 3, "", "web.1 true"));
+    let refused = cluster.skep_fails(&exec(cluster, 3, "", "web.1 true"));
     assert!(refused.contains("not a swarm manager"), "{refused}");
 }
 
