@@ -49,7 +49,8 @@ pub trait Controller: Send + Sync + 'static {
     /// [`ControllerError::AlreadyPrepared`] counts as success.
     async fn prepare(&self) -> Result<(), ControllerError>;
 
-    /// Starts the container; with a health check or one of readiness, returns once it has passed.
+    /// Starts the container; with a health check, returns once it has passed. Not yet ready is
+    /// [`ControllerError::Temporary`].
     /// [`ControllerError::AlreadyStarted`] counts as success. For a container that ended before it
     /// was healthy: [`ControllerError::Exited`].
     async fn start(&self) -> Result<(), ControllerError>;

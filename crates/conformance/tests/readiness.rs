@@ -100,7 +100,9 @@ fn task_runs_once_it_is_ready_and_an_update_waits_for_it() {
     node.docker_ok(&format!(
         "service create -d --no-resolve-image --update-order start-first --name web {FAST} skep/busybox sleep 1000"
     ));
-    let task = node.task_in("web", "starting");
+    let task = node.task("web", "says why it does not run yet", |task| {
+        task["Status"]["State"] == "starting" && task["Status"]["Err"] == "not ready (3): no file"
+    });
     let filter = "label=com.docker.swarm.service.name=web";
     let container = node.docker_ok(&format!("ps -q --no-trunc --filter {filter}"));
     node.docker_ok(&format!("exec {container} touch /tmp/ok"));

@@ -28,7 +28,7 @@ fn malformed_and_unsupported_requests_are_refused_with_reasons() {
         ("--log-driver syslog", "LogDriver"),
         ("--label skep.drain=soon", "skep.drain"),
         ("--network other", "other"),
-        ("--hostname h-{{.Task.Slot}}", "Hostname"),
+        ("--hostname h-{{.Task.Sloth}}", "Sloth"),
     ] {
         let refused = node.docker_fails(&format!(
             "service create -d --no-resolve-image --name x {flags} skep/busybox"

@@ -122,12 +122,15 @@ fn check_refusals(node: &Engine) {
     let text = "stack app is at revision 1, not at 7";
     refused(node, ("PUT", ""), &bad, 409, text);
     let mut bad = document("c2Vjb25k", 2);
+    bad["services"] = json!([]);
+    refused(node, ("PUT", ""), &bad, 400, "unknown field `services`");
+    let mut bad = document("c2Vjb25k", 2);
     bad["External"] = json!({"Networks": ["missing"]});
     bad["Services"][0]["TaskTemplate"]["ContainerSpec"]["Secrets"][0]["SecretName"] = json!("no");
     let text =
         "network missing: it is external and does not exist\nservice app_web: secret no not found";
     refused(node, ("PUT", ""), &bad, 400, text);
-    let large = json!({"Source": "x".repeat(2 << 20)});
+    let large = json!({"Name": "app", "Source": "x".repeat(2 << 20)});
     refused(node, ("PUT", ""), &large, 413, "one entry holds");
     refused(
         node,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use skep_model::{
-    Cluster, ClusterId, Config, ConfigId, Meta, Network, NetworkId, Node, NodeId, Secret, SecretId,
-    Service, ServiceId, Task, TaskId, Timestamp, Version,
+    Cluster, ClusterId, Config, ConfigId, Meta, Network, NetworkId, Node, NodeId, Redacted, Secret,
+    SecretId, Service, ServiceId, Task, TaskId, Timestamp, Version,
     id::ResourceId,
     object::{Extension, Resource},
 };
@@ -259,14 +259,21 @@ impl Transaction {
 
     /// Removes a secret; false when there is none. That nobody uses it is the caller's business.
     pub fn remove_secret(&mut self, id: SecretId) -> bool {
-        let object = self.head.secrets().get(id).cloned().map(Object::Secret);
-        self.remove(object)
+        let stored = self.head.secrets().get(id).cloned();
+        self.remove(stored.map(|mut secret| {
+            // A removal goes by the id: the log has the data already.
+            Arc::make_mut(&mut secret).spec.data = Redacted::default();
+            Object::Secret(secret)
+        }))
     }
 
     /// Removes a config; false when there is none. That nobody uses it is the caller's business.
     pub fn remove_config(&mut self, id: ConfigId) -> bool {
-        let object = self.head.configs().get(id).cloned().map(Object::Config);
-        self.remove(object)
+        let stored = self.head.configs().get(id).cloned();
+        self.remove(stored.map(|mut config| {
+            Arc::make_mut(&mut config).spec.data = Redacted::default();
+            Object::Config(config)
+        }))
     }
 
     /// Removes the cluster object; false when there is none.

@@ -108,18 +108,19 @@ impl TaskController {
         self.end_unhealthy(container).await
     }
 
-    /// Returns once the healthy container is ready for its first connections, at once where its service says
-    /// nothing of readiness.
-    async fn become_ready(&self, container: &Arc<Container>) -> Result<(), ControllerError> {
-        let policy = self.readiness();
-        if policy.is_none() {
+    /// Whether the healthy container is ready for its first connections; it is where its service says nothing of
+    /// readiness. The agent tries again, and shows why until then.
+    async fn check_ready(&self, container: &Arc<Container>) -> Result<(), ControllerError> {
+        let Some(policy) = self.readiness() else {
             return Ok(());
-        }
+        };
         tokio::select! {
             biased;
             status = container.ended() => ending(container, &status),
             () = container.unhealthy() => self.end_unhealthy(container).await,
-            _ = self.engine.readiness_turn(container, policy.as_ref(), false) => Ok(()),
+            answer = self.engine.ask_readiness(container, &policy) => {
+                answer.map_err(ControllerError::Temporary)
+            }
         }
     }
 
@@ -198,7 +199,7 @@ impl Controller for TaskController {
         if container.status().phase != Phase::Created {
             // Started before, but perhaps not waited for to the end.
             self.become_healthy(&container).await?;
-            self.become_ready(&container).await?;
+            self.check_ready(&container).await?;
             return Err(ControllerError::AlreadyStarted);
         }
         let (engine, created) = (Arc::clone(&self.engine), Arc::clone(&container));
@@ -211,7 +212,7 @@ impl Controller for TaskController {
             Err(error) => return Err(ControllerError::Temporary(error.to_string())),
         }
         self.become_healthy(&container).await?;
-        self.become_ready(&container).await
+        self.check_ready(&container).await
     }
 
     async fn wait(&self, is_ready: bool) -> Result<Waited, ControllerError> {

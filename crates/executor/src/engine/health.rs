@@ -21,7 +21,7 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 const START_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
 /// Docker's default count of failures in a row that make a container unhealthy.
 const RETRIES_DEFAULT: u32 = 3;
-/// Time between two probes of readiness until the first that passes; a longer one would hold up every update.
+/// Time between two probes of readiness of a task that runs and is not ready; a longer one would waste it.
 const READINESS_START_INTERVAL: Duration = Duration::from_secs(1);
 /// Characters of a probe's output shown with a task, which every manager stores.
 const REASON_LENGTH_MAX: usize = 200;

@@ -75,6 +75,21 @@ impl Engine {
         Box::pin(self.prober(container, check).run()).await;
     }
 
+    /// Asks a running container once whether it is ready; why not, if it is not. May be dropped at any time.
+    pub(super) async fn ask_readiness(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        policy: &ReadinessPolicy,
+    ) -> Result<(), String> {
+        let check = HealthCheck::of_readiness(policy);
+        let mut prober = self.prober(container, check);
+        let result = Box::pin(prober.result()).await;
+        match result.exit_code {
+            0 => Ok(()),
+            _ => Err(health::shortened(&result)),
+        }
+    }
+
     /// Asks a running container whether it is ready until the answer is another than `is_ready`; returns why it
     /// is not ready, if it is not. One without a policy is. May be dropped at any time.
     pub(super) async fn readiness_turn(

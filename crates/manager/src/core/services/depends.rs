@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use skep_model::{
-    ServiceSpec,
+    Service, ServiceSpec,
     reserved::service::depends::{DEPENDS_ON, dependencies, names},
 };
 use skep_store::Store;
@@ -33,13 +33,23 @@ pub(super) fn check(
             "it waits for services that do not exist: {}",
             missing.join(", ")
         )
-    } else if waits_for_itself(view, spec) {
+    } else if is_waited_for(view, name) && waits_for_itself(view, spec) {
         "it would wait for itself".to_owned()
     } else {
         return Ok(());
     };
     let message = format!("label `{DEPENDS_ON}`: {refusal}");
     Err(CommandError::new(Code::InvalidArgument, message))
+}
+
+/// Whether any service waits for one of this name: else no way leads back to it. Of a stack's services each is made
+/// after those it waits for, so a long chain is not walked for each of its links.
+fn is_waited_for(view: &Store, name: &str) -> bool {
+    let waits = |service: &Service| {
+        let mut on = names(&service.spec.annotations.labels);
+        on.any(|on| on.eq_ignore_ascii_case(name))
+    };
+    view.services().any(|service| waits(service))
 }
 
 /// Whether a way leads from what the service waits for back to it. A stack's chain is walked once for

@@ -46,8 +46,8 @@ pub struct ReadinessPolicy {
 /// A label that cannot be honoured.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidReadiness {
-    /// No command.
-    #[error("label `{COMMAND}`: a command is required")]
+    /// No command, or one that cannot be run.
+    #[error("label `{COMMAND}`: a command without zero bytes is required")]
     Command,
     /// Not a duration, or out of range.
     #[error("label `{label}`: `{value}` is not a duration like `5s` between 1ms and 1h")]
@@ -89,7 +89,7 @@ impl ReadinessPolicy {
             let alone = KNOWN.into_iter().filter(|key| labels.contains_key(*key));
             return (None, alone.map(InvalidReadiness::Alone).collect());
         };
-        if command.trim().is_empty() {
+        if command.trim().is_empty() || command.contains('\0') {
             problems.push(InvalidReadiness::Command);
             return (None, problems);
         }
@@ -174,7 +174,7 @@ mod tests {
         check(
             &[(COMMAND, " ")],
             None,
-            &["label `skep.ready.cmd`: a command is required"],
+            &["label `skep.ready.cmd`: a command without zero bytes is required"],
         );
         check(
             &[(RETRIES, "3")],

@@ -23,7 +23,7 @@ use crate::{
 
 /// The body of a deploy and of a plan.
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
 pub(super) struct Document {
     name: String,
     networks: Option<Few<CreateNetwork>>,
@@ -38,7 +38,7 @@ pub(super) struct Document {
 
 /// What others own.
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
 struct External {
     networks: Option<Few<String>>,
     secrets: Option<Few<String>>,
