@@ -33,6 +33,14 @@ pub const PAYLOAD_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Functions that only secrets and configs have.
 const PAYLOAD_FUNCTIONS: [&str; 3] = ["config", "env", "secret"];
 
+/// Work for one field of a service: the leader does it for all of them when a service is created. A loop over every label
+/// of a service takes some hundreds.
+const FIELD_STEPS_MAX: usize = 10_000;
+/// Work for one secret or config, which a node does when it makes a container.
+const PAYLOAD_STEPS_MAX: usize = 1_000_000;
+/// Fields with templates of one service, for the same reason.
+pub const FIELDS_MAX: usize = 256;
+
 /// Why there is no result. Texts are Go's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -58,6 +66,9 @@ pub enum Error {
         /// What is wrong.
         message: String,
     },
+    /// More work than a leader can do while others wait.
+    #[error("more than {FIELDS_MAX} fields have templates")]
+    Fields,
     /// It asks for labels that no manager has told this node yet.
     #[error("this node waits for its labels")]
     NodeLabelsUntold,
@@ -130,6 +141,7 @@ impl Template {
             context,
             payload: None,
             bytes_max,
+            steps_max: FIELD_STEPS_MAX,
         })
     }
 
@@ -148,6 +160,7 @@ impl Template {
             context,
             payload: Some(payload),
             bytes_max: PAYLOAD_BYTES_MAX,
+            steps_max: PAYLOAD_STEPS_MAX,
         })
     }
 }

@@ -84,6 +84,8 @@ async fn prune(context: &Context, request: &Request) -> Result<Response> {
         (all || volume.is_anonymous)
             // What a plugin keeps others may use from elsewhere: it goes by name only, as in Docker.
             && volume.driver == "local"
+            // Nor do those with options: what they mount is somewhere else.
+            && volume.options.is_empty()
             && volume.users.is_empty()
             && filters.labels("label", &volume.labels)
             && filters.labels_absent("label!", &volume.labels)

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{Context, Error, FIELD_BYTES_MAX, Template, print::quoted};
+use super::{Context, Error, FIELD_BYTES_MAX, FIELDS_MAX, Template, print::quoted};
 use crate::spec::{ContainerSpec, Mount};
+
+/// Bytes of a field that an error quotes.
+const QUOTE_BYTES_MAX: usize = 256;
 
 /// Why a container's templates cannot be expanded. The text is Swarm's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -18,6 +21,12 @@ pub struct ExpandError {
 /// # Errors
 /// The first template that fails.
 pub fn container(context: &Context, spec: &ContainerSpec) -> Result<ContainerSpec, ExpandError> {
+    if field_count(spec) > FIELDS_MAX {
+        return Err(ExpandError {
+            place: "expanding templates failed".to_owned(),
+            error: Box::new(Error::Fields),
+        });
+    }
     let mut spec = spec.clone();
     for entry in &mut spec.env {
         if let Some((name, value)) = entry.split_once('=') {
@@ -31,6 +40,25 @@ pub fn container(context: &Context, spec: &ContainerSpec) -> Result<ContainerSpe
     let place = || "expanding hostname failed".to_owned();
     spec.hostname = text(context, &spec.hostname, place)?;
     Ok(spec)
+}
+
+/// Fields that have templates, or look like it.
+fn field_count(spec: &ContainerSpec) -> usize {
+    let volumes = spec.mounts.iter().filter_map(|mount| mount.volume.as_ref());
+    let maps = volumes.flat_map(|volume| {
+        let options = volume.driver.as_ref().map(|driver| &driver.options);
+        options.into_iter().chain([&volume.labels])
+    });
+    let ends = spec
+        .mounts
+        .iter()
+        .flat_map(|mount| [&mount.source, &mount.target]);
+    let texts = spec
+        .env
+        .iter()
+        .chain(ends)
+        .chain(maps.flat_map(BTreeMap::values));
+    texts.filter(|text| text.contains("{{")).count()
 }
 
 fn mount(context: &Context, mount: &mut Mount) -> Result<(), ExpandError> {
@@ -82,8 +110,13 @@ fn text(
     }
 }
 
+/// Quoted, and cut: an error goes through headers of limited size.
 fn quote(text: &str) -> String {
-    quoted(text.as_bytes())
+    if text.len() <= QUOTE_BYTES_MAX {
+        return quoted(text.as_bytes());
+    }
+    let shown = text.floor_char_boundary(QUOTE_BYTES_MAX);
+    format!("{}...", quoted(&text.as_bytes()[..shown]))
 }
 
 // === impl ExpandError ===

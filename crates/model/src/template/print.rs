@@ -5,6 +5,8 @@ use super::{context::Context, lex::first_char, value::Value};
 
 /// Go's largest width and precision.
 const WIDTH_MAX: usize = 1_000_000;
+/// Decimal digits that a float can have after the point, but for zeros: the least one is 2^-1074.
+const FLOAT_DIGITS_MAX: usize = 1074;
 /// Digits after the point of `%e` and `%f`.
 const PRECISION: usize = 6;
 
@@ -343,9 +345,9 @@ fn format_float(value: f64, verb: char, flags: Flags) -> Option<Vec<u8>> {
     let size = value.abs();
     let precision = flags.precision.unwrap_or(PRECISION);
     let digits = match verb {
-        'f' | 'F' => format!("{size:.precision$}"),
-        'e' => exponent(&format!("{size:.precision$e}")),
-        'E' => exponent(&format!("{size:.precision$e}")).to_uppercase(),
+        'f' | 'F' => fixed(size, precision),
+        'e' => exponent(&scientific(size, precision)),
+        'E' => exponent(&scientific(size, precision)).to_uppercase(),
         'g' | 'v' => general(size, flags.precision),
         'G' => general(size, flags.precision).to_uppercase(),
         _ => return None,
@@ -358,6 +360,26 @@ fn format_float(value: f64, verb: char, flags: Flags) -> Option<Vec<u8>> {
     Some(format!("{sign}{}{digits}", "0".repeat(zeros)).into_bytes())
 }
 
+/// With so many digits after the point. Rust writes 65,535 at most; beyond [`FLOAT_DIGITS_MAX`] all are zeros.
+fn fixed(size: f64, precision: usize) -> String {
+    let exact = precision.min(FLOAT_DIGITS_MAX);
+    let zeros = match size.is_finite() {
+        true => precision - exact,
+        false => 0,
+    };
+    format!("{size:.exact$}{}", "0".repeat(zeros))
+}
+
+/// The same with an exponent.
+fn scientific(size: f64, precision: usize) -> String {
+    let exact = precision.min(FLOAT_DIGITS_MAX);
+    let digits = format!("{size:.exact$e}");
+    match digits.split_once('e') {
+        Some((mantissa, power)) => format!("{mantissa}{}e{power}", "0".repeat(precision - exact)),
+        None => digits,
+    }
+}
+
 fn shortest(value: f64) -> String {
     let sign = if value.is_sign_negative() { "-" } else { "" };
     format!("{sign}{}", general(value.abs(), None))
@@ -367,7 +389,8 @@ fn shortest(value: f64) -> String {
 fn general(size: f64, precision: Option<usize>) -> String {
     let scientific = match precision {
         None => format!("{size:e}"),
-        Some(precision) => format!("{size:.*e}", precision.saturating_sub(1)),
+        // Zeros at the end are cut off below.
+        Some(precision) => scientific(size, precision.saturating_sub(1).min(FLOAT_DIGITS_MAX)),
     };
     let Some((mantissa, power)) = scientific.split_once('e') else {
         return scientific;

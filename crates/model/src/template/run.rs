@@ -14,8 +14,8 @@ use super::{
     value::{Labels, Value},
 };
 
-/// Statements and operands evaluated; a loop over every label of a service takes a few thousand.
-const STEPS_MAX: usize = 1_000_000;
+/// Text that a function may read and write for the price of one step.
+const BYTES_PER_STEP: usize = 64;
 /// Statements, parentheses and templates within one another. Each takes a few frames of the stack.
 const DEPTH_MAX: usize = 100;
 
@@ -26,6 +26,8 @@ pub(super) struct Given<'a> {
     pub(super) context: &'a Context,
     pub(super) payload: Option<&'a dyn Payload>,
     pub(super) bytes_max: usize,
+    /// Statements and operands evaluated, and text that functions handle.
+    pub(super) steps_max: usize,
 }
 
 /// Evaluates the whole template.
@@ -43,6 +45,18 @@ pub(super) fn run(given: Given<'_>) -> Result<Vec<u8>, Error> {
     };
     run.block(&dot, &run.given.tree.root)?;
     Ok(run.out)
+}
+
+fn text_bytes(value: &Value<'_>) -> usize {
+    match value {
+        Value::Text(text) => text.len(),
+        Value::None
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::Float(_)
+        | Value::Map(_)
+        | Value::Object(_) => 0,
+    }
 }
 
 struct Run<'a> {
@@ -427,11 +441,13 @@ impl<'a> Run<'a> {
             }
             arguments.push(last);
         }
-        let found = self.function(name, &arguments);
-        found.map_err(|message| {
+        let found = self.function(name, &arguments).map_err(|message| {
             self.at = Some(whole);
             self.error(format!("error calling {name}: {message}"))
-        })
+        })?;
+        let handled: usize = arguments.iter().chain([&found]).map(text_bytes).sum();
+        self.charge(handled / BYTES_PER_STEP)?;
+        Ok(found)
     }
 
     fn first_that_decides(
@@ -494,9 +510,14 @@ impl<'a> Run<'a> {
     }
 
     fn step(&mut self) -> Result<(), Error> {
-        self.steps += 1;
-        if self.steps > STEPS_MAX {
-            return Err(self.error(format!("takes more than {STEPS_MAX} steps")));
+        self.charge(1)
+    }
+
+    fn charge(&mut self, steps: usize) -> Result<(), Error> {
+        self.steps += steps;
+        let most = self.given.steps_max;
+        if self.steps > most {
+            return Err(self.error(format!("takes more than {most} steps")));
         }
         Ok(())
     }

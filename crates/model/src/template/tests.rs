@@ -369,26 +369,43 @@ fn values_are_printed_as_go_prints_them() {
 }
 
 #[test]
+fn floats_have_as_many_digits_as_asked_for() {
+    let zeros = "0".repeat(70_000);
+    check(
+        "{{printf \"%.70000f\" 1.5}}",
+        &format!("1.5{}", &zeros[1..]),
+    );
+    check(
+        "{{printf \"%.70000e\" 1.5}}",
+        &format!("1.5{}e+00", &zeros[1..]),
+    );
+    check("{{printf \"%.70000g %.65536v\" 1.5 -0.0}}", "1.5 -0");
+    let error = expand("{{printf \"%.999999f\" 1.0}}").unwrap_err();
+    assert!(error.contains("result has more than"), "{error}");
+}
+
+#[test]
 fn no_template_takes_for_ever() {
     let ends = |text: &str, part: &str| {
         let error = expand(text).unwrap_err();
         assert!(error.contains(part), "{error}");
     };
-    ends(
-        "{{range 1000000000}}{{end}}",
-        "takes more than 1000000 steps",
-    );
+    ends("{{range 1000000000}}{{end}}", "takes more than 10000 steps");
     ends(
         "{{range 100000}}{{range 100000}}{{end}}{{end}}",
-        "takes more than 1000000 steps",
+        "takes more than 10000 steps",
     );
     ends(
-        "{{range 100000}}xxxxxxxxxx{{end}}",
+        "{{range 3000}}xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx{{end}}",
         "result has more than 131072 bytes",
     );
     ends(
         "{{$x := \"ab\"}}{{range 60}}{{$x = print $x $x}}{{end}}",
         "error calling print: result has more than 131072 bytes",
+    );
+    ends(
+        "{{$x := printf \"%60000d\" 1}}{{range 900}}{{$y := printf $x}}{{end}}",
+        "takes more than 10000 steps",
     );
     ends(
         "{{printf \"%999999d\" 1}}",
