@@ -4,31 +4,20 @@
 //! for its end), [`RESIZE`] (rows and columns, two bytes each). To the client: [`STDOUT`], [`STDERR`], [`FAILURE`] (a text) and
 //! [`EXIT`] (four bytes), of which one is the last.
 
-use std::{io, time::Duration};
+use std::io;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
-use hyper::{
-    StatusCode,
-    header::{CONNECTION, HeaderValue, UPGRADE},
-    upgrade::OnUpgrade,
-};
-use hyper_util::rt::TokioIo;
+use hyper::upgrade::OnUpgrade;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     sync::mpsc,
-    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
 
 use crate::{
     backend::{ConsoleSize, TaskExec, TaskInput, TaskOutput},
-    http::{
-        request::Request,
-        response::{self, Response},
-        server::Context,
-    },
+    http::{hijack, request::Request, response::Response, server::Context},
 };
 
 /// From the client: input; empty at its end.
@@ -48,8 +37,6 @@ pub(crate) const EXIT: u8 = 4;
 pub(crate) const HEADER_LENGTH: usize = 8;
 /// Most bytes of a client's frame; terminals send few, pipes what they are given.
 pub(crate) const FRAME_BYTES_MAX: usize = 64 << 10;
-/// How long a client may take to read the end and close.
-const LINGER: Duration = Duration::from_secs(5);
 
 /// A frame.
 pub(crate) fn frame(kind: u8, data: &[u8]) -> Bytes {
@@ -85,21 +72,12 @@ pub(crate) fn hand_over(context: &Context, mut request: Request, exec: TaskExec)
     let upgrade = hyper::upgrade::on(&mut request.http);
     let pump = pump(upgrade, exec, context.shutdown.clone());
     context.tasks.spawn(pump);
-    let status = StatusCode::SWITCHING_PROTOCOLS;
-    let mut response = response::full(status, "application/vnd.skep.console", Bytes::new());
-    let headers = response.headers_mut();
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("tcp"));
-    response
+    hijack::switched("application/vnd.skep.console")
 }
 
 async fn pump(upgrade: OnUpgrade, exec: TaskExec, shutdown: CancellationToken) {
-    let connection = match upgrade.await {
-        Ok(connection) => TokioIo::new(connection),
-        Err(error) => {
-            debug!(%error, "Client went away before the connection was handed over");
-            return;
-        }
+    let Some(connection) = hijack::connection(upgrade).await else {
+        return;
     };
     let (mut reader, mut writer) = tokio::io::split(connection);
     let TaskExec { input, mut output } = exec;
@@ -125,12 +103,7 @@ async fn pump(upgrade: OnUpgrade, exec: TaskExec, shutdown: CancellationToken) {
         () = shutdown.cancelled() => false,
     };
     if has_ended {
-        // A socket closed while bytes of the client's wait in it is reset, and the client loses what it has yet to read.
-        let mut nowhere = tokio::io::sink();
-        tokio::select! {
-            _ = timeout(LINGER, tokio::io::copy(&mut reader, &mut nowhere)) => {}
-            () = shutdown.cancelled() => {}
-        }
+        hijack::linger(reader, &shutdown).await;
     }
 }
 

@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use hyper::{
     StatusCode,
     header::{CONNECTION, HeaderValue, UPGRADE},
-    upgrade::OnUpgrade,
+    upgrade::{OnUpgrade, Upgraded},
 };
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -33,6 +33,9 @@ const INPUT_BUFFER_BYTES: usize = 32 << 10;
 /// How long a client may take to read the end and close; one that only half does is left then.
 const LINGER: Duration = Duration::from_secs(5);
 
+/// A connection that was HTTP's.
+pub(super) type Connection = TokioIo<Upgraded>;
+
 /// Answers with the streams of `io`: over the bare connection when the client offered it, else as
 /// a body with the output alone.
 pub(crate) fn hijack(context: &Context, mut request: Request, io: AttachedIo) -> Response {
@@ -48,14 +51,37 @@ pub(crate) fn hijack(context: &Context, mut request: Request, io: AttachedIo) ->
     context
         .tasks
         .spawn(pump(upgrade, io, context.shutdown.clone()));
+    switched(content_type)
+}
+
+/// The answer after which the connection is no longer HTTP's.
+pub(super) fn switched(content_type: &'static str) -> Response {
     let mut response = response::full(StatusCode::SWITCHING_PROTOCOLS, content_type, Bytes::new());
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("tcp"));
     response
-        .headers_mut()
-        .insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    response
-        .headers_mut()
-        .insert(UPGRADE, HeaderValue::from_static("tcp"));
-    response
+}
+
+/// The connection once it is handed over; `None` if the client went away before.
+pub(super) async fn connection(upgrade: OnUpgrade) -> Option<Connection> {
+    match upgrade.await {
+        Ok(connection) => Some(TokioIo::new(connection)),
+        Err(error) => {
+            debug!(%error, "Client went away before the connection was handed over");
+            None
+        }
+    }
+}
+
+/// Reads on until the client closes: a socket closed while bytes of the client's wait in it is reset, and the
+/// client then loses what it has yet to read.
+pub(super) async fn linger(mut reader: impl AsyncRead + Unpin, shutdown: &CancellationToken) {
+    let mut nowhere = tokio::io::sink();
+    tokio::select! {
+        _ = timeout(LINGER, tokio::io::copy(&mut reader, &mut nowhere)) => {}
+        () = shutdown.cancelled() => {}
+    }
 }
 
 fn encode(has_tty: bool, chunk: &OutputChunk) -> Bytes {
@@ -69,12 +95,8 @@ fn encode(has_tty: bool, chunk: &OutputChunk) -> Bytes {
 /// Carries bytes both ways until the output ends, the client goes, or the server stops. The end of
 /// the client's input only closes the process's stdin.
 async fn pump(upgrade: OnUpgrade, io: AttachedIo, shutdown: CancellationToken) {
-    let connection = match upgrade.await {
-        Ok(connection) => TokioIo::new(connection),
-        Err(error) => {
-            debug!(%error, "Client went away before the connection was handed over");
-            return;
-        }
+    let Some(connection) = connection(upgrade).await else {
+        return;
     };
     let (mut reader, mut writer) = tokio::io::split(connection);
     let AttachedIo {
@@ -98,13 +120,7 @@ async fn pump(upgrade: OnUpgrade, io: AttachedIo, shutdown: CancellationToken) {
         () = shutdown.cancelled() => false,
     };
     if has_ended {
-        // A socket closed while bytes of the client's wait in it is reset, and the client then loses
-        // what it has yet to read.
-        let mut nowhere = tokio::io::sink();
-        tokio::select! {
-            _ = timeout(LINGER, tokio::io::copy(&mut reader, &mut nowhere)) => {}
-            () = shutdown.cancelled() => {}
-        }
+        linger(reader, &shutdown).await;
     }
 }
 
