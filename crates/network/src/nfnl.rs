@@ -1,6 +1,6 @@
 //! A blocking netfilter socket: raw messages to nf_tables and connection tracking, without a program in between.
 //!
-//! Only what the hot path needs: elements of maps, and flows. Tables and rules are text for `nft`, once for each namespace. The
+//! Only what the hot path needs, elements of maps and flows, and what `nft` cannot say. Tables and rules are text for it, once for each namespace. The
 //! numbers are those of `linux/netfilter/nf_tables.h` and `nfnetlink_conntrack.h`. A socket belongs to the network namespace
 //! it was opened in.
 
@@ -14,6 +14,7 @@ use nix::sys::socket::{
 
 pub(crate) mod conntrack;
 pub(crate) mod elements;
+pub(crate) mod shift;
 
 /// Request: this is one.
 pub(crate) const NLM_F_REQUEST: u16 = 1;

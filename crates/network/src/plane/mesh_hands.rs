@@ -12,6 +12,7 @@ use super::sandbox::LinkState;
 use crate::netlink::{MarkRule, TunnelRequest, Way};
 use crate::nfnl::Family;
 use crate::nfnl::elements::Batches;
+use crate::nfnl::shift;
 use crate::nft;
 use crate::rules::mesh_link;
 use crate::sysctl;
@@ -146,6 +147,9 @@ impl Hands {
                     script.push_str(&rules::remove_script(Family::V6));
                 }
                 nft::run(&script)?;
+                let shifts = rules::families(wish)
+                    .map(|family| shift::batch(family, TABLE, rules::SHIFT, rules::SHIFTED_PORTS));
+                self.flows.commit(&shifts.collect::<Vec<_>>())?;
             }
             Action::Balance { .. } => {
                 let mut batches = Batches::default();

@@ -1,4 +1,6 @@
-//! The rules of the mesh, as text for `nft`: one table in each family, alike but for the addresses. Pure.
+//! The rules of the mesh, as text for `nft`: one table in each family, alike but for the addresses. One rule is no text. Pure.
+
+use std::ops::RangeInclusive;
 
 use super::{MARK, TABLE, Wish};
 use crate::digest::fnv1a;
@@ -8,6 +10,13 @@ use crate::plane::balance::slot_counts;
 
 /// Chain of ports that nobody serves on an address.
 pub(crate) const CLOSED: &str = "closed";
+
+/// Chain whose only rule moves source ports that are taken. `nft` has no words for it ([`crate::nfnl::shift`]).
+pub(crate) const SHIFT: &str = "shift";
+
+/// Source ports that may be moved, and where to. Those below are for privileged programs, and stay theirs. The distance is the first
+/// one, and odd: Linux gives out every other port first, so the next one's neighbours are seldom taken.
+pub(crate) const SHIFTED_PORTS: RangeInclusive<u16> = 1025..=u16::MAX;
 
 /// Starts every line that is a rule.
 const RULE_MARK: &str = "\n    ";
@@ -41,7 +50,9 @@ pub(crate) fn families(wish: &Wish) -> impl Iterator<Item = Family> {
 /// Whether a family's table has these rules.
 pub(crate) fn is_whole(wish: &Wish, family: Family, chains: &[String], rule_count: usize) -> bool {
     let wanted = format!("{DIGEST_PREFIX}{}", digest(wish, family));
-    chains.contains(&wanted) && rule_count == body(wish, family).matches(RULE_MARK).count()
+    let texts = body(wish, family).matches(RULE_MARK).count();
+    // And the one in the chain `SHIFT`.
+    chains.contains(&wanted) && rule_count == texts + 1
 }
 
 fn table(family: Family) -> String {
@@ -152,6 +163,12 @@ fn translation(text: &mut String, wish: &Wish, spelling: Spelling, own: &str) {
     ];
     let after = hook("nat", "postrouting", "srcnat");
     chain(text, "nat_post", &after, &post);
+    // After all others that change who a client is: of those that do, the first one's word counts.
+    chain(text, SHIFT, "", &[]);
+    let last = hook("nat", "postrouting", "srcnat + 5");
+    let (bridge, first) = (&wish.bridge, SHIFTED_PORTS.start());
+    let shift = format!("oifname \"{bridge}\" tcp sport >= {first} goto {SHIFT}");
+    chain(text, "nat_shift", &last, &[shift]);
 }
 
 /// Containers reach those of other nodes through published ports only, and nobody is forwarded beyond.

@@ -16,6 +16,7 @@ use crate::testbed::cluster::Cluster;
 mod counting;
 mod families;
 mod lasting;
+mod roaming;
 
 /// Attaches a container to a node's network.
 async fn attach(cluster: &Cluster, node: usize, id: &str) -> PathBuf {
