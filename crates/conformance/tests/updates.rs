@@ -59,9 +59,11 @@ fn a_command_that_cannot_start_is_rolled_back_paused_or_ignored() {
     let said = node.docker_ok("service update --no-resolve-image --args /no/such/program web");
     let reason = "rollback: update rolled back due to failure or early termination of task";
     assert!(said.contains(reason), "{said}");
-    assert_eq!(
-        update_is(&node, "web", "rollback_completed"),
-        "rollback completed"
+    let message = update_is(&node, "web", "rollback_completed");
+    let because = "rollback completed: update rolled back due to failure or early termination of";
+    assert!(
+        message.starts_with(because) && message.contains("/no/such/program"),
+        "{message}"
     );
     let tasks = node.running("web", 2);
     assert!(
@@ -215,7 +217,7 @@ fn crash_loops_slow_down_and_say_so() {
     node.create("--name few --restart-delay 10ms --restart-max-attempts 2 skep/busybox false");
     let waiting = node.task("web", "waits", |task| {
         let error = task["Status"]["Err"].as_str().unwrap_or_default();
-        error.starts_with("crash-looping (") && task["DesiredState"] == "ready"
+        error.starts_with("crash-looping: exit 1 (") && task["DesiredState"] == "ready"
     });
     let error = waiting["Status"]["Err"].as_str().unwrap_or_default();
     assert!(error.contains(" failures, next try in "), "{error}");
@@ -224,11 +226,11 @@ fn crash_loops_slow_down_and_say_so() {
     });
     let (is_ok, shown) = skep(&node, "service ls");
     assert!(
-        is_ok && shown.contains("slot 1 is crash-looping ("),
+        is_ok && shown.contains("slot 1 is crash-looping: exit 1 ("),
         "{shown}"
     );
     assert!(
-        shown.contains("slot 1 has no restart attempts left"),
+        shown.contains("slot 1 has no restart attempts left: exit 1"),
         "{shown}"
     );
     until("both are told", PATIENCE, || {

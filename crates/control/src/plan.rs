@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use skep_model::{
     Cluster, Network, NetworkId, Node, NodeId, Protocol, Service, ServiceId, Task, TaskId,
-    Timestamp, Version,
+    Timestamp, Version, reserved::service::rollout,
 };
 
 use crate::{job::JobWait, key::Key};
@@ -69,6 +69,8 @@ pub enum Wait {
         task: TaskId,
         /// Tasks before it that failed quickly.
         failures: u32,
+        /// Why the last of them did.
+        cause: String,
         /// When.
         until: Timestamp,
     },
@@ -246,11 +248,12 @@ impl fmt::Display for Wait {
             Self::CrashLoop {
                 task,
                 failures,
+                cause,
                 until,
-            } => write!(
-                f,
-                "task {task} is crash-looping ({failures} failures), next try at {until:?}"
-            ),
+            } => {
+                let looping = rollout::crash_loop_text(*failures, cause, None);
+                write!(f, "task {task} is {looping}, next try at {until:?}")
+            }
             Self::OldTask { task, old, until } => write!(
                 f,
                 "task {task} starts when task {old} has stopped, at the latest at {until:?}"

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use skep_model::{
     Rng, Service, ServiceId, ServiceMode, Slot, Task, TaskId, TaskState, Timestamp, UpdateOrder,
     UpdateState,
-    reserved::service::rollout::{self, EXHAUSTED_LABEL, FAILURES_LABEL},
+    reserved::service::rollout::{self, CAUSE_LABEL, EXHAUSTED_LABEL, FAILURES_LABEL},
     reserved::task::moved_by,
 };
 use skep_store::Store;
@@ -334,11 +334,13 @@ fn is_spare(task: &Task, live: &[&Arc<Task>]) -> bool {
 pub(crate) fn restart_wait(task: &Task, until: Timestamp) -> Wait {
     let failures = rollout::failures_before(task);
     let is_looping = rollout::is_crash_looping(task);
+    let cause = rollout::cause_before(task).to_owned();
     let task = task.id;
     match is_looping {
         true => Wait::CrashLoop {
             task,
             failures,
+            cause,
             until,
         },
         false => Wait::RestartDelay { task, until },
@@ -356,24 +358,23 @@ pub(crate) fn exhausted(task: &Task, slot: &[&Arc<Task>]) -> Option<Change> {
         ..task.clone()
     };
     let attempts = task.spec.restart.max_attempts;
-    note(&mut task, EXHAUSTED_LABEL, attempts);
+    note(&mut task, EXHAUSTED_LABEL, attempts.to_string());
     Some(Change::UpdateTask(Arc::new(task)))
 }
 
-/// Notes on the task that follows `old` how many in a row have failed quickly.
+/// Notes on the task that follows `old` how many in a row have failed quickly, and why the last one did.
 pub(crate) fn count_failures(old: &Task, replacement: &mut Task) {
     let failures = restart::failures_after(old);
     if failures > 0 && old.spec == replacement.spec {
-        note(replacement, FAILURES_LABEL, failures.into());
+        note(replacement, FAILURES_LABEL, failures.to_string());
+        note(replacement, CAUSE_LABEL, rollout::cause(old));
     }
 }
 
-/// Keeps a number with the task.
-fn note(task: &mut Task, label: &str, number: u64) {
+/// Keeps something with the task.
+fn note(task: &mut Task, label: &str, value: String) {
     let annotations = Arc::make_mut(&mut task.annotations);
-    annotations
-        .labels
-        .insert(label.to_owned(), number.to_string());
+    annotations.labels.insert(label.to_owned(), value);
 }
 
 /// The task with another desired state.

@@ -35,6 +35,9 @@ pub(crate) const RUNNING_SINCE_LABEL: &str = "skep.running-since";
 /// Added to a delay that is longer than the monitoring period, as in Swarm.
 const MONITOR_MARGIN: Duration = Duration::from_secs(1);
 
+/// How the message of a rollback begins that nobody asked for. Swarm's words.
+const ROLLED_BACK: &str = "update rolled back";
+
 /// Whether an update or rollback is under way.
 pub(crate) fn is_active(service: &Service) -> bool {
     matches!(
@@ -327,7 +330,7 @@ impl<'a> Update<'a> {
                 Some(self.pause(format!("rollback paused {because}")))
             }
             FailureAction::Rollback => Some(
-                self.roll_back(format!("update rolled back {because}"))
+                self.roll_back(format!("{ROLLED_BACK} {because}"))
                     .unwrap_or_else(|| self.pause(format!("update paused {because}"))),
             ),
         }
@@ -512,7 +515,11 @@ impl<'a> Update<'a> {
         let status = self.service.update_status.clone();
         let mut status = status.expect("an active update has a status");
         (status.state, status.message) = if status.state == UpdateState::RollbackStarted {
-            let message = "rollback completed".to_owned();
+            // What made it necessary would be forgotten otherwise.
+            let message = match status.message.starts_with(ROLLED_BACK) {
+                true => format!("rollback completed: {}", status.message),
+                false => "rollback completed".to_owned(),
+            };
             (UpdateState::RollbackCompleted, message)
         } else {
             (UpdateState::Completed, "update completed".to_owned())

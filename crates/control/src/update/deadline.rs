@@ -7,7 +7,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use skep_model::{Task, TaskState, Timestamp, reserved::service::rollout::RolloutPolicy};
+use skep_model::{
+    Task, TaskState, Timestamp,
+    reserved::service::rollout::{self, RolloutPolicy},
+};
 
 use super::{Touched, Update};
 use crate::{
@@ -76,16 +79,12 @@ pub(super) fn is_overdue(task: &Task) -> bool {
     task.status.state == TaskState::Rejected && task.status.message == OVERDUE_MESSAGE
 }
 
-/// Why the update failed: Swarm's words, and what is known of a task that came too late.
+/// Why the update failed: Swarm's words, and why the task did.
 pub(super) fn because(culprit: &Task) -> String {
-    let id = culprit.id;
-    if is_overdue(culprit) {
-        format!(
-            "due to failure or early termination of task {id}: {}",
-            culprit.status.err
-        )
-    } else {
-        format!("due to failure or early termination of task {id}")
+    let swarms = format!("due to failure or early termination of task {}", culprit.id);
+    match rollout::cause(culprit).as_str() {
+        "" => swarms,
+        cause => format!("{swarms}: {cause}"),
     }
 }
 

@@ -68,7 +68,14 @@ fn task(old: Option<&Object>, new: &Task) -> Option<Event> {
         new.service_id?.to_string(),
         new.service_annotations.name.as_str(),
     );
-    let attributes = BTreeMap::from([place, task]);
+    let mut attributes = BTreeMap::from([place, task]);
+    let error = match is_new_loop {
+        true => rollout::cause_before(new).to_owned(),
+        false => rollout::cause(new),
+    };
+    if !error.is_empty() {
+        attributes.insert("error".to_owned(), error);
+    }
     let time = new.meta.updated_at;
     Some(swarm_event("service", action, service, attributes, time))
 }
@@ -162,7 +169,22 @@ fn service_differences(old: &Service, new: &Service) -> BTreeMap<String, String>
         update_state(new),
     );
     found.retain(|_, value| !value.is_empty());
+    if let Some(reason) = update_failure(new).filter(|_| found.contains_key("updatestate.new")) {
+        found.insert("updatestate.reason".to_owned(), reason);
+    }
     found
+}
+
+/// Why an update stopped or was taken back.
+fn update_failure(service: &Service) -> Option<String> {
+    let status = service.update_status.as_ref()?;
+    match status.state {
+        UpdateState::Paused
+        | UpdateState::RollbackStarted
+        | UpdateState::RollbackPaused
+        | UpdateState::RollbackCompleted => Some(status.message.clone()),
+        UpdateState::Unknown | UpdateState::Updating | UpdateState::Completed => None,
+    }
 }
 
 fn update_state(service: &Service) -> String {

@@ -18,8 +18,9 @@ pub(super) async fn run(client: &Client, out: &mut dyn Write) -> anyhow::Result<
 
 fn row(service: &Value) -> [String; 5] {
     let text = |key: &str| service[key].as_str().unwrap_or_default().to_owned();
-    let conditions = service["Conditions"].as_array().into_iter().flatten();
-    let conditions: Vec<&str> = conditions.filter_map(Value::as_str).collect();
+    let found = ["Conditions", "Waits"].map(|key| service[key].as_array());
+    let found = found.into_iter().flatten().flatten();
+    let conditions: Vec<&str> = found.filter_map(Value::as_str).collect();
     let replicas = format!("{}/{}", service["Running"], service["Desired"]);
     [
         text("Name"),
@@ -39,7 +40,8 @@ mod tests {
     async fn what_is_wrong_is_said_beside_the_service() {
         let services = r#"[{"ID":"s1","Name":"web","Mode":"replicated","Image":"app:2",
             "Running":1,"Desired":3,
-            "Conditions":["slot 1 is crash-looping (7 failures)","slot 2 has no restart attempts left"]},
+            "Conditions":["slot 1 is crash-looping: exit 1 (7 failures)","slot 2 has no restart attempts left"],
+            "Waits":["slot 3: no suitable node"]},
             {"ID":"s2","Name":"db","Mode":"global","Image":"db","Running":1,"Desired":1,"Conditions":[]}]"#;
         let daemon = FakeDaemon::new(vec![("GET /skep/v1/services ", 200, services.to_owned())]);
         let mut out = Vec::new();
@@ -48,8 +50,8 @@ mod tests {
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "NAME   MODE         REPLICAS   IMAGE   CONDITION\n\
-             web    replicated   1/3        app:2   slot 1 is crash-looping (7 failures); slot 2 has no \
-             restart attempts left\n\
+             web    replicated   1/3        app:2   slot 1 is crash-looping: exit 1 (7 failures); slot 2 \
+             has no restart attempts left; slot 3: no suitable node\n\
              db     global       1/1        db\n"
         );
     }

@@ -1,11 +1,11 @@
 //! Services as Docker cannot show them: what is wrong with them, and the specs they had.
 
-use std::collections::BTreeMap;
+mod condition;
 
 use serde::Serialize;
-use skep_model::{
-    Service, ServiceMode, Slot, Task, TaskState, Timestamp, UpdateState, reserved::service::rollout,
-};
+use skep_model::{Service, ServiceMode, Task, TaskState, Timestamp};
+
+use self::condition::Subject;
 
 use crate::{
     backend::{ClusterView, ServiceUpdate},
@@ -31,8 +31,10 @@ pub(super) struct Summary {
     image: String,
     pub(super) running: usize,
     pub(super) desired: u64,
-    /// What is not as it should be, in words.
+    /// What is not as it should be and does not mend itself, in words.
     pub(super) conditions: Vec<String>,
+    /// What keeps the rest, in words.
+    pub(super) waits: Vec<String>,
 }
 
 /// A spec a service had.
@@ -97,6 +99,15 @@ pub(super) fn summary(view: &dyn ClusterView, service: &Service, now: Timestamp)
         ServiceMode::ReplicatedJob { max_concurrent, .. } => ("replicated job", max_concurrent),
         ServiceMode::GlobalJob => ("global job", tasks.iter().filter(wanted).count() as u64),
     };
+    let condition = condition::of(&Subject {
+        service,
+        tasks: &tasks,
+        node_name: &|id| {
+            let node = view.node(id);
+            node.map_or(id.to_string(), |node| node.hostname().to_owned())
+        },
+        now,
+    });
     Summary {
         id: service.id.to_string(),
         name: service.name().to_owned(),
@@ -104,54 +115,7 @@ pub(super) fn summary(view: &dyn ClusterView, service: &Service, now: Timestamp)
         image: service.spec.task.container.image.clone(),
         running: tasks.iter().filter(wanted).filter(is_running).count(),
         desired,
-        conditions: conditions(view, service, &tasks, now),
+        conditions: condition.stuck,
+        waits: condition.waits,
     }
-}
-
-/// What people should know of a service: a stuck update, slots that fail again and again or were
-/// given up.
-fn conditions(
-    view: &dyn ClusterView,
-    service: &Service,
-    tasks: &[std::sync::Arc<Task>],
-    now: Timestamp,
-) -> Vec<String> {
-    let mut found = Vec::new();
-    if let Some(status) = &service.update_status {
-        match status.state {
-            UpdateState::Updating
-            | UpdateState::Paused
-            | UpdateState::RollbackStarted
-            | UpdateState::RollbackPaused => found.push(status.message.clone()),
-            UpdateState::Unknown | UpdateState::Completed | UpdateState::RollbackCompleted => {}
-        }
-    }
-    let mut newest: BTreeMap<Slot, &Task> = BTreeMap::new();
-    for task in tasks
-        .iter()
-        .filter(|task| task.desired_state < TaskState::Remove)
-    {
-        let Some(slot) = task.slot() else { continue };
-        let known = newest.entry(slot).or_insert(task);
-        if known.meta.created_at < task.meta.created_at {
-            *known = task;
-        }
-    }
-    for (slot, task) in newest {
-        let place = match slot {
-            Slot::Number(number) => format!("slot {number}"),
-            Slot::Node(id) => {
-                let node = view.node(id);
-                let name = node.map_or(id.to_string(), |node| node.hostname().to_owned());
-                format!("node {name}")
-            }
-        };
-        if rollout::is_in_crash_loop(task, now) {
-            let failures = rollout::failures_before(task);
-            found.push(format!("{place} is crash-looping ({failures} failures)"));
-        } else if rollout::is_exhausted(task) {
-            found.push(format!("{place} has no restart attempts left"));
-        }
-    }
-    found
 }

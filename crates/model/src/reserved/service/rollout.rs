@@ -29,6 +29,12 @@ pub const KNOWN: [&str; 3] = [UPDATE_DEADLINE, REVISIONS, RESTART_BACKOFF_MAX];
 /// On a task: how many tasks before it failed quickly, one after the other. Kept with the task,
 /// as history is not kept for long enough to count them.
 pub const FAILURES_LABEL: &str = "skep.restart.failures";
+/// Beside [`FAILURES_LABEL`]: why the last of them failed, in short. History may be gone by the time
+/// somebody asks.
+pub const CAUSE_LABEL: &str = "skep.restart.cause";
+/// Characters of a failure that are repeated elsewhere: enough for the reasons of a scheduler, and no
+/// burden for a store that has it on every task of a crash loop.
+pub const CAUSE_LENGTH_MAX: usize = 200;
 /// On an ended task: the attempts its restart policy allows, which are used up.
 pub const EXHAUSTED_LABEL: &str = "skep.restart.exhausted";
 
@@ -145,6 +151,44 @@ pub fn failures_before(task: &Task) -> u32 {
     label.and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
+/// Why the task before this one failed, if it did so quickly.
+pub fn cause_before(task: &Task) -> &str {
+    let label = task.annotations.labels.get(CAUSE_LABEL);
+    label.map_or("", String::as_str)
+}
+
+/// Why an ended task failed, in one short line: `exit 1`, `exit 137: OOMKilled`, or what its node said.
+pub fn cause(task: &Task) -> String {
+    short(&task.status.err)
+}
+
+fn short(error: &str) -> String {
+    let exit = error
+        .strip_prefix("task: non-zero exit (")
+        .and_then(|rest| rest.split_once(')'));
+    let text = match exit {
+        Some((code, more)) => {
+            let more = more.replacen("dockerexec: ", "", 1);
+            format!("exit {code}{more}")
+        }
+        None => error.to_owned(),
+    };
+    let line = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    line.take(CAUSE_LENGTH_MAX).collect()
+}
+
+/// What a crash loop is called: what ends it each time, how often it has, and the next try, if it is
+/// waited for.
+pub fn crash_loop_text(failures: u32, cause: &str, next_try_in: Option<Duration>) -> String {
+    let cause = match cause {
+        "" => String::new(),
+        cause => format!(": {cause}"),
+    };
+    let next = next_try_in.map(|delay| format!(", next try in {}", text::shown(delay)));
+    let next = next.unwrap_or_default();
+    format!("crash-looping{cause} ({failures} failures{next})")
+}
+
 /// How long the task waits, or has waited, before it may start.
 pub fn restart_delay(task: &Task) -> Duration {
     let failures = failures_before(task);
@@ -181,8 +225,8 @@ pub fn is_exhausted(task: &Task) -> bool {
 pub fn shown_error(task: &Task) -> String {
     let is_waiting = task.desired_state == TaskState::Ready && !task.status.state.is_terminal();
     let remark = if is_waiting && is_crash_looping(task) {
-        let (count, delay) = (failures_before(task), text::shown(restart_delay(task)));
-        format!("crash-looping ({count} failures, next try in {delay})")
+        let delay = Some(restart_delay(task));
+        crash_loop_text(failures_before(task), cause_before(task), delay)
     } else if let Some(attempts) = task.annotations.labels.get(EXHAUSTED_LABEL) {
         format!("restart attempts exhausted ({attempts} of {attempts})")
     } else if let Some(deadline) = task.annotations.labels.get(EXPIRED_LABEL) {
@@ -276,5 +320,31 @@ mod tests {
             ..restart
         };
         assert_eq!(seconds(&counted, 20), 5);
+    }
+
+    #[track_caller]
+    fn check_cause(err: &str, expected: &str) {
+        assert_eq!(short(err), expected);
+    }
+
+    #[test]
+    fn an_exit_is_told_in_short_and_the_rest_in_one_line() {
+        check_cause("task: non-zero exit (3)", "exit 3");
+        check_cause(
+            "task: non-zero exit (137): OOMKilled",
+            "exit 137: OOMKilled",
+        );
+        let unhealthy = "task: non-zero exit (137): dockerexec: unhealthy container";
+        check_cause(unhealthy, "exit 137: unhealthy container");
+        check_cause("No such image: a\nb", "No such image: a b");
+        check_cause(&"x".repeat(999), &"x".repeat(CAUSE_LENGTH_MAX));
+    }
+
+    #[test]
+    fn a_crash_loop_is_told_with_what_is_known() {
+        let minute = Some(Duration::from_secs(60));
+        let text = crash_loop_text(4, "exit 3", minute);
+        assert_eq!(text, "crash-looping: exit 3 (4 failures, next try in 1m0s)");
+        assert_eq!(crash_loop_text(4, "", None), "crash-looping (4 failures)");
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use serde::Serialize;
 use skep_model::{
-    Service, TaskState, UpdateState,
+    Service, UpdateState,
     stack::{NAMESPACE_LABEL, Stack},
 };
 
@@ -110,8 +110,8 @@ fn described(view: &dyn ClusterView, name: &str, stack: Option<&Stack>) -> Detai
         let (failed, converging) = standing(view, service, &summary);
         is_failed |= failed;
         is_converging |= converging;
-        let waits = converging.then(|| waiting(view, service)).flatten();
-        let texts = summary.conditions.iter().cloned().chain(waits);
+        let waits = summary.waits.iter().filter(|_| converging);
+        let texts = summary.conditions.iter().chain(waits);
         reasons.extend(texts.map(|text| format!("{}: {text}", summary.name)));
         summaries.push(summary);
     }
@@ -199,14 +199,4 @@ fn standing(
     let is_short = (summary.running as u64) < summary.desired;
     let has_stuck = is_short && !summary.conditions.is_empty() && !is_updating;
     (is_paused || has_stuck, is_short || is_updating)
-}
-
-/// What the first task that does not run yet waits for.
-fn waiting(view: &dyn ClusterView, service: &Service) -> Option<String> {
-    let tasks = view.tasks_of_service(service.id);
-    let mut waiting = tasks.iter().filter(|task| {
-        task.desired_state <= TaskState::Complete && task.status.state < TaskState::Running
-    });
-    let task = waiting.find(|task| !task.status.err.is_empty())?;
-    Some(task.status.err.clone())
 }
