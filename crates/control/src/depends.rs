@@ -7,12 +7,14 @@
 use std::collections::BTreeSet;
 
 use skep_model::{
-    RestartCondition, Service, ServiceId, ServiceMode, ServiceSpec, Task, TaskState,
+    RestartCondition, Service, ServiceId, ServiceMode, ServiceSpec, Task, TaskState, Timestamp,
+    Version,
     reserved::service::depends::{Condition, DEPENDS_ON, dependencies},
 };
-use skep_store::Store;
+use skep_store::{Stage, Store};
 
 use crate::{
+    job::is_job,
     key::Key,
     plan::Plan,
     revision::{is_live, status_time},
@@ -113,54 +115,59 @@ fn unmet(view: &Store, name: &str, condition: Condition) -> Option<String> {
 /// As many tasks run as are wanted. A task with a health check runs only once it is healthy. A job
 /// has started when a task of its present run has.
 fn has_started(view: &Store, service: &Service) -> bool {
-    let tasks: Vec<_> = view.tasks_of_service(service.id).collect();
-    let is_running = |task: &Task| is_live(task) && task.status.state == TaskState::Running;
+    let is_live_and_runs = |task: &Task| is_live(task) && task.status.state == TaskState::Running;
+    let tasks = view.tasks_of_service(service.id);
     match service.spec.mode {
         ServiceMode::Replicated { replicas } => {
-            let running = tasks.iter().filter(|task| is_running(task));
+            let running = tasks.filter(|task| is_live_and_runs(task));
             let slots: BTreeSet<u64> = running.map(|task| task.slot).collect();
             slots.len() as u64 >= replicas.max(1)
         }
         ServiceMode::Global => {
-            let mut live = tasks.iter().filter(|task| is_live(task)).peekable();
-            live.peek().is_some() && live.all(|task| is_running(task))
+            let mut live = tasks.filter(|task| is_live(task)).peekable();
+            live.peek().is_some() && live.all(|task| is_live_and_runs(task))
         }
         ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob => {
-            let mut of_run = tasks.iter().filter(|task| is_of_run(service, task));
-            of_run.any(|task| is_running(task) || task.status.state == TaskState::Complete)
+            has_started_job(view, service)
         }
     }
+}
+
+fn has_started_job(view: &Store, service: &Service) -> bool {
+    let run = run_of(service);
+    let row = view.jobs().run(service.id, run);
+    let mut open = view.jobs().places_in(service.id, run, Stage::Open);
+    let is_running = |task: &Task| {
+        task.desired_state <= TaskState::Complete && task.status.state == TaskState::Running
+    };
+    row.is_some_and(|row| row.complete_count > 0)
+        || open.any(|place| {
+            let mut tasks = view.tasks_in_place(service.id, run, place);
+            tasks.any(|task| is_running(task))
+        })
 }
 
 /// The job's present run is complete. A service that is no job is complete when a task of each slot
 /// has ended well and is not started again.
 fn has_completed(view: &Store, service: &Service) -> bool {
-    let tasks: Vec<_> = view.tasks_of_service(service.id).collect();
-    let is_complete = |task: &&&std::sync::Arc<Task>| task.status.state == TaskState::Complete;
+    let row = || view.jobs().run(service.id, run_of(service));
     match service.spec.mode {
         ServiceMode::ReplicatedJob {
             total_completions, ..
         } => {
-            let of_run = tasks.iter().filter(|task| is_of_run(service, task));
-            let slots: BTreeSet<u64> = of_run.filter(is_complete).map(|task| task.slot).collect();
-            has_begun(service) && slots.len() as u64 >= total_completions
+            let complete = row().map_or(0, |row| row.complete_count as u64);
+            has_begun(service) && complete >= total_completions
         }
         ServiceMode::GlobalJob => {
-            let of_run: Vec<_> = tasks
-                .iter()
-                .filter(|task| is_of_run(service, task))
-                .collect();
-            let is_left = |task: &&&std::sync::Arc<Task>| {
-                task.desired_state <= TaskState::Complete && !is_complete(task)
-            };
-            of_run.iter().any(is_complete) && !of_run.iter().any(is_left)
+            row().is_some_and(|row| row.complete_count > 0 && row.wanted_count == 0)
         }
         ServiceMode::Replicated { replicas } => {
             let is_left = service.spec.task.restart.condition != RestartCondition::Any;
-            let of_spec = tasks
-                .iter()
-                .filter(|task| task.spec_version == Some(service.spec_version));
-            let slots: BTreeSet<u64> = of_spec.filter(is_complete).map(|task| task.slot).collect();
+            let complete = view.tasks_of_service(service.id).filter(|task| {
+                task.status.state == TaskState::Complete
+                    && task.spec_version == Some(service.spec_version)
+            });
+            let slots: BTreeSet<u64> = complete.map(|task| task.slot).collect();
             is_left && slots.len() as u64 >= replicas.max(1)
         }
         ServiceMode::Global => false,
@@ -172,18 +179,24 @@ fn has_begun(service: &Service) -> bool {
     status.is_some_and(|status| status.last_execution.is_some())
 }
 
-fn is_of_run(service: &Service, task: &Task) -> bool {
+/// The job's present run.
+fn run_of(service: &Service) -> Version {
     let status = service.job_status.as_ref();
-    task.job_iteration == status.map(|status| status.job_iteration)
+    status.map_or(Version(0), |status| status.job_iteration)
 }
 
-/// The error of the task that failed last, if there is no newer one that did not.
+/// The error of the task that failed last.
 fn last_failure(view: &Store, service: &Service) -> Option<String> {
-    let tasks = view.tasks_of_service(service.id);
-    let is_failed =
-        |task: &Task| matches!(task.status.state, TaskState::Failed | TaskState::Rejected);
-    let failed = tasks.filter(|task| is_failed(task));
-    let last = failed.max_by_key(|task| (status_time(task), task.id))?;
+    let last = if is_job(service.spec.mode) {
+        let mut failed = view.jobs().failures_since(service.id, Timestamp::ZERO);
+        failed.next().and_then(|id| view.task(id))?
+    } else {
+        let tasks = view.tasks_of_service(service.id);
+        let is_failed =
+            |task: &Task| matches!(task.status.state, TaskState::Failed | TaskState::Rejected);
+        let failed = tasks.filter(|task| is_failed(task));
+        failed.max_by_key(|task| (status_time(task), task.id))?
+    };
     let error = last.status.err.chars().take(ERROR_LENGTH_MAX);
     Some(error.collect::<String>()).filter(|error| !error.is_empty())
 }

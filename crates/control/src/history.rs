@@ -22,7 +22,7 @@ pub(crate) fn reconcile(view: &Store, id: ServiceId, slot: Option<Slot>) -> Plan
     let limit = limit(view, service);
     if job::is_job(service.spec.mode) {
         let runs = configured(view).unwrap_or(usize::MAX);
-        return job::history::reconcile(view, service, runs, limit.unwrap_or(usize::MAX));
+        return job::history::reconcile(view, service, slot, runs, limit.unwrap_or(usize::MAX));
     }
     let Some(limit) = limit else {
         return plan;

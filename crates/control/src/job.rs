@@ -1,8 +1,9 @@
 //! Jobs: services whose tasks run to completion, at once or on a schedule.
 //!
-//! A service is always looked at as a whole: its tasks are grouped by run (`run`), the schedule says
-//! whether the next run begins (`schedule`), and each run under way makes its next step. What
-//! commands do to a job's status is in [`begin`] and [`revise`]; which tasks are kept in `history`.
+//! The store groups tasks by run and place (`skep_store::JobTables`). A service is looked at as a whole when it
+//! or the time says so: the schedule tells whether the next run begins (`schedule`), and each run under way makes
+//! its next step (`run`). Events of tasks and nodes are looked at in their own place. What commands do to a job's
+//! status is in [`begin`] and [`revise`]; which tasks are kept in `history`.
 //! See `docs/design/jobs.md`.
 
 pub(crate) mod history;
@@ -17,16 +18,17 @@ pub use self::{
 };
 
 use skep_model::{
-    JobStatus, Rng, Service, Timestamp, Version,
+    JobStatus, Rng, Service, Slot, Timestamp, Version,
     reserved::service::schedule::{Concurrency, JobPolicy},
 };
 use skep_store::Store;
 
 use self::{
-    run::{Run, runs},
+    run::{Run, place_of, runs},
     schedule::Due,
 };
 use crate::{
+    key::Key,
     plan::{Change, Plan, Wait},
     revision::Template,
 };
@@ -44,36 +46,38 @@ struct Job<'a> {
     now: Timestamp,
 }
 
+/// Looks at all places where something may be to do.
 pub(crate) fn reconcile(view: &Store, service: &Service, now: Timestamp, rng: &mut Rng) -> Plan {
-    let job = Job {
-        view,
-        service,
-        policy: JobPolicy::of(&service.spec.annotations.labels),
-        template: Template::new(view, service),
-        now,
-    };
+    let job = Job::new(view, service, now);
     let mut plan = Plan::default();
     let status = service.job_status.clone().unwrap_or_default();
-    let mut runs = runs(view, service);
-    let has_begun = job.policy.schedule.is_none() || status.last_execution.is_some();
-    if has_begun {
-        runs.entry(status.job_iteration)
-            .or_insert_with(|| Run::empty(status.job_iteration));
-    }
+    let runs = job.runs(&status);
     let begins = job.policy.schedule.is_some() && job.plan_begin(&status, &runs, &mut plan);
-    if begins {
-        return plan;
+    if !begins {
+        job.step_all(&status, &runs, None, rng, &mut plan);
     }
-    let is_allowed = job.policy.concurrency == Concurrency::Allow;
-    for run in runs.values() {
-        if run.iteration == status.job_iteration || is_allowed {
-            let others = runs
-                .values()
-                .filter(|other| !is_allowed && other.iteration != run.iteration);
-            job.step(run, others, rng, &mut plan);
-        } else {
-            run.stop(&mut plan);
-        }
+    plan
+}
+
+/// Looks at the places told by `slot`, and at what they make room for: its cost does not grow with the number
+/// of completions.
+pub(crate) fn reconcile_slot(
+    view: &Store,
+    service: &Service,
+    slot: Slot,
+    now: Timestamp,
+    rng: &mut Rng,
+) -> Plan {
+    let job = Job::new(view, service, now);
+    let mut plan = Plan::default();
+    let status = service.job_status.clone().unwrap_or_default();
+    let runs = job.runs(&status);
+    let place = place_of(service.spec.mode, slot);
+    job.step_all(&status, &runs, Some(place), rng, &mut plan);
+    // The next run may have waited for the end of one.
+    let has_ended = |run: &Run<'_>| !run.tasks_in(place).is_empty() && !job.is_under_way(run);
+    if job.policy.schedule.is_some() && runs.values().any(has_ended) {
+        plan.follow_up.push(Key::Service(service.id));
     }
     plan
 }
@@ -82,7 +86,53 @@ type Runs<'a> = std::collections::BTreeMap<Version, Run<'a>>;
 
 // === impl Job ===
 
-impl Job<'_> {
+impl<'a> Job<'a> {
+    fn new(view: &'a Store, service: &'a Service, now: Timestamp) -> Self {
+        Self {
+            view,
+            service,
+            policy: JobPolicy::of(&service.spec.annotations.labels),
+            template: Template::new(view, service),
+            now,
+        }
+    }
+
+    /// The runs of which there are tasks, and the current one.
+    fn runs(&self, status: &JobStatus) -> Runs<'a> {
+        let mut runs = runs(self.view, self.service);
+        if self.policy.schedule.is_none() || status.last_execution.is_some() {
+            let current = status.job_iteration;
+            runs.entry(current)
+                .or_insert_with(|| Run::empty(self.view, self.service, current));
+        }
+        runs
+    }
+
+    /// The next step of each run under way, and the end of the others.
+    fn step_all(
+        &self,
+        status: &JobStatus,
+        runs: &Runs<'_>,
+        only: Option<Slot>,
+        rng: &mut Rng,
+        plan: &mut Plan,
+    ) {
+        let is_allowed = self.policy.concurrency == Concurrency::Allow;
+        for run in runs.values() {
+            if run.iteration == status.job_iteration || is_allowed {
+                let others = runs
+                    .values()
+                    .filter(|other| !is_allowed && other.iteration != run.iteration);
+                self.step(run, others, only, rng, plan);
+            } else if run.has_wanted() {
+                match only {
+                    None => run.stop(plan),
+                    Some(_) => plan.follow_up.push(Key::Service(self.service.id)),
+                }
+            }
+        }
+    }
+
     /// Begins the next run if its time has come and the run under way lets it.
     fn plan_begin(&self, status: &JobStatus, runs: &Runs<'_>, plan: &mut Plan) -> bool {
         let at = match schedule::due(self.service, &self.policy, self.now) {

@@ -54,17 +54,15 @@ pub(crate) fn reconcile(view: &Store, id: NodeId, now: Timestamp) -> Plan {
     plan
 }
 
-/// Global jobs, and others with tasks on the node that have not ended: they may wait for that.
+/// Places of global jobs, and of others with tasks on the node that have not ended: they may wait for that.
 fn concerned_jobs(view: &Store, id: NodeId) -> impl Iterator<Item = Key> {
     let globals = view
         .services()
         .filter(|service| service.spec.mode == ServiceMode::GlobalJob);
+    let globals = globals.map(move |service| Key::Slot(service.id, Slot::Node(id)));
     let tasks = running_on(view, id).filter(|task| task.job_iteration.is_some());
-    let others = tasks.filter_map(|task| task.service_id);
-    globals
-        .map(|service| service.id)
-        .chain(others)
-        .map(Key::Service)
+    let others = tasks.filter_map(|task| task.service_id.zip(task.slot()));
+    globals.chain(others.map(|(service, slot)| Key::Slot(service, slot)))
 }
 
 /// Whether a slot has more than one task that shall run.

@@ -11,7 +11,7 @@ use skep_model::{
 use skep_store::Store;
 
 use crate::{
-    drain, global,
+    drain, global, job,
     key::Key,
     plan::{Change, Plan, Wait},
     restart::{self, Start},
@@ -40,6 +40,9 @@ pub(crate) fn reconcile(
     let Some(service) = view.service(id) else {
         return to_service;
     };
+    if job::is_job(service.spec.mode) {
+        return job::reconcile_slot(view, service, slot, now, rng);
+    }
     if update::is_active(service) {
         return to_service;
     }

@@ -7,6 +7,7 @@
 
 mod action;
 mod addresses;
+mod job_tables;
 mod load;
 mod named;
 mod network_tables;
@@ -17,6 +18,7 @@ mod transaction;
 pub use crate::{
     action::{Action, ActionKind, Change, Object, ObjectId},
     addresses::{Addresses, Holder},
+    job_tables::{JobTables, PlaceRow, RunRow, Stage},
     load::{NodeLoad, NodeRoom},
     named::{Named, Row},
     network_tables::NetworkTables,

@@ -11,13 +11,14 @@ use std::{
 use imbl::{OrdMap, OrdSet};
 use skep_model::{
     Availability, Cluster, Config, Id, Node, NodeId, Secret, Service, ServiceId, Slot, Task,
-    TaskId, TaskState,
+    TaskId, TaskState, Version,
     id::ResourceId,
     object::{Extension, Resource},
 };
 
 use crate::{
     action::{Action, ActionKind, Change, Object, ObjectId},
+    job_tables::{JobTables, Kind, PlaceRow, kind_of},
     load::{NodeLoad, NodeRoom},
     named::Named,
     network_tables::NetworkTables,
@@ -50,6 +51,7 @@ pub struct Store {
     loads: OrdMap<NodeId, NodeLoad>,
     /// Behind pointers, because a store is passed around.
     networks: Arc<NetworkTables>,
+    jobs: Arc<JobTables>,
     resources: Arc<ResourceTables>,
     secrets: Arc<Named<Secret>>,
     configs: Arc<Named<Config>>,
@@ -144,6 +146,11 @@ impl Store {
     /// All extensions, by id.
     pub fn extensions(&self) -> impl Iterator<Item = &Arc<Extension>> {
         self.resources.extensions()
+    }
+
+    /// What the runs of jobs have come to.
+    pub fn jobs(&self) -> &JobTables {
+        &self.jobs
     }
 
     /// The resource with `id`.
@@ -272,6 +279,24 @@ impl Store {
             Slot::Node(node) => (0, Some(node)),
         };
         self.range_of_service((service, key, LOWEST_TASK)..=(service, key, HIGHEST_TASK))
+    }
+
+    /// Tasks of one run in a place of a job, by id. Slots of jobs count from 0.
+    pub fn tasks_in_place(
+        &self,
+        service: ServiceId,
+        run: Version,
+        place: Slot,
+    ) -> impl Iterator<Item = &Arc<Task>> {
+        let (from, to) = match place {
+            // Indexed by its node, as it is the one with the number 0.
+            Slot::Number(0) => ((0, None), (0, HIGHEST_SLOT.1)),
+            Slot::Number(number) => ((number, None), (number, None)),
+            Slot::Node(node) => ((0, Some(node)), (0, Some(node))),
+        };
+        let range = (service, from, LOWEST_TASK)..=(service, to, HIGHEST_TASK);
+        self.range_of_service(range)
+            .filter(move |task| task.job_iteration == Some(run))
     }
 
     /// Tasks placed on a node, ended ones included, by id.
@@ -426,6 +451,7 @@ impl Store {
         let task = make(stored)?;
         let old = std::mem::replace(stored, Arc::clone(&task));
         self.index_task(Some(&old), Some(&task));
+        self.follow_job(Some(&old), Some(&task));
         Ok(Change {
             old: Some(Object::Task(old)),
             new: Some(Object::Task(task)),
@@ -461,10 +487,14 @@ impl Store {
                 self.services_by_name
                     .insert(service.name().to_lowercase(), service.id);
                 self.services.insert(service.id, Arc::clone(service));
+                if kind_of(old.as_deref()) != kind_of(Some(service)) {
+                    self.follow_jobs_of(service.id);
+                }
             }
             Object::Task(task) => {
                 self.index_task(None, Some(task));
                 self.tasks.insert(task.id, Arc::clone(task));
+                self.follow_job(None, Some(task));
             }
             Object::Cluster(cluster) => self.cluster = Some(Arc::clone(cluster)),
             Object::Extension(extension) => self.resource_tables().set_extension(extension),
@@ -525,6 +555,40 @@ impl Store {
         }
     }
 
+    /// Counts a task anew that is of a run of a job. The tables hold `new` already.
+    fn follow_job(&mut self, old: Option<&Arc<Task>>, new: Option<&Arc<Task>>) {
+        let Some(task) = new.or(old) else { return };
+        // Most tasks are of no job, and need not be looked for.
+        let (Some(id), Some(run)) = (task.service_id, task.job_iteration) else {
+            return;
+        };
+        let Some(kind) = kind_of(self.services.get(&id).map(AsRef::as_ref)) else {
+            return;
+        };
+        let place = match kind {
+            Kind::Numbers => Some(Slot::Number(task.slot)),
+            Kind::Nodes => task.node_id.map(Slot::Node),
+        };
+        let row = place.map(|place| {
+            let tasks = self.tasks_in_place(id, run, place);
+            (place, PlaceRow::of(tasks.map(AsRef::as_ref)))
+        });
+        let jobs = Arc::make_mut(&mut self.jobs);
+        jobs.set_task(id, old.map(AsRef::as_ref), new.map(AsRef::as_ref));
+        if let Some((place, row)) = row {
+            jobs.set_place(id, run, place, row);
+        }
+    }
+
+    /// Counts all tasks of a service that was made, has become a job, or is gone.
+    fn follow_jobs_of(&mut self, id: ServiceId) {
+        Arc::make_mut(&mut self.jobs).remove_service(id);
+        let tasks: Vec<Arc<Task>> = self.tasks_of_service(id).cloned().collect();
+        for task in &tasks {
+            self.follow_job(None, Some(task));
+        }
+    }
+
     fn move_load(&mut self, old: Option<(NodeId, NodeLoad)>, new: Option<(NodeId, NodeLoad)>) {
         if let Some((node, load)) = old {
             let total = self.loads.get_mut(&node).expect("a load was counted");
@@ -555,9 +619,13 @@ impl Store {
             Object::Service(service) => {
                 self.network_tables().set_service(Some(service), None);
                 self.services.remove(&service.id);
+                if kind_of(Some(service)).is_some() {
+                    self.follow_jobs_of(service.id);
+                }
             }
             Object::Task(task) => {
                 self.tasks.remove(&task.id);
+                self.follow_job(Some(task), None);
             }
             Object::Cluster(_) => self.cluster = None,
             Object::Extension(extension) => self.resource_tables().remove_extension(extension.id),

@@ -6,7 +6,8 @@ use std::{
 };
 
 use skep_model::{
-    Availability, NodeState, Service, ServiceId, ServiceMode, Task, TaskId, TaskState, Version,
+    Availability, NodeId, NodeState, Service, ServiceId, ServiceMode, Task, TaskId, TaskState,
+    Version,
     reserved::service::schedule::{Concurrency, JobPolicy},
 };
 use skep_store::Store;
@@ -56,6 +57,11 @@ pub enum JobViolation {
         /// The job.
         service: ServiceId,
     },
+    /// The store's sums over the tasks of a job are not what its tasks come to.
+    Miscounted {
+        /// The job.
+        service: ServiceId,
+    },
     /// A task of a slot beyond the completions wanted.
     Beyond {
         /// The task.
@@ -70,6 +76,7 @@ pub(super) fn check(view: &Store, found: &mut Vec<JobViolation>) {
     for service in view.services() {
         if crate::job::is_job(service.spec.mode) {
             check_job(view, service, found);
+            check_sums(view, service, found);
         }
     }
 }
@@ -169,6 +176,59 @@ fn check_job(view: &Store, service: &Service, found: &mut Vec<JobViolation>) {
     }
 }
 
+/// Tasks, those not over, places, complete ones and such with a wanted task; of a run.
+type Sums = [usize; 5];
+
+/// The sums are added up anew, from all tasks.
+fn check_sums(view: &Store, service: &Service, found: &mut Vec<JobViolation>) {
+    let mut places: BTreeMap<Place, Vec<&Task>> = BTreeMap::new();
+    let mut active: BTreeMap<NodeId, usize> = BTreeMap::new();
+    for task in view.tasks_of_service(service.id) {
+        places.entry(place(service, task)).or_default().push(task);
+        let state = task.status.state;
+        let is_placed = (TaskState::Assigned..=TaskState::Running).contains(&state);
+        if let Some(node) = task.node_id
+            && is_placed
+            && task.desired_state <= TaskState::Complete
+        {
+            *active.entry(node).or_default() += 1;
+        }
+    }
+    let mut runs: BTreeMap<Version, Sums> = BTreeMap::new();
+    for ((run, _), tasks) in places {
+        let count = |is: &dyn Fn(&Task) -> bool| tasks.iter().filter(|task| is(task)).count();
+        let is_complete = |task: &Task| task.status.state == TaskState::Complete;
+        let has = |is: &dyn Fn(&Task) -> bool| usize::from(count(is) > 0);
+        let is_over = |task: &Task| !is_wanted(task) && task.status.state.is_terminal();
+        let open_count = tasks.len() - count(&is_over);
+        let of_place = [
+            tasks.len(),
+            open_count,
+            1,
+            has(&is_complete),
+            has(&is_wanted),
+        ];
+        let sums = runs.entry(run).or_default();
+        sums.iter_mut()
+            .zip(of_place)
+            .for_each(|(sum, one)| *sum += one);
+    }
+    let counted = view.jobs().runs(service.id).map(|(run, row)| {
+        let tasks = row.specs.values().sum();
+        let (places, complete) = (row.place_count, row.complete_count);
+        (
+            run,
+            [tasks, row.open_count, places, complete, row.wanted_count],
+        )
+    });
+    let is_right = counted.collect::<BTreeMap<_, _>>() == runs
+        && view.jobs().active(service.id).collect::<BTreeMap<_, _>>() == active;
+    if !is_right {
+        let service = service.id;
+        found.push(JobViolation::Miscounted { service });
+    }
+}
+
 fn place(service: &Service, task: &Task) -> Place {
     let node = task.node_id.map(|id| id.to_string());
     let place = match service.spec.mode {
@@ -229,6 +289,9 @@ impl fmt::Display for JobViolation {
                 write!(f, "{count} tasks of job {service} may run at once")
             }
             Self::RunTwice { service } => write!(f, "job {service} runs twice for one instant"),
+            Self::Miscounted { service } => {
+                write!(f, "sums of job {service} are not those of its tasks")
+            }
             Self::Outlived { task } => write!(f, "task {task} is of an earlier run of its job"),
             Self::Stranded { task } => {
                 write!(f, "task {task} of a job is wanted where nothing shall run")

@@ -1,32 +1,33 @@
 //! One run of a job: what each of its places has come to, and what is done next.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use skep_model::{
-    Availability, Node, NodeState, RestartCondition, Rng, Service, ServiceMode, Slot, Task,
+    Availability, Node, NodeId, NodeState, RestartCondition, Rng, Service, ServiceMode, Slot, Task,
     TaskState, Timestamp, Version,
     constraint::{self, Constraint},
     reserved::{self, service::schedule::EXPIRED_LABEL},
 };
-use skep_store::Store;
+use skep_store::{RunRow, Stage, Store};
 
 use super::{Job, JobWait, Runs};
 use crate::{
-    plan::{Change, Plan, Wait},
+    key::Key,
+    plan::{Change, Plan, Report, Wait},
     replicated::CREATIONS_PER_PLAN_MAX,
     restart,
     revision::{is_gone, is_lost, node_of},
     slot::{count_failures, desire, exhausted, restart_wait},
 };
 
-/// The tasks of one iteration, by place, oldest first.
-#[derive(Debug)]
+/// One iteration, of which tasks are read only where there may be something to do.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Run<'a> {
+    view: &'a Store,
+    service: &'a Service,
     pub(super) iteration: Version,
-    pub(super) places: BTreeMap<Slot, Vec<&'a Arc<Task>>>,
+    /// `None`: there are no tasks yet.
+    row: Option<&'a RunRow>,
 }
 
 /// What a place has come to.
@@ -45,33 +46,24 @@ enum Verdict<'a> {
 }
 
 /// All runs of which there are tasks.
-pub(super) fn runs<'a>(view: &'a Store, service: &Service) -> Runs<'a> {
-    let mut runs = Runs::new();
-    for task in view.tasks_of_service(service.id) {
-        let Some(place) = place_of(service.spec.mode, task) else {
-            continue;
-        };
-        let iteration = task.job_iteration.unwrap_or_default();
-        let run = runs
-            .entry(iteration)
-            .or_insert_with(|| Run::empty(iteration));
-        run.places.entry(place).or_default().push(task);
-    }
-    for run in runs.values_mut() {
-        for tasks in run.places.values_mut() {
-            tasks.sort_by_key(|task| restart::order(task));
-        }
-    }
-    runs
+pub(super) fn runs<'a>(view: &'a Store, service: &'a Service) -> Runs<'a> {
+    let runs = view.jobs().runs(service.id);
+    let runs = runs.map(|(iteration, row)| Run {
+        row: Some(row),
+        ..Run::empty(view, service, iteration)
+    });
+    runs.map(|run| (run.iteration, run)).collect()
 }
 
-/// Slots of replicated jobs count from 0, so that a task alone does not tell its kind of place.
-fn place_of(mode: ServiceMode, task: &Task) -> Option<Slot> {
-    match mode {
-        ServiceMode::Replicated { .. } | ServiceMode::ReplicatedJob { .. } => {
-            Some(Slot::Number(task.slot))
+/// The place of a job's tasks that are told by `slot`: slots of replicated jobs count from 0, so that
+/// a task alone does not tell its kind of place.
+pub(super) fn place_of(mode: ServiceMode, slot: Slot) -> Slot {
+    match (mode, slot) {
+        (ServiceMode::Replicated { .. } | ServiceMode::ReplicatedJob { .. }, Slot::Node(_)) => {
+            Slot::Number(0)
         }
-        ServiceMode::Global | ServiceMode::GlobalJob => task.node_id.map(Slot::Node),
+        (ServiceMode::Replicated { .. } | ServiceMode::ReplicatedJob { .. }, Slot::Number(_))
+        | (ServiceMode::Global | ServiceMode::GlobalJob, _) => slot,
     }
 }
 
@@ -84,7 +76,12 @@ pub(super) fn is_wanted(task: &Task) -> bool {
 fn is_stopping(view: &Store, task: &Task) -> bool {
     task.desired_state > TaskState::Complete
         && !task.status.state.is_terminal()
-        && (task.node_id.is_none() || !is_gone(node_of(view, task)))
+        && is_heard(view, task.node_id)
+}
+
+/// Whether the end of a task there would be heard of.
+fn is_heard(view: &Store, node: Option<NodeId>) -> bool {
+    node.is_none_or(|id| !is_gone(view.node(id)))
 }
 
 fn judge<'a>(view: &Store, tasks: &[&'a Arc<Task>]) -> Verdict<'a> {
@@ -107,46 +104,126 @@ fn judge<'a>(view: &Store, tasks: &[&'a Arc<Task>]) -> Verdict<'a> {
 // === impl Run ===
 
 impl<'a> Run<'a> {
-    pub(super) fn empty(iteration: Version) -> Self {
+    pub(super) fn empty(view: &'a Store, service: &'a Service, iteration: Version) -> Self {
         Self {
+            view,
+            service,
             iteration,
-            places: BTreeMap::new(),
+            row: None,
         }
     }
 
-    fn tasks(&self) -> impl Iterator<Item = &'a Arc<Task>> {
-        self.places.values().flatten().copied()
+    /// The tasks in one place, oldest first.
+    pub(super) fn tasks_in(&self, place: Slot) -> Vec<&'a Arc<Task>> {
+        let tasks = self
+            .view
+            .tasks_in_place(self.service.id, self.iteration, place);
+        let mut tasks: Vec<_> = tasks.collect();
+        tasks.sort_by_key(|task| restart::order(task));
+        tasks
+    }
+
+    /// The places in one stage.
+    fn places_in(&self, stage: Stage) -> impl Iterator<Item = Slot> + use<'a> {
+        let jobs = self.view.jobs();
+        jobs.places_in(self.service.id, self.iteration, stage)
+    }
+
+    /// The places that have tasks, with how many.
+    pub(super) fn places(&self) -> impl DoubleEndedIterator<Item = (Slot, usize)> + use<'a> {
+        let places = self.view.jobs().places(self.service.id, self.iteration);
+        places.map(|(place, row)| (place, row.task_count))
+    }
+
+    fn has_place(&self, place: Slot) -> bool {
+        let jobs = self.view.jobs();
+        jobs.place(self.service.id, self.iteration, place).is_some()
     }
 
     /// When the first task was made.
     pub(super) fn began_at(&self) -> Option<Timestamp> {
-        self.tasks().map(|task| task.meta.created_at).min()
+        self.view.jobs().began_at(self.service.id, self.iteration)
     }
 
     /// Whether nothing of it runs, as far as anybody knows.
     pub(super) fn has_ended(&self) -> bool {
-        self.tasks().all(|task| task.status.state.is_terminal()) && !self.has_wanted()
+        self.row.is_none_or(|row| row.open_count == 0)
     }
 
     pub(super) fn has_wanted(&self) -> bool {
-        self.tasks().any(|task| is_wanted(task))
+        self.row.is_some_and(|row| row.wanted_count > 0)
     }
 
-    /// Places with a task that runs or may run.
-    fn occupied(&self, view: &Store) -> BTreeSet<Slot> {
-        let is_occupied = |task: &Arc<Task>| is_wanted(task) || is_stopping(view, task);
-        let places = self.places.iter();
-        places
-            .filter(|(_, tasks)| tasks.iter().any(|task| is_occupied(task)))
-            .map(|(place, _)| *place)
-            .collect()
+    /// How many places have a task that runs or may run. What still runs where another task is not wanted
+    /// counts by task: one place may have two of them for a while.
+    fn occupied_count(&self) -> usize {
+        let Some(row) = self.row else { return 0 };
+        let is_heard = |node| is_heard(self.view, node);
+        let leaving = row.leaving.iter().filter(|(node, _)| is_heard(**node));
+        row.wanted_count + leaving.map(|(_, count)| count).sum::<usize>()
     }
 
-    /// Tells every task to stop.
+    fn is_occupied(&self, place: Slot) -> bool {
+        let jobs = self.view.jobs();
+        let row = jobs.place(self.service.id, self.iteration, place);
+        row.is_some_and(|row| {
+            let mut leaving = row.leaving.iter();
+            row.is_wanted || leaving.any(|node| is_heard(self.view, *node))
+        })
+    }
+
+    /// Tasks that are wanted.
+    fn wanted(&self) -> impl Iterator<Item = &'a Arc<Task>> {
+        let tasks = self
+            .places_in(Stage::Open)
+            .flat_map(|place| self.tasks_in(place));
+        tasks.filter(|task| is_wanted(task))
+    }
+
+    /// Places in which all tasks have ended and a further one is wanted, lowest first.
+    fn vacated(&self) -> impl Iterator<Item = Slot> {
+        let is_vacant = |place: &Slot| {
+            let tasks = self.tasks_in(*place);
+            matches!(judge(self.view, &tasks), Verdict::Vacant)
+        };
+        let mut vacated: Vec<Slot> = self.places_in(Stage::Idle).filter(is_vacant).collect();
+        // What runs on where nobody hears of it keeps no place. It is rare, so it is looked for only then.
+        let is_unheard = |row: &RunRow| row.leaving.keys().any(|node| !is_heard(self.view, *node));
+        if self.row.is_some_and(is_unheard) {
+            let open = self.places_in(Stage::Open);
+            let open = open.filter(|place| !self.is_occupied(*place));
+            vacated.extend(open.filter(is_vacant));
+        }
+        vacated.sort_unstable();
+        vacated.into_iter()
+    }
+
+    /// The numbers below `total` of places that never had a task, lowest first.
+    fn untouched(&self, total: u64) -> impl Iterator<Item = Slot> {
+        let last = self.places().next_back().map(|(place, _)| place);
+        let count = self.row.map_or(0, |row| row.place_count as u64);
+        // They are filled from the lowest, so that there is no gap; where there is one, each is looked for.
+        let from = match last {
+            Some(Slot::Number(last)) if last + 1 == count => count,
+            Some(_) | None => 0,
+        };
+        let numbers = (from..total).map(Slot::Number);
+        numbers.filter(|place| !self.has_place(*place))
+    }
+
+    /// Tells every task to stop, in as many plans as it takes.
     pub(super) fn stop(&self, plan: &mut Plan) {
-        let wanted = self.tasks().filter(|task| is_wanted(task));
-        plan.changes
-            .extend(wanted.map(|task| desire(task, TaskState::Shutdown)));
+        let stops = self.wanted().map(|task| desire(task, TaskState::Shutdown));
+        self.stop_by(stops, plan);
+    }
+
+    fn stop_by(&self, stops: impl Iterator<Item = Change>, plan: &mut Plan) {
+        let max = usize::try_from(CREATIONS_PER_PLAN_MAX).unwrap_or(usize::MAX);
+        let from = plan.changes.len();
+        plan.changes.extend(stops.take(max));
+        if plan.changes.len() == from + max {
+            plan.follow_up.push(Key::Service(self.service.id));
+        }
     }
 }
 
@@ -155,7 +232,7 @@ impl<'a> Run<'a> {
 impl Job<'_> {
     /// Whether something of the run is still to come.
     pub(super) fn is_under_way(&self, run: &Run<'_>) -> bool {
-        if !run.occupied(self.view).is_empty() {
+        if run.occupied_count() > 0 {
             return true;
         }
         match self.service.spec.mode {
@@ -163,16 +240,25 @@ impl Job<'_> {
                 max_concurrent,
                 total_completions,
             } => {
-                let is_decided = |tasks: &&Vec<&Arc<Task>>| match judge(self.view, tasks) {
-                    Verdict::Done | Verdict::GivenUp => true,
-                    Verdict::Live(_) | Verdict::Stopping | Verdict::Vacant => false,
-                };
-                let decided = run.places.values().filter(is_decided).count() as u64;
-                self.is_open(run) && max_concurrent > 0 && decided < total_completions
+                self.is_open(run)
+                    && max_concurrent > 0
+                    && self.decided_count(run) < total_completions
             }
             // Before its first task nothing can be said against the next run.
             ServiceMode::GlobalJob | ServiceMode::Replicated { .. } | ServiceMode::Global => false,
         }
+    }
+
+    /// Places that are complete or given up.
+    fn decided_count(&self, run: &Run<'_>) -> u64 {
+        let Some(row) = run.row else { return 0 };
+        let is_given_up = |place: &Slot| {
+            let tasks = run.tasks_in(*place);
+            matches!(judge(self.view, &tasks), Verdict::GivenUp)
+        };
+        let others = run.places_in(Stage::Idle).chain(run.places_in(Stage::Open));
+        let given_up = row.spent_count + others.filter(is_given_up).count();
+        (row.complete_count + given_up) as u64
     }
 
     fn expires_at(&self, run: &Run<'_>) -> Option<Timestamp> {
@@ -185,73 +271,92 @@ impl Job<'_> {
     fn is_open(&self, run: &Run<'_>) -> bool {
         let current = self.service.job_status.as_ref().map(|s| s.job_iteration);
         let has_first = match self.service.spec.mode {
-            ServiceMode::ReplicatedJob { .. } => run.places.contains_key(&Slot::Number(0)),
+            ServiceMode::ReplicatedJob { .. } => run.has_place(Slot::Number(0)),
             ServiceMode::GlobalJob | ServiceMode::Replicated { .. } | ServiceMode::Global => true,
         };
         let is_whole = has_first || Some(run.iteration) == current.or(Some(Version(0)));
-        let is_current = |task: &Task| task.spec_version == Some(self.service.spec_version);
+        let mut specs = run.row.iter().flat_map(|row| row.specs.keys());
+        let is_current = specs.all(|spec| *spec == Some(self.service.spec_version));
         let is_expired = self.expires_at(run).is_some_and(|at| at <= self.now);
-        is_whole && !is_expired && run.tasks().all(|task| is_current(task))
+        is_whole && !is_expired && is_current
     }
 
-    /// What is next in a run. `others` are runs whose tasks must have stopped before.
+    /// What is next in a run: in all places where something may be, or in one and in what it makes room for.
+    /// `others` are runs whose tasks must have stopped before.
     pub(super) fn step<'b>(
         &self,
         run: &Run<'_>,
         others: impl Iterator<Item = &'b Run<'b>>,
+        only: Option<Slot>,
         rng: &mut Rng,
         plan: &mut Plan,
     ) {
         if let Some(until) = self.expires_at(run).filter(|_| run.has_wanted()) {
+            if until <= self.now && only.is_some() {
+                plan.follow_up.push(Key::Service(self.service.id));
+                return;
+            }
             if until <= self.now {
                 plan.report.push(Wait::Job(JobWait::Expired { at: until }));
                 self.stop_expired(run, plan);
                 return;
             }
-            plan.report.push(Wait::Job(JobWait::Deadline { until }));
-            plan.wake_by(until);
-        }
-        let is_open = self.is_open(run);
-        for (place, tasks) in &run.places {
-            match judge(self.view, tasks) {
-                // A task that was given up may complete all the same.
-                Verdict::Done => {
-                    let twins = tasks.iter().filter(|task| is_wanted(task));
-                    plan.changes
-                        .extend(twins.map(|task| desire(task, TaskState::Shutdown)));
-                }
-                Verdict::Live(task) => {
-                    self.attend(run, (*place, tasks), task, is_open, rng, plan);
-                }
-                Verdict::GivenUp => {
-                    let last = tasks.last().map(|task| task.id);
-                    plan.report
-                        .waits
-                        .extend(last.map(|task| Wait::RestartPolicy { task }));
-                }
-                Verdict::Stopping | Verdict::Vacant => {}
+            if only.is_none() {
+                plan.report.push(Wait::Job(JobWait::Deadline { until }));
+                plan.wake_by(until);
             }
         }
+        let is_open = self.is_open(run);
+        let places: Vec<Slot> = match only {
+            Some(place) => vec![place],
+            None => {
+                let spent = run.places_in(Stage::Spent).take(Report::WAITS_MAX);
+                let live = run.places_in(Stage::Open).chain(run.places_in(Stage::Idle));
+                live.chain(spent).collect()
+            }
+        };
+        for place in places {
+            self.look(run, place, is_open, rng, plan);
+        }
         if is_open {
-            let elsewhere = others.map(|other| other.occupied(self.view)).collect();
-            self.fill(run, elsewhere, rng, plan);
+            self.fill(run, &others.collect::<Vec<_>>(), only, rng, plan);
+        }
+    }
+
+    /// What is next in one place that has tasks.
+    fn look(&self, run: &Run<'_>, place: Slot, is_open: bool, rng: &mut Rng, plan: &mut Plan) {
+        let tasks = run.tasks_in(place);
+        match judge(self.view, &tasks) {
+            // A task that was given up may complete all the same.
+            Verdict::Done => {
+                let twins = tasks.iter().filter(|task| is_wanted(task));
+                plan.changes
+                    .extend(twins.map(|task| desire(task, TaskState::Shutdown)));
+            }
+            Verdict::Live(task) => {
+                self.attend(run, (place, &tasks), task, is_open, rng, plan);
+            }
+            Verdict::GivenUp => {
+                let last = tasks.last().map(|task| task.id);
+                let waits = last.map(|task| Wait::RestartPolicy { task });
+                waits.into_iter().for_each(|wait| plan.report.push(wait));
+            }
+            Verdict::Stopping | Verdict::Vacant => {}
         }
     }
 
     /// Tells every task to stop, and people why.
     fn stop_expired(&self, run: &Run<'_>, plan: &mut Plan) {
         let deadline = self.policy.deadline.map(reserved::go_duration_text);
-        for task in run.tasks().filter(|task| is_wanted(task)) {
+        let stops = run.wanted().map(|task| {
             let mut task = Task::clone(task);
             task.desired_state = TaskState::Shutdown;
             let labels = &mut Arc::make_mut(&mut task.annotations).labels;
-            labels.extend(
-                deadline
-                    .clone()
-                    .map(|text| (EXPIRED_LABEL.to_owned(), text)),
-            );
-            plan.changes.push(Change::UpdateTask(Arc::new(task)));
-        }
+            let label = |text| (EXPIRED_LABEL.to_owned(), text);
+            labels.extend(deadline.clone().map(label));
+            Change::UpdateTask(Arc::new(task))
+        });
+        run.stop_by(stops, plan);
     }
 
     /// A task that is wanted: replaced when it failed or its node is lost, started when it waited.
@@ -308,50 +413,70 @@ impl Job<'_> {
         (self.now < due).then_some(due)
     }
 
-    /// Fills vacant places, lowest first, while places are free.
-    fn fill(&self, run: &Run<'_>, elsewhere: Vec<BTreeSet<Slot>>, rng: &mut Rng, plan: &mut Plan) {
-        let is_vacant = |place: &Slot| {
-            let tasks = run.places.get(place);
-            tasks.is_none_or(|tasks| matches!(judge(self.view, tasks), Verdict::Vacant))
-        };
-        let occupied = run.occupied(self.view);
-        let places: Vec<Slot> = match self.service.spec.mode {
+    /// Fills vacant places, lowest first, while places are free. Of a global job's places only `only`.
+    fn fill(
+        &self,
+        run: &Run<'_>,
+        others: &[&Run<'_>],
+        only: Option<Slot>,
+        rng: &mut Rng,
+        plan: &mut Plan,
+    ) {
+        let places = match self.service.spec.mode {
             ServiceMode::ReplicatedJob {
                 max_concurrent,
                 total_completions,
             } => {
-                let taken = occupied.len() + elsewhere.iter().map(BTreeSet::len).sum::<usize>();
+                let elsewhere = others.iter().map(|other| other.occupied_count());
+                let taken = run.occupied_count() + elsewhere.sum::<usize>();
                 let free = max_concurrent.saturating_sub(taken as u64);
-                let numbers = (0..total_completions).map(Slot::Number);
                 let free = free.min(CREATIONS_PER_PLAN_MAX + 1);
                 let free = usize::try_from(free).unwrap_or(usize::MAX);
-                numbers.filter(is_vacant).take(free).collect()
+                lowest_vacant(run, total_completions, free)
             }
-            ServiceMode::GlobalJob => {
-                // The nodes of a scheduled run are those there are while it is under way.
-                let is_over =
-                    self.policy.schedule.is_some() && !run.places.is_empty() && occupied.is_empty();
-                let constraints = self.constraints();
-                let nodes = self
-                    .view
-                    .nodes()
-                    .filter(|node| self.takes(node, &constraints));
-                let places = nodes.map(|node| Slot::Node(node.id)).filter(is_vacant);
-                places
-                    .filter(|place| !is_over && !elsewhere.iter().any(|o| o.contains(place)))
-                    .collect()
-            }
+            ServiceMode::GlobalJob => self.vacant_nodes(run, others, only),
             ServiceMode::Replicated { .. } | ServiceMode::Global => Vec::new(),
         };
         let max = usize::try_from(CREATIONS_PER_PLAN_MAX).unwrap_or(usize::MAX);
-        if places.len() > max {
-            plan.follow_up
-                .push(crate::key::Key::Service(self.service.id));
+        if let Some(next) = places.get(max) {
+            plan.follow_up.push(Key::Slot(self.service.id, *next));
+        }
+        if let Some(deadline) = self.policy.deadline.filter(|_| !places.is_empty()) {
+            match only {
+                None => plan.wake_by(run.began_at().unwrap_or(self.now) + deadline),
+                // Its own key keeps the deadline.
+                Some(_) if run.has_wanted() => {}
+                Some(_) => plan.follow_up.push(Key::Service(self.service.id)),
+            }
         }
         for place in places.into_iter().take(max) {
             let task = self.task(run, place, TaskState::Complete, rng);
             plan.changes.push(Change::CreateTask(Arc::new(task)));
         }
+    }
+
+    /// The nodes on which a task of a global job's run is to be made.
+    fn vacant_nodes(&self, run: &Run<'_>, others: &[&Run<'_>], only: Option<Slot>) -> Vec<Slot> {
+        // The nodes of a scheduled run are those there are while it is under way.
+        let has_begun = run.row.is_some_and(|row| row.place_count > 0);
+        if self.policy.schedule.is_some() && has_begun && run.occupied_count() == 0 {
+            return Vec::new();
+        }
+        let one = match only {
+            Some(Slot::Node(id)) => self.view.node(id),
+            Some(Slot::Number(_)) | None => None,
+        };
+        let all = only.is_none().then(|| self.view.nodes());
+        let nodes = one.into_iter().chain(all.into_iter().flatten());
+        let constraints = self.constraints();
+        let takers = nodes.filter(|node| self.takes(node, &constraints));
+        let places = takers.map(|node| Slot::Node(node.id));
+        let is_free = |place: &Slot| {
+            let tasks = run.tasks_in(*place);
+            matches!(judge(self.view, &tasks), Verdict::Vacant)
+                && !others.iter().any(|other| other.is_occupied(*place))
+        };
+        places.filter(is_free).collect()
     }
 
     fn task(&self, run: &Run<'_>, place: Slot, desired: TaskState, rng: &mut Rng) -> Task {
@@ -371,4 +496,20 @@ impl Job<'_> {
             && node.status.state == NodeState::Ready
             && constraint::matches(constraints, node)
     }
+}
+
+/// The lowest places of a replicated job in which a task is to be made, as many as are free.
+fn lowest_vacant(run: &Run<'_>, total: u64, free: usize) -> Vec<Slot> {
+    if free == 0 {
+        return Vec::new();
+    }
+    let is_within = |place: &Slot| matches!(place, Slot::Number(number) if *number < total);
+    let mut vacated = run.vacated().filter(is_within).peekable();
+    let mut untouched = run.untouched(total).peekable();
+    let next = || match (vacated.peek(), untouched.peek()) {
+        (Some(old), Some(new)) if new < old => untouched.next(),
+        (Some(_), _) => vacated.next(),
+        (None, _) => untouched.next(),
+    };
+    std::iter::from_fn(next).take(free).collect()
 }

@@ -11,6 +11,7 @@ use skep_store::{NodeLoad, Store};
 use super::filter::Needs;
 use crate::{
     history,
+    job::is_job,
     network::{self, NodeAddresses},
     placement::Pool,
     plan::Change,
@@ -19,6 +20,9 @@ use crate::{
 
 /// How far back failures of a revision on a node count against the node. As in Swarm.
 const FAILURE_WINDOW: Duration = Duration::from_secs(5 * 60);
+/// Failures of a job that are looked at, the latest. Enough for every node of a large cluster to be known as bad; a job
+/// that fails much oftener than it is placed must not cost more with each failure.
+const JOB_FAILURES_READ_MAX: usize = 10_000;
 /// Failures within the window from which a node comes last. As in Swarm; but failures are counted
 /// from stored tasks, and where fewer are kept per slot, fewer suffice.
 const FAILURES_MAX: usize = 5;
@@ -144,6 +148,30 @@ impl<'a> Fleet<'a> {
         let Some(service) = service else {
             return counts;
         };
+        if view.service(service).is_some_and(|s| is_job(s.spec.mode)) {
+            self.count_job(view, service, version, now, &mut counts);
+        } else {
+            self.count_tasks(view, service, version, now, &mut counts);
+        }
+        let kept = view.service(service).and_then(|s| history::limit(view, s));
+        let ended = kept.map_or(usize::MAX, |kept| kept.saturating_sub(1));
+        let threshold = u32::try_from(FAILURES_MAX.min(ended.max(1))).unwrap_or(u32::MAX);
+        for penalty in &mut counts.penalty {
+            if *penalty < threshold {
+                *penalty = 0;
+            }
+        }
+        counts
+    }
+
+    fn count_tasks(
+        &self,
+        view: &Store,
+        service: ServiceId,
+        version: Option<SpecVersion>,
+        now: Timestamp,
+        counts: &mut Counts,
+    ) {
         for task in view.tasks_with_node_of_service(service) {
             let is_failure = task.spec_version == version
                 && matches!(task.status.state, TaskState::Failed | TaskState::Rejected)
@@ -157,15 +185,32 @@ impl<'a> Fleet<'a> {
                 counts.penalty[index] += u32::from(is_failure);
             }
         }
-        let kept = view.service(service).and_then(|s| history::limit(view, s));
-        let ended = kept.map_or(usize::MAX, |kept| kept.saturating_sub(1));
-        let threshold = u32::try_from(FAILURES_MAX.min(ended.max(1))).unwrap_or(u32::MAX);
-        for penalty in &mut counts.penalty {
-            if *penalty < threshold {
-                *penalty = 0;
+    }
+
+    /// The same for a job, of whose tasks nearly all have ended and are kept.
+    fn count_job(
+        &self,
+        view: &Store,
+        service: ServiceId,
+        version: Option<SpecVersion>,
+        now: Timestamp,
+        counts: &mut Counts,
+    ) {
+        for (node, count) in view.jobs().active(service) {
+            if let Some(index) = self.index_of(node) {
+                counts.of_service[index] = u32::try_from(count).unwrap_or(u32::MAX);
             }
         }
-        counts
+        let window = i64::try_from(FAILURE_WINDOW.as_nanos()).unwrap_or(i64::MAX);
+        let since = Timestamp(now.0.saturating_sub(window).saturating_add(1));
+        let failures = view.jobs().failures_since(service, since);
+        let failures = failures.take(JOB_FAILURES_READ_MAX);
+        let failures = failures.filter_map(|id| view.task(id));
+        for task in failures.filter(|task| task.spec_version == version) {
+            if let Some(index) = task.node_id.and_then(|node| self.index_of(node)) {
+                counts.penalty[index] += 1;
+            }
+        }
     }
 
     /// Adds tasks of the service that the plan has just placed.
