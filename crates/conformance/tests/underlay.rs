@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
-use skep_conformance::{Cluster, until};
+use skep_conformance::{Cluster, Engine, until};
 
 /// Longest wait for what takes some seconds at most. Test machines are slow at times.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -91,6 +91,26 @@ fn overlays_names_and_published_ports_work_between_nodes_that_have_ipv6() {
         match output.status == 0 {
             true => Ok(()),
             false => Err(output.text()),
+        }
+    });
+    check_nodes_inside(manager);
+}
+
+/// The nodes are known by their IPv6 addresses, so a network may have the others, which its containers cannot reach then.
+fn check_nodes_inside(manager: &Engine) {
+    let said = manager.docker_fails("network create -d overlay --ipv6 --subnet fd78::/64 odd");
+    let text = "fd78::/64 has address fd78::";
+    assert!(said.contains(text), "{said}");
+    manager.docker_ok("network create -d overlay --subnet 10.78.0.0/24 inside");
+    manager.create(
+        "--name inside --constraint node.hostname==node1 --network inside skep/busybox sleep 10000",
+    );
+    until("the network is named", PATIENCE, || {
+        let text = manager.docker("info").text();
+        let wanted = "network `inside` has addresses of nodes in its subnet (10.78.0.1, 10.78.0.2, 10.78.0.3)";
+        match text.contains(wanted) {
+            true => Ok(()),
+            false => Err(text),
         }
     });
 }

@@ -201,9 +201,7 @@ fn configs(view: &Store, id: NetworkId, spec: &NetworkSpec) -> Result<Vec<IpamCo
     // A network always has IPv4; a config without subnet leaves the choice to us.
     configs.retain(|config| config.subnet.is_some());
     let wanted = configs.iter().filter_map(|config| config.subnet);
-    let wanted: Vec<IpNet> = wanted
-        .chain(hosts::addresses(view).map(|host| host.0))
-        .collect();
+    let wanted: Vec<IpNet> = wanted.chain(hosts::all_addresses(view)).collect();
     for is_v4 in [true, false] {
         if has(&configs, is_v4) || !is_v4 && !spec.has_ipv6 {
             continue;

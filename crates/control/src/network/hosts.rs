@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use skep_model::{Node, reserved::engine::DataPlane};
 use skep_store::Store;
 
-/// All addresses by which nodes are known, each with its node's name.
+/// All addresses by which nodes are known, each with its node's name. Whoever asks for a subnet with one of them is refused.
 pub(crate) fn addresses(view: &Store) -> impl Iterator<Item = (IpNet, String)> {
     view.nodes().flat_map(|node| {
         let name = match node.hostname() {
@@ -16,6 +16,15 @@ pub(crate) fn addresses(view: &Store) -> impl Iterator<Item = (IpNet, String)> {
         };
         let known = known(node).into_iter();
         known.map(move |ip| (IpNet::from(ip), name.clone()))
+    })
+}
+
+/// All addresses that nodes have, by which they are known or not. No subnet is chosen that has one of them.
+pub(crate) fn all_addresses(view: &Store) -> impl Iterator<Item = IpNet> {
+    view.nodes().flat_map(|node| {
+        let told = node.description.as_ref().map(DataPlane::of);
+        let told = told.into_iter().flat_map(|told| told.addresses);
+        told.chain(known(node)).map(IpNet::from)
     })
 }
 

@@ -6,6 +6,7 @@
 //! the way it came about. Design: `docs/design/directory.md`.
 
 mod directory;
+mod inside;
 mod local;
 mod mesh;
 mod network;

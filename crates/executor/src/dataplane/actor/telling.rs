@@ -24,13 +24,15 @@ impl Actor {
         }
     }
 
-    /// Tells what works less well than it should: what the plane said, and paths that carry too little.
+    /// Tells what works less well than it should: what the plane said, paths that carry too little, and nodes
+    /// whose addresses networks have.
     pub(super) fn tell_problems(&self) {
         let Some(member) = &self.member else {
             return;
         };
         let mut problems = self.noted.clone();
         problems.extend(self.paths.problems(&member.book));
+        problems.extend(member.book.nodes_inside());
         let paths = self.paths.found().clone();
         self.tell(|status| {
             status.problems = problems;

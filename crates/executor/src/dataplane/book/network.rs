@@ -83,6 +83,11 @@ impl NetworkState {
         &self.facts.name
     }
 
+    /// Whether an address is one of its own.
+    pub(super) fn has(&self, address: &IpAddr) -> bool {
+        self.facts.contains(address)
+    }
+
     /// The MTU that the user wished it to have.
     pub(super) fn mtu(&self) -> Option<u32> {
         self.facts.mtu

@@ -3,6 +3,7 @@
 use skep_model::{
     Driver, EndpointSpec, IpamConfig, IpamOptions, NetworkAttachmentConfig, NetworkId, NetworkSpec,
     PREDEFINED_LABEL, Plugin, PortConfig, Protocol, dispatch::AssignmentChange,
+    reserved::engine::DataPlane,
 };
 
 use super::*;
@@ -415,6 +416,14 @@ fn subnets_keep_clear_of_the_nodes_own_addresses() {
     let own = harness.core.store().nodes().next().unwrap().clone();
     let mut joined = skep_model::Node::clone(&own);
     joined.status.addr = "10.0.1.7".to_owned();
+    // One by which nobody knows it: who asks for a subnet with it gets that, but it is not chosen.
+    let mut description = NodeDescription::default();
+    let told = DataPlane {
+        addresses: vec![[10, 0, 1, 7].into(), [10, 0, 2, 9].into()],
+        ..DataPlane::default()
+    };
+    told.store(&mut description.engine.labels);
+    joined.description = Some(description);
     let mut tx = Transaction::new(harness.core.store(), skep_model::Version(1_000), START);
     tx.update_node(joined).unwrap();
     let view = tx.view();
@@ -428,7 +437,9 @@ fn subnets_keep_clear_of_the_nodes_own_addresses() {
             own.id
         )
     );
-    let chosen = skep_control::network::allocate(view, id, &network("back", "")).unwrap();
-    let subnet = chosen.ipam.configs[0].subnet.unwrap();
-    assert_eq!(subnet, "10.0.2.0/24".parse().unwrap());
+    for (wanted, given) in [("", "10.0.3.0/24"), ("10.0.2.0/24", "10.0.2.0/24")] {
+        let made = skep_control::network::allocate(view, id, &network("back", wanted)).unwrap();
+        let subnet = made.ipam.configs[0].subnet.unwrap();
+        assert_eq!(subnet, given.parse().unwrap());
+    }
 }

@@ -97,3 +97,38 @@ fn a_container_that_has_ended_gets_nothing_whatever_the_directory_says() {
     book.take(message(3, false, late));
     assert_eq!(backends(&mut book), (1, 1));
 }
+
+/// A network's subnet is checked against the nodes there are when it is made; others join later.
+#[test]
+fn nodes_that_join_with_addresses_of_a_network_are_named() {
+    let mut book = book();
+    book.set_container("c", container(&[1], 2));
+    let entry = |hosts: &[u8], network| match node(1, true, false) {
+        Entry::Node(node) => Change::Set(Entry::Node(Arc::new(NodeEntry {
+            data_path: Some(ip(network, hosts[0])),
+            addresses: hosts.iter().map(|host| ip(network, *host)).collect(),
+            ..NodeEntry::clone(&node)
+        }))),
+        other => panic!("{other:?}"),
+    };
+    // On a network this node has nothing to do with.
+    book.take(message(1, true, vec![entry(&[7], 2)]));
+    assert_eq!(book.nodes_inside(), [""; 0]);
+    for (index, hosts, named) in [
+        (2, &[7][..], "10.0.1.7"),
+        (
+            3,
+            &[3, 4, 5, 6, 7, 8],
+            "10.0.1.3, 10.0.1.4, 10.0.1.5, 10.0.1.6, 2 more",
+        ),
+    ] {
+        book.take(message(index, false, vec![entry(hosts, 1)]));
+        let text = format!(
+            "network `net1` has addresses of nodes in its subnet ({named}), which its containers cannot reach: give the \
+             network another subnet, or the nodes other addresses"
+        );
+        assert_eq!(book.nodes_inside(), [text]);
+    }
+    book.remove_container("c");
+    assert_eq!(book.nodes_inside(), [""; 0]);
+}
