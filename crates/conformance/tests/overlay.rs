@@ -520,14 +520,102 @@ fn encrypted_networks_carry_what_others_do() {
 }
 
 #[test]
-fn tasks_use_the_nodes_own_network_when_told_to() {
+fn tasks_use_what_each_node_has_for_itself_when_told_to() {
     let cluster = start();
-    serve(&cluster, "web", 3, "--network host --env PORT=8088");
+    check_host_network(&cluster);
+    check_bridges(&cluster);
+    check_macvlans(&cluster);
+}
+
+fn check_host_network(cluster: &Cluster) {
+    serve(cluster, "web", 3, "--network host --env PORT=8088");
     for number in [1, 2, 3] {
         let host = format!("10.78.0.{number}:8088");
-        answered(&cluster, &host);
+        answered(cluster, &host);
         let (servers, _) = ask(1, || cluster.inside_ok(&fetch(&host)));
         assert_eq!(servers, BTreeSet::from([format!("node{number}")]));
+    }
+}
+
+/// A bridge of each node, with the settings that the node has under one name. Worker nodes have them without any manager's knowledge.
+fn check_bridges(cluster: &Cluster) {
+    for number in [1, 2, 3] {
+        let settings =
+            format!("--config-only --subnet 10.9{number}.0.0/24 --label of={number} settings");
+        let node = cluster.node(number);
+        node.docker_ok(&format!("network create {settings}"));
+    }
+    let manager = cluster.node(1);
+    manager.docker_ok("network create -d bridge --scope swarm --config-from settings yard");
+    let flags = "--network yard --mode global --no-healthcheck --publish 8090:80";
+    manager.create(&format!("--name yard {flags} skep/web"));
+    cluster.placed(1, "yard", 3);
+    for number in [1, 2, 3] {
+        let own = place(cluster, number, "yard", "yard").to_string();
+        assert!(
+            own.starts_with(&format!("10.9{number}.0.")),
+            "node{number}: {own}"
+        );
+        // The node reaches its own part, which ends there; published ports lead to all parts from everywhere.
+        let ask_own = format!("local exec node{number} {}", fetch(&own));
+        ask(1, || cluster.skep_ok(&ask_own));
+        let host = format!("10.78.0.{number}:8090");
+        answered(cluster, &host);
+        ask(3, || cluster.inside_ok(&fetch(&host)));
+    }
+    let first = place(cluster, 1, "yard", "yard");
+    let (is_reached, text) = try_run(cluster, 2, "yard", &format!("ping -c 1 -W 1 {first}"));
+    assert!(!is_reached, "{text}");
+}
+
+/// Containers of all nodes on the nodes' own wire, each with an address of its node's range.
+fn check_macvlans(cluster: &Cluster) {
+    for number in [1, 2, 3] {
+        let range = 64 + 16 * number;
+        cluster.node(number).docker_ok(&format!(
+            "network create --config-only --subnet 10.78.0.0/24 --gateway 10.78.0.254 --ip-range 10.78.0.{range}/28 \
+             -o parent=eth0 wire"
+        ));
+    }
+    let manager = cluster.node(1);
+    manager.docker_ok("network create -d macvlan --scope swarm --config-from wire lan");
+    manager.create("--name lan --network lan --mode global --no-healthcheck skep/web");
+    cluster.placed(1, "lan", 3);
+    let places: Vec<IpAddr> = [1, 2, 3]
+        .map(|number| place(cluster, number, "lan", "lan"))
+        .into();
+    let machine = IpAddr::from([10, 78, 0, 254]);
+    for (number, own) in [1, 2, 3].into_iter().zip(&places) {
+        let range = own.to_string().rsplit_once('.').map(|(_, host)| {
+            let host: usize = host.parse().expect("a number");
+            host / 16
+        });
+        assert_eq!(range, Some(4 + number), "{own}");
+        let (_, clients) = ask(1, || cluster.inside_ok(&fetch(&own.to_string())));
+        assert_eq!(clients, BTreeSet::from([machine]));
+        for other in &places {
+            let (_, clients) = ask(1, || {
+                run(cluster, number, "lan", &fetch(&other.to_string()))
+            });
+            assert_eq!(clients, BTreeSet::from([*own]), "node{number} asks {other}");
+        }
+    }
+    for name in ["yard", "lan"] {
+        manager.docker_ok(&format!("service rm {name}"));
+    }
+    // A node's part goes with its last container, and with it what held the settings.
+    for (number, name) in [1, 2, 3]
+        .map(|number| [(number, "settings"), (number, "wire")])
+        .concat()
+    {
+        let what = format!("the settings of node{number} are free again");
+        until(&what, PATIENCE, || {
+            let output = cluster.node(number).docker(&format!("network rm {name}"));
+            match output.status {
+                0 => Ok(()),
+                _ => Err(output.text()),
+            }
+        });
     }
 }
 
