@@ -1,12 +1,25 @@
 //! Published ports without connections: UDP, and SCTP as far as this kernel has it. Every node answers, servers see their clients' own
 //! addresses.
 
-use std::{collections::BTreeSet, fs, net::IpAddr, path::Path, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead, BufReader},
+    net::IpAddr,
+    path::Path,
+    process::{Child, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use skep_conformance::{Cluster, until};
 
 /// Longest wait for what takes some seconds at most. Test machines are slow at times.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest wait of a client that goes on with one port for tasks that run already. Below the two minutes for which the kernel
+/// remembers a flow that was answered once.
+const MOVE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Servers behind UDP port 8080, and a client in a container on each node.
 fn start() -> Cluster {
@@ -111,6 +124,99 @@ fn udp_is_answered_by_every_node_and_servers_see_their_clients() {
         clients_seen(&cluster, Asker::Node(number), "127.0.0.1");
         for asked in cluster.numbers() {
             clients_seen(&cluster, Asker::Container(number), &address(asked));
+        }
+    }
+    check_replacement(&cluster);
+}
+
+/// The containers of the servers, as they call themselves.
+fn servers(cluster: &Cluster) -> BTreeSet<String> {
+    let on = |number| {
+        let filter = "label=com.docker.swarm.service.name=web";
+        let node = cluster.node(number);
+        node.docker_ok(&format!("ps -q -f status=running -f {filter}"))
+    };
+    let ids: Vec<String> = cluster.numbers().map(on).collect();
+    ids.iter()
+        .flat_map(|text| text.split_whitespace().map(str::to_owned))
+        .collect()
+}
+
+/// A client on the machine that asks through one node again and again, always from one port.
+#[derive(Debug)]
+struct Persistent {
+    number: usize,
+    child: Child,
+    answers: mpsc::Receiver<String>,
+}
+
+impl Persistent {
+    fn start(cluster: &Cluster, number: usize) -> Self {
+        // Errors are what ICMP says while nobody is there.
+        let bash = "exec 3<>/dev/udp/$1/8080; while :; do echo x >&3; timeout 0.5 dd bs=1500 count=1 status=none <&3; \
+                    sleep 0.05; done 2>/dev/null";
+        let mut command = cluster.inside(Path::new("bash"));
+        command.args(["-c", bash, "ask", &address(number)]);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("bash can be run");
+        let output = child.stdout.take().expect("a pipe");
+        let (sender, answers) = mpsc::channel();
+        // Ends with the client, whose pipe it reads, or with the test.
+        thread::spawn(move || {
+            let mut lines = BufReader::new(output).lines().map_while(Result::ok);
+            lines.try_for_each(|line| sender.send(line))
+        });
+        Self {
+            number,
+            child,
+            answers,
+        }
+    }
+
+    /// Waits until one of these servers has answered.
+    #[track_caller]
+    fn met(&self, wanted: &BTreeSet<String>) {
+        let deadline = Instant::now() + MOVE_PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line = self.answers.recv_timeout(left);
+            let line =
+                line.unwrap_or_else(|_| panic!("node{} leads to none of {wanted:?}", self.number));
+            if read(&line).is_some_and(|(server, _)| wanted.contains(&server)) {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Persistent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Between the old tasks and the new ones there is nobody, and the kernel would remember that of a client that goes on with one port.
+fn check_replacement(cluster: &Cluster) {
+    let old = servers(cluster);
+    let clients: Vec<_> = cluster
+        .numbers()
+        .map(|number| Persistent::start(cluster, number))
+        .collect();
+    clients.iter().for_each(|client| client.met(&old));
+    cluster.node(1).docker_ok(
+        "service update -q --force --update-order stop-first --update-parallelism 0 --update-monitor 500ms web",
+    );
+    cluster.placed(1, "web", 2);
+    let new = servers(cluster);
+    assert!(new.len() == 2 && new.is_disjoint(&old), "{new:?} {old:?}");
+    clients.iter().for_each(|client| client.met(&new));
+    for number in cluster.numbers() {
+        for asked in cluster.numbers() {
+            // The port is the one of before.
+            clients_seen(cluster, Asker::Container(number), &address(asked));
         }
     }
 }
