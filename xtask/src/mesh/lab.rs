@@ -272,19 +272,19 @@ impl Lab {
         let name = node.pointer("/Description/Hostname");
         let name = name.and_then(Value::as_str).unwrap_or_default();
         let number = name.strip_prefix("node").map(str::parse);
-        let attachments = task["NetworksAttachments"].as_array();
-        let on_network = attachments.into_iter().flatten().find(|attachment| {
-            attachment.pointer("/Network/ID").and_then(Value::as_str) == Some(&self.network)
-        });
-        let address = on_network.and_then(|one| one.pointer("/Addresses/0")?.as_str());
-        let address = address.and_then(|text| text.split('/').next()?.parse().ok());
         Ok(Task {
             id: text("/ID")?,
             node: number.context("a node's name")??,
             container: text("/Status/ContainerStatus/ContainerID")?,
             running_since: text("/Status/Timestamp")?,
-            address,
+            address: address_on(task, &self.network),
         })
+    }
+
+    /// A task's address on a network.
+    pub(super) fn address_on(&self, task: &Task, network: &str) -> anyhow::Result<Ipv4Addr> {
+        let task = self.get(&format!("/tasks/{}", task.id))?;
+        address_on(&task, network).context("a task has an address")
     }
 
     /// A service's virtual address on the network.
@@ -337,6 +337,14 @@ impl Lab {
     pub(super) fn peer_says(&self, place: Place, words: &[&str]) -> anyhow::Result<String> {
         self.peer(place, words)?.finish()
     }
+}
+
+/// The address of a task on a network, by the network's id.
+fn address_on(task: &Value, network: &str) -> Option<Ipv4Addr> {
+    let mut attachments = task["NetworksAttachments"].as_array()?.iter();
+    let is_on = |one: &&Value| one.pointer("/Network/ID").and_then(Value::as_str) == Some(network);
+    let address = attachments.find(is_on)?.pointer("/Addresses/0")?.as_str()?;
+    address.split('/').next()?.parse().ok()
 }
 
 /// The address of this machine that `to` sees.

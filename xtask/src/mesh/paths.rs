@@ -1,5 +1,5 @@
 //! What ways between containers cost beside the wire below them: throughput, latency, connections; an overlay by address and by
-//! virtual address, a published port, Docker's overlay.
+//! virtual address, an encrypted one, a published port, Docker's overlay.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::thread;
@@ -43,19 +43,22 @@ pub(super) fn measure(lab: &Lab, options: &Options, report: &mut Report) -> anyh
         true => None,
         false => docker(options),
     };
-    let one = on_node(lab, "one", 1, &json!({}))?;
+    let sealed = json!({"Name": "sealed", "Driver": "overlay", "Options": {"encrypted": ""}});
+    let sealed = lab.post("/networks/create", &sealed)?;
+    let sealed = sealed["Id"].as_str().context("a network's id")?;
+    let one = on_node(lab, ("one", sealed), 1, &json!({}))?;
     let ports = json!({ "Ports": [{
         "Protocol": "tcp",
         "TargetPort": SERVER_PORT,
         "PublishedPort": PUBLISHED_PORT,
         "PublishMode": "ingress",
     }] });
-    let two = on_node(lab, "two", 2, &ports)?;
+    let two = on_node(lab, ("two", sealed), 2, &ports)?;
     let mut servers = Vec::new();
     for place in [Place::Node(2), lab.place(&two)?] {
         servers.push(serve(&lab.cluster, place)?);
     }
-    let mut ways = ways(lab, &one, &two)?;
+    let mut ways = ways(lab, &one, &two, sealed)?;
     if let Some(docker) = &docker {
         servers.extend(docker.serve()?);
         ways.extend(docker.ways());
@@ -90,18 +93,24 @@ fn docker(options: &Options) -> Option<DockerLab> {
     }
 }
 
-/// A service with one task on one node.
-fn on_node(lab: &Lab, name: &str, number: usize, endpoint: &Value) -> anyhow::Result<Task> {
+/// A service with one task on one node, also on a further network.
+fn on_node(
+    lab: &Lab,
+    (name, network): (&str, &str),
+    number: usize,
+    endpoint: &Value,
+) -> anyhow::Result<Task> {
     let mut spec = lab.web(&json!({ "Replicated": { "Replicas": 1 } }), "stop-first");
     spec["Name"] = name.into();
     spec["EndpointSpec"] = endpoint.clone();
+    spec["TaskTemplate"]["Networks"] = json!([{ "Target": lab.network }, { "Target": network }]);
     spec["TaskTemplate"]["Placement"] =
         json!({ "Constraints": [format!("node.hostname==node{number}")] });
     let tasks = lab.create(&spec, 1)?;
     tasks.into_iter().next().context("a task")
 }
 
-fn ways<'a>(lab: &'a Lab, one: &Task, two: &Task) -> anyhow::Result<Vec<Way<'a>>> {
+fn ways<'a>(lab: &'a Lab, one: &Task, two: &Task, sealed: &str) -> anyhow::Result<Vec<Way<'a>>> {
     let client = lab.place(one)?;
     let task = two.address.context("a task has an address")?;
     let vip = lab.vip("two")?;
@@ -113,6 +122,7 @@ fn ways<'a>(lab: &'a Lab, one: &Task, two: &Task) -> anyhow::Result<Vec<Way<'a>>
         target: SocketAddr::from((address, port)),
         beside,
     };
+    let encrypted = lab.address_on(two, sealed)?;
     let raw = Some(WIRE);
     let machine = Place::Machine;
     let wire = Some(MACHINE_WIRE);
@@ -123,6 +133,13 @@ fn ways<'a>(lab: &'a Lab, one: &Task, two: &Task) -> anyhow::Result<Vec<Way<'a>>
             "overlay, virtual address",
             client,
             vip,
+            SERVER_PORT,
+            Some(TASK),
+        ),
+        way(
+            "overlay, encrypted",
+            client,
+            encrypted,
             SERVER_PORT,
             Some(TASK),
         ),
