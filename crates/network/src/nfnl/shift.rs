@@ -1,8 +1,8 @@
-//! The one rule that `nft` has no words for: source ports that are taken are moved by a fixed distance, not drawn at random.
+//! The one rule that `nft` has no words for: source ports are moved by a fixed distance, not drawn at random.
 //!
-//! The kernel keeps a source port while nobody else has it. A range of ports with `NF_NAT_RANGE_PROTO_OFFSET` (Linux 4.18)
-//! makes its search for another one begin at the range's first port plus the port asked for, and go up from there; without the flag it begins anywhere
-//! (`nf_nat_l4proto_unique_tuple`).
+//! The kernel keeps a source port that is within the range while nobody else has it. With `NF_NAT_RANGE_PROTO_OFFSET` (Linux 4.18) its search for
+//! another one begins at the range's first port plus the port asked for, modulo the range's size, and goes up from there; without the flag it
+//! begins anywhere (`nf_nat_l4proto_unique_tuple`).
 
 use std::ops::RangeInclusive;
 
@@ -47,7 +47,7 @@ const SHIFTED: u32 = 1 << 1 | 1 << 5;
 const FIRST: u32 = 8;
 const LAST: u32 = 9;
 
-/// The transaction that appends the rule to a chain: source ports stay in `ports`, and those that are taken are moved.
+/// The transaction that appends the rule to a chain: source ports are moved into `ports`.
 pub(crate) fn batch(
     family: Family,
     table: &str,

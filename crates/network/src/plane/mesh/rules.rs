@@ -11,12 +11,12 @@ use crate::plane::balance::slot_counts;
 /// Chain of ports that nobody serves on an address.
 pub(crate) const CLOSED: &str = "closed";
 
-/// Chain whose only rule moves source ports that are taken. `nft` has no words for it ([`crate::nfnl::shift`]).
+/// Chain whose only rule moves source ports to [`SHIFTED_PORTS`]. `nft` has no words for it ([`crate::nfnl::shift`]).
 pub(crate) const SHIFT: &str = "shift";
 
-/// Source ports that may be moved, and where to. Those below are for privileged programs, and stay theirs. The distance is the first
-/// one, and odd: Linux gives out every other port first, so the next one's neighbours are seldom taken.
-pub(crate) const SHIFTED_PORTS: RangeInclusive<u16> = 1025..=u16::MAX;
+/// Where source ports of connections that another node brought are moved: below those that clients' kernels give out by themselves (Linux
+/// from 32768, RFC 6335 from 49152), which are for clients of this node. Those in it stay while they are free.
+pub(crate) const SHIFTED_PORTS: RangeInclusive<u16> = 1025..=32767;
 
 /// Starts every line that is a rule.
 const RULE_MARK: &str = "\n    ";
@@ -167,7 +167,10 @@ fn translation(text: &mut String, wish: &Wish, spelling: Spelling, own: &str) {
     chain(text, SHIFT, "", &[]);
     let last = hook("nat", "postrouting", "srcnat + 5");
     let (bridge, first) = (&wish.bridge, SHIFTED_PORTS.start());
-    let shift = format!("oifname \"{bridge}\" tcp sport >= {first} goto {SHIFT}");
+    // Privileged ports stay privileged.
+    let shift = format!(
+        "oifname \"{bridge}\" ct mark and 0xffff0000 == {MARK:#x} tcp sport >= {first} goto {SHIFT}"
+    );
     chain(text, "nat_shift", &last, &[shift]);
 }
 

@@ -57,17 +57,27 @@ fn a_port_of_a_client_through_a_node_is_one_port_at_the_task_and_no_connection_i
 }
 
 #[test]
-fn a_privileged_port_is_never_moved_to_the_others() {
+fn ports_that_clients_choose_are_moved_only_where_another_node_brings_them_and_privileged_ones_never()
+ {
     on_cluster(3, async |cluster| {
         let [_, t2] = shop(cluster).await;
         cluster.publish(8080, &[("10.255.2.2:80", Ready)]);
         cluster.update().await;
         let listener = inside(Some(&t2), || TcpListener::bind("0.0.0.0:80").unwrap());
-        for port in [600, 1024, 1025, 65535] {
-            assert_eq!(seen_from(port, 3, &listener), port);
+        for port in [600, 1024, 1025, 32768, 65535] {
+            assert_eq!(seen_from(port, 2, &listener), port);
         }
-        let moved = seen_from(600, 1, &listener);
+        for (port, at_task) in [
+            (601, 601),
+            (1026, 1026),
+            // Taken: 1025 + 1025 % 31743.
+            (1025, 2050),
+            (32768, 1025 + 1025 + 1),
+            (65535, 1025 + 2049),
+        ] {
+            assert_eq!(seen_from(port, 3, &listener), at_task, "{port}");
+        }
+        let moved = seen_from(600, 3, &listener);
         assert!((512..1024).contains(&moved), "{moved}");
-        assert_eq!(seen_from(1025, 1, &listener), 2050);
     });
 }
