@@ -51,6 +51,25 @@ pub fn whole_bytes(actions: &[Action]) -> usize {
     log::encode_actions(0, &whole).len()
 }
 
+/// The parts of that, in words, with their bytes.
+pub fn whole_parts(actions: &[Action]) -> Vec<(String, usize)> {
+    let [_, whole, _] = parts(actions);
+    let sized = whole.iter().map(|action| {
+        let what = match &action.object {
+            Object::Service(service) => format!("service {}", service.name()),
+            Object::Network(network) => format!("network {}", network.name()),
+            // A revision holds the document and the file it was made from.
+            Object::Resource(resource) => resource.annotations.name.clone(),
+            _ => "others".to_owned(),
+        };
+        (
+            what,
+            log::encode_actions(0, std::slice::from_ref(action)).len(),
+        )
+    });
+    sized.collect()
+}
+
 /// What may come before, what belongs together, and what may follow.
 fn parts(actions: &[Action]) -> [Vec<Action>; 3] {
     let mut parts = [const { Vec::new() }; 3];

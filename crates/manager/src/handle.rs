@@ -65,6 +65,11 @@ impl Published {
     ) -> Result<StackPlan, CommandError> {
         stacks::plan((&self.store, self.index), &self.group, (spec, options), now)
     }
+
+    /// Services of a stack that are not as its revision in force says. Costs as much as a deploy.
+    pub fn astray(&self, stack: &str) -> Vec<String> {
+        stacks::astray((&self.store, self.index), &self.group, stack)
+    }
 }
 
 /// Changes of one committed entry, as the feed tells them.

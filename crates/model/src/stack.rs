@@ -22,6 +22,10 @@ pub const OBJECTS_MAX: usize = 1000;
 /// Revisions kept of a stack. Each is all specs of its services in every manager's memory.
 pub const REVISIONS_KEPT: usize = 10;
 
+/// In place of the file of a revision that was found, not deployed.
+pub const FOUND_SOURCE: &str =
+    "# What was found when the stack was deployed for the first time: the file is not known.\n";
+
 /// What a stack shall be. Services name networks, secrets and configs by name.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StackSpec {
@@ -63,6 +67,8 @@ pub struct Stack {
     pub leaving: Vec<NetworkId>,
     /// The stack is removed, and vanishes with the last network that leaves.
     pub is_removed: bool,
+    /// Number of the revision that was in force before; 0 when there was none.
+    pub previous: u64,
 }
 
 /// What a stack was, to return to.
@@ -139,6 +145,52 @@ pub enum StackAction {
     Remove,
 }
 
+// === impl Stack ===
+
+impl Stack {
+    /// The revision to return to when none is named: the one that was in force before, so that a second
+    /// return undoes the first; without it, the one kept before. Those that have nothing else than the
+    /// one in force are passed over. `kept` are oldest first.
+    pub fn rolls_back_to<'r>(&self, kept: &'r [StackRevision]) -> Option<&'r StackRevision> {
+        let numbered = |number: u64| kept.iter().find(move |kept| kept.number == number);
+        let current = numbered(self.revision);
+        let is_other = |kept: &&StackRevision| {
+            kept.number != self.revision && current.is_none_or(|current| !current.is_alike(kept))
+        };
+        let earlier = kept.iter().rev().filter(|kept| kept.number < self.revision);
+        let mut candidates = numbered(self.previous).into_iter().chain(earlier);
+        candidates.find(is_other)
+    }
+}
+
+// === impl StackRevision ===
+
+impl StackRevision {
+    /// Whether both make the same objects; their files may differ, in comments say.
+    pub fn is_alike(&self, other: &Self) -> bool {
+        let (one, two) = (&*self.spec, &*other.spec);
+        self.secrets == other.secrets
+            && self.configs == other.configs
+            && one.networks == two.networks
+            && one.secrets == two.secrets
+            && one.configs == two.configs
+            && one.services == two.services
+            && one.external == two.external
+    }
+
+    /// Whether it was found when the stack was taken over, not deployed.
+    pub fn is_found(&self) -> bool {
+        self.spec.source == FOUND_SOURCE
+    }
+}
+
+impl StackSpec {
+    /// How many objects are the stack's own.
+    pub fn object_count(&self) -> usize {
+        self.networks.len() + self.secrets.len() + self.configs.len() + self.services.len()
+    }
+}
+
 // === impl StackObject ===
 
 impl StackObject {
@@ -186,6 +238,49 @@ pub fn name_problem(name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Revisions of one service each, numbered from 1, by the images they run.
+    fn kept(images: &[&str]) -> Vec<StackRevision> {
+        let one = |(number, image): (u64, &&str)| {
+            let mut service = ServiceSpec::default();
+            Arc::make_mut(&mut service.task).container.image = (*image).to_owned();
+            StackRevision {
+                number,
+                created_at: Timestamp::ZERO,
+                spec: Arc::new(StackSpec {
+                    services: vec![service],
+                    source: format!("# file {number}"),
+                    ..StackSpec::default()
+                }),
+                secrets: BTreeMap::new(),
+                configs: BTreeMap::new(),
+            }
+        };
+        (1..).zip(images).map(one).collect()
+    }
+
+    #[test]
+    fn a_return_leads_to_what_was_in_force_before_and_back() {
+        let goal = |images: &[&str], revision: u64, previous: u64| {
+            let stack = Stack {
+                revision,
+                previous,
+                ..Stack::default()
+            };
+            stack.rolls_back_to(&kept(images)).map(|kept| kept.number)
+        };
+        let all = ["a", "b", "c"];
+        assert_eq!(goal(&all, 3, 2), Some(2));
+        assert_eq!(goal(&all, 2, 3), Some(3), "and back");
+        assert_eq!(goal(&all, 3, 1), Some(1), "it was returned to, and left");
+        // Stored by a version that did not note it, or not kept any more.
+        assert_eq!(goal(&all, 3, 0), Some(2));
+        assert_eq!(goal(&all, 3, 9), Some(2));
+        assert_eq!(goal(&all, 1, 0), None);
+        // A file that says the same in other words is nothing to return to.
+        assert_eq!(goal(&["a", "b", "b"], 3, 2), Some(1));
+        assert_eq!(goal(&["a", "a"], 2, 1), None);
+    }
 
     #[test]
     fn names_are_words_without_slashes() {

@@ -4,7 +4,7 @@ mod networks;
 mod secrets;
 mod stacks;
 
-pub(crate) use self::stacks::VARIANT;
+pub(crate) use self::stacks::{OUTSIDE, VARIANT};
 
 use std::{sync::Arc, time::Duration};
 
@@ -112,7 +112,7 @@ impl Clients {
             return self.membership_command(store);
         }
         if self.has_stacks && self.of_stacks.percent(12) {
-            return Some(self.stack_command());
+            return Some(self.stack_command(store));
         }
         let services = store.services();
         let services: Vec<&Arc<Service>> = services

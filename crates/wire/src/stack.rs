@@ -63,6 +63,7 @@ pub fn resource(id: ResourceId, stack: &Stack) -> Resource {
         revision: stack.revision,
         leaving_networks: stack.leaving.iter().map(ToString::to_string).collect(),
         is_removed: stack.is_removed,
+        previous: stack.previous,
     };
     keep(id, resource_name(&stack.name), STACK_URL, &payload)
 }
@@ -111,6 +112,7 @@ pub fn stack(resource: &Resource) -> Result<Stack, Error> {
         name: value.name,
         revision: value.revision,
         is_removed: value.is_removed,
+        previous: value.previous,
     })
 }
 
@@ -286,6 +288,7 @@ mod tests {
                 revision: number,
                 leaving: vec![NetworkId::random(&mut rng)],
                 is_removed: seed % 2 == 0,
+                previous: number / 2,
             };
             let kept = resource(ResourceId::random(&mut rng), &written);
             prop_assert!(is_stack(&kept));

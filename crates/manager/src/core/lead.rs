@@ -61,6 +61,8 @@ pub(super) struct Lead {
     pub(super) rotation_retry_at: Option<Timestamp>,
     /// Networks of stacks wait for their removal.
     pub(super) are_stacks_leaving: bool,
+    /// Stacks that lost their objects while another led have been looked for.
+    pub(super) are_stacks_checked: bool,
     pub(super) in_flight: Option<InFlight>,
 }
 
@@ -261,6 +263,8 @@ impl Lead {
                 self.dirty.mark(change);
             }
         }
+        let is_first = !std::mem::replace(&mut self.are_stacks_checked, true);
+        stacks::forget_emptied(tx, is_first);
         // What a reconciler did to nodes is looked at in the next turn.
         for change in &tx.changes()[noted..] {
             self.note(change);

@@ -4,6 +4,7 @@
 //! alone in its entry, see [`is_whole`]. Design: `docs/design/stacks.md`.
 
 mod deploy;
+mod found;
 mod kept;
 mod networks;
 mod plan;
@@ -20,8 +21,8 @@ use skep_model::{
 use skep_store::{Store, Transaction};
 
 use self::deploy::Deploy;
-pub(crate) use self::plan::plan;
-pub(super) use self::removal::{end_tasks, remove, sweep};
+pub(crate) use self::plan::{astray, plan};
+pub(super) use self::removal::{end_tasks, forget_emptied, remove, sweep};
 pub use self::{
     kept::{Standing, find, list, revisions},
     plan::{PlannedService, StackPlan},
@@ -31,6 +32,9 @@ use crate::{
     entry,
     group::Group,
 };
+
+/// Objects that are named when all are too large together.
+const LARGEST_TOLD: usize = 3;
 
 /// Whether a command must be alone in its entry, so that all of it is committed or none.
 pub(super) fn is_whole(command: &Command) -> bool {
@@ -91,13 +95,13 @@ pub(super) fn roll_back(
     let present = stored.stack.revision;
     let wanted = match number {
         Some(number) => kept.iter().find(|revision| revision.number == number),
-        None => kept.iter().rfind(|revision| revision.number < present),
+        None => stored.stack.rolls_back_to(&kept),
     };
     let Some(revision) = wanted else {
         let numbers: Vec<String> = kept.iter().map(|r| r.number.to_string()).collect();
         let message = match number {
             Some(number) => format!("stack {name} has no revision {number}"),
-            None => format!("stack {name} has no revision before {present}"),
+            None => format!("stack {name} has nothing to return to from revision {present}"),
         };
         let message = format!("{message}: kept are {}", numbers.join(", "));
         return Err(CommandError::new(Code::NotFound, message));
@@ -135,10 +139,15 @@ fn check_size(trial: &Transaction) -> Result<(), CommandError> {
     if bytes <= entry::ENTRY_BYTES_MAX {
         return Ok(());
     }
+    let mut parts = entry::whole_parts(trial.actions());
+    parts.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    let parts = parts.iter().take(LARGEST_TOLD);
+    let largest: Vec<String> = parts.map(|(what, size)| format!("{what} {size}")).collect();
     let message = format!(
         "the stack is too large: its changes take {bytes} bytes of the log, and one entry holds {}; \
-         deploy it in smaller stacks",
-        entry::ENTRY_BYTES_MAX
+         deploy it in smaller stacks (largest: {})",
+        entry::ENTRY_BYTES_MAX,
+        largest.join(", ")
     );
     Err(CommandError::new(Code::OutOfRange, message))
 }

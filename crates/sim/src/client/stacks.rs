@@ -10,19 +10,29 @@ use skep_model::{
     stack::{ApplyOptions, NAMESPACE_LABEL, StackSpec},
 };
 
+use skep_store::Store;
+
 use super::Clients;
 
 /// Label of a stack's service: which variant of the document it is of.
 pub(crate) const VARIANT: &str = "sim.variant";
-/// Stacks there are.
+/// Stacks there are, beside [`OUTSIDE`].
 const STACKS: u64 = 2;
+/// The number of a stack whose objects are removed one by one, as by `docker stack rm`.
+const OUTSIDE_NUMBER: u64 = 2;
+/// Its name.
+pub(crate) const OUTSIDE: &str = "stack-2";
 /// Variants of a document.
 const VARIANTS: u64 = 6;
 
 impl Clients {
     /// A deploy, mostly; often the last one again, as people do who do not know what became of it.
-    pub(super) fn stack_command(&mut self) -> Command {
+    pub(super) fn stack_command(&mut self, store: &Store) -> Command {
         let rng = &mut self.of_stacks;
+        if rng.percent(25) {
+            let removal = removal(store).filter(|_| rng.percent(70));
+            return removal.unwrap_or_else(|| deploy(OUTSIDE_NUMBER, rng.below(VARIANTS)));
+        }
         let stack = rng.below(STACKS);
         let name = format!("stack-{stack}");
         match rng.below(100) {
@@ -35,14 +45,36 @@ impl Clients {
             _ => return Command::RemoveStack { name },
         }
         let (stack, variant) = self.last_stack.unwrap_or((stack, 0));
-        Command::ApplyStack {
-            spec: Box::new(document(stack, variant)),
-            options: ApplyOptions {
-                prune: true,
-                ..ApplyOptions::default()
-            },
-        }
+        deploy(stack, variant)
     }
+}
+
+fn deploy(stack: u64, variant: u64) -> Command {
+    Command::ApplyStack {
+        spec: Box::new(document(stack, variant)),
+        options: ApplyOptions {
+            prune: true,
+            ..ApplyOptions::default()
+        },
+    }
+}
+
+/// Takes one object from the stack [`OUTSIDE`], in the order of Docker's command; none when there is none.
+fn removal(store: &Store) -> Option<Command> {
+    let is_of = |annotations: &Annotations| {
+        let of = annotations.labels.get(NAMESPACE_LABEL);
+        of.is_some_and(|stack| stack == OUTSIDE)
+    };
+    let mut services = store.services();
+    let service = services.find(|service| is_of(&service.spec.annotations));
+    let mut secrets = store.secrets().all();
+    let secret = secrets.find(|secret| is_of(&secret.spec.annotations));
+    let mut networks = store.networks().all();
+    let network = networks.find(|network| is_of(&network.spec.annotations));
+    let service = service.map(|service| Command::RemoveService { id: service.id });
+    let secret = secret.map(|secret| Command::RemoveSecret { id: secret.id });
+    let network = network.map(|network| Command::RemoveNetwork { id: network.id });
+    service.or(secret).or(network)
 }
 
 /// Whether a service is for stacks' commands alone.

@@ -1,18 +1,19 @@
 //! A stack's revision and its objects are one: every committed state has all that the revision in force
-//! says and no more. And what waits for others is not started before they were there.
+//! says and no more, and a stack that lost all its objects one by one is none any more. And what waits for
+//! others is not started before they were there.
 
 use std::collections::BTreeMap;
 
 use skep_control::{Violation, check_step};
 use skep_manager::Standing;
 use skep_model::{
-    Service, UpdateState,
+    Annotations, Service, UpdateState,
     stack::{NAMESPACE_LABEL, StackRevision},
 };
 use skep_store::Store;
 
 use crate::{
-    client::VARIANT,
+    client::{OUTSIDE, VARIANT},
     facts::{Facts, Observation},
     invariants::Invariant,
 };
@@ -66,6 +67,9 @@ fn check(store: &Store, standing: &Standing) -> Result<(), String> {
     let Some(revision) = current else {
         return Err(format!("{name} has no revision {}", stack.revision));
     };
+    if *name == OUTSIDE {
+        return check_has_any(store, revision);
+    }
     check_objects(store, revision)?;
     let wanted = revision.spec.services.iter();
     let wanted: Vec<&str> = wanted.map(|spec| spec.annotations.name.as_str()).collect();
@@ -86,6 +90,25 @@ fn check(store: &Store, standing: &Standing) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Others take objects from it one by one; it goes with the last.
+fn check_has_any(store: &Store, revision: &StackRevision) -> Result<(), String> {
+    let name = &revision.spec.name;
+    let is_of = |annotations: &Annotations| {
+        let of = annotations.labels.get(NAMESPACE_LABEL);
+        of.is_some_and(|stack| stack == name)
+    };
+    let mut services = store.services();
+    let mut secrets = store.secrets().all();
+    let mut networks = store.networks().all();
+    let has_any = services.any(|service| is_of(&service.spec.annotations))
+        || secrets.any(|secret| is_of(&secret.spec.annotations))
+        || networks.any(|network| is_of(&network.spec.annotations));
+    if has_any {
+        return Ok(());
+    }
+    Err(format!("all of {name} is removed, and it is still there"))
 }
 
 fn check_objects(store: &Store, revision: &StackRevision) -> Result<(), String> {
@@ -165,5 +188,21 @@ mod tests {
         tx.create_resource(stored).unwrap();
         let found = verdict(&tx).unwrap_err();
         assert_eq!(found, r#"app shall have ["app_web"] and has []"#);
+    }
+
+    #[test]
+    fn a_stack_without_objects_is_found() {
+        let revision = StackRevision {
+            number: 1,
+            created_at: Timestamp(1),
+            spec: Arc::new(StackSpec {
+                name: OUTSIDE.to_owned(),
+                ..StackSpec::default()
+            }),
+            secrets: BTreeMap::new(),
+            configs: BTreeMap::new(),
+        };
+        let found = check_has_any(&Store::default(), &revision).unwrap_err();
+        assert_eq!(found, "all of stack-2 is removed, and it is still there");
     }
 }

@@ -17,6 +17,7 @@ use skep_wire::stack as wire;
 
 use super::{
     super::PROBLEMS_MAX,
+    found,
     kept::{self, Standing},
     supplies::Supplies,
 };
@@ -43,6 +44,8 @@ pub(super) struct Deploy<'a> {
     /// Objects that have a problem of their own: who refers to them has none for that.
     pub(super) failed: BTreeSet<(StackObject, String)>,
     pub(super) leaving: Vec<NetworkId>,
+    /// What others made of the stack before its first deploy.
+    found: Option<StackRevision>,
     changes: Vec<StackChange>,
     problems: Vec<String>,
 }
@@ -72,6 +75,7 @@ impl<'a> Deploy<'a> {
             secrets: Supplies::default(),
             configs: Supplies::default(),
             failed: BTreeSet::new(),
+            found: None,
             changes: Vec::new(),
             problems: Vec::new(),
         }
@@ -83,6 +87,8 @@ impl<'a> Deploy<'a> {
         if let Some(current) = current {
             self.secrets.pinned = current.secrets;
             self.configs.pinned = current.configs;
+        } else {
+            self.found = found::read(self.tx.view(), &spec.name);
         }
         self.carry_out(spec)
     }
@@ -116,12 +122,18 @@ impl<'a> Deploy<'a> {
             self.prune_services(&spec);
             self.prune_networks(&spec);
         }
+        let before = self.note_found();
         let revision = self.note_revision(spec);
+        let previous = match &self.stored {
+            Some(standing) if before == revision => standing.stack.previous,
+            Some(_) | None => before,
+        };
         let stack = Stack {
             name: self.name.clone(),
             revision,
             leaving: std::mem::take(&mut self.leaving),
             is_removed: false,
+            previous,
         };
         kept::store(self.tx, self.rng, self.stored.as_ref(), &stack);
         let forgotten = kept::forget_old(self.tx, &stack);
@@ -168,13 +180,35 @@ impl<'a> Deploy<'a> {
         self.problems.append(&mut problems);
     }
 
+    /// The revision in force before this deploy; 0 when there is none. What others made becomes one, if
+    /// anything of it changes.
+    fn note_found(&mut self) -> u64 {
+        let mut changes = self.changes.iter();
+        let is_changed = changes.any(|change| change.action != StackAction::Unchanged);
+        let Some(found) = self.found.take().filter(|_| is_changed) else {
+            return self
+                .stored
+                .as_ref()
+                .map_or(0, |standing| standing.stack.revision);
+        };
+        let number = self.next_number();
+        kept::note(self.tx, self.rng, &StackRevision { number, ..found });
+        number
+    }
+
+    /// A number that no revision has had.
+    fn next_number(&self) -> u64 {
+        let kept = kept::revisions(self.tx.view(), &self.name);
+        let newest = kept.iter().map(|revision| revision.number).max();
+        newest.unwrap_or(0).saturating_add(1)
+    }
+
     /// Stores the document as a revision, unless it is the one in force. Returns its number.
     fn note_revision(&mut self, mut spec: StackSpec) -> u64 {
         if let Some(number) = self.going_back_to {
             return number;
         }
         strip(&mut spec);
-        let kept = kept::revisions(self.tx.view(), &self.name);
         let (secrets, configs) = (self.secrets.names(), self.configs.names());
         let current = self.current().filter(|current| {
             wire::is_same_spec(&current.spec, &spec)
@@ -184,8 +218,7 @@ impl<'a> Deploy<'a> {
         if let Some(current) = current {
             return current.number;
         }
-        let newest = kept.iter().map(|revision| revision.number).max();
-        let number = newest.unwrap_or(0).saturating_add(1);
+        let number = self.next_number();
         let revision = StackRevision {
             number,
             created_at: self.tx.now(),
@@ -244,10 +277,7 @@ impl<'a> Deploy<'a> {
 /// Refuses a document of which even the problems would take the leader too long to find.
 fn check_count(spec: &StackSpec) -> Result<(), CommandError> {
     let external = &spec.external;
-    let count = spec.networks.len()
-        + spec.secrets.len()
-        + spec.configs.len()
-        + spec.services.len()
+    let count = spec.object_count()
         + external.networks.len()
         + external.secrets.len()
         + external.configs.len();

@@ -84,7 +84,8 @@ pub(super) fn note(tx: &mut Transaction, rng: &mut Rng, revision: &StackRevision
         .expect("numbers of revisions are used once");
 }
 
-/// Forgets the oldest revisions beyond what is kept, but not the one in force. Returns them.
+/// Forgets the oldest revisions beyond what is kept, but not the one in force nor the one before it.
+/// Returns them.
 pub(super) fn forget_old(tx: &mut Transaction, stack: &Stack) -> Vec<StackRevision> {
     let prefix = wire::revision_prefix(&stack.name);
     let named = tx.view().resources_by_name_prefix(prefix);
@@ -94,7 +95,7 @@ pub(super) fn forget_old(tx: &mut Transaction, stack: &Stack) -> Vec<StackRevisi
     let excess = kept.len().saturating_sub(REVISIONS_KEPT);
     let is_in_force = |revision: &Option<StackRevision>| {
         let number = revision.as_ref().map(|revision| revision.number);
-        number == Some(stack.revision)
+        number.is_some_and(|number| [stack.revision, stack.previous].contains(&number))
     };
     let old = kept.into_iter().filter(|(_, old)| !is_in_force(old));
     let mut forgotten = Vec::new();

@@ -10,7 +10,7 @@ use skep_model::{
 };
 use skep_store::{Store, Transaction};
 
-use super::{super::lead::last_write, try_apply};
+use super::{super::lead::last_write, deploy::Deploy, kept, try_apply};
 use crate::{command::CommandError, group::Group};
 
 /// Any: ids of a plan are seen by nobody.
@@ -76,6 +76,33 @@ pub(crate) fn plan(
         outcome,
         store,
     })
+}
+
+/// Services that are not as the stack's revision in force says, in the order of its document. None are
+/// told of a stack whose revision cannot be deployed any more.
+pub(crate) fn astray((view, index): (&Store, u64), group: &Group, name: &str) -> Vec<String> {
+    let Some(standing) = kept::find(view, name) else {
+        return Vec::new();
+    };
+    let kept = kept::revisions(view, &standing.stack.name);
+    let current = kept
+        .iter()
+        .find(|kept| kept.number == standing.stack.revision);
+    let Some(current) = current else {
+        return Vec::new();
+    };
+    let now = Timestamp(last_write(view).0.saturating_add(1));
+    let mut tx = Transaction::new(view, Version(index), now);
+    let mut rng = Rng::from_seed(SEED);
+    let means = (&mut rng, group);
+    let deploy = Deploy::new(&mut tx, means, Some(standing), ApplyOptions::default());
+    let Ok(outcome) = deploy.back_to(current) else {
+        return Vec::new();
+    };
+    let services = outcome.changes.into_iter().filter(|change| {
+        change.kind == StackObject::Service && change.action == StackAction::Update
+    });
+    services.map(|change| change.name).collect()
 }
 
 /// A service as if it had no tasks yet and waited for nobody: the question is where its tasks will

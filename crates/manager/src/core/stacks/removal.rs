@@ -1,17 +1,19 @@
 //! A stack's end, and that of networks it has no use for any more.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use skep_control::{Dirty, Key, WRITES_PER_ENTRY_MAX, apply, reconcile};
 use skep_model::{
     NetworkId, Rng, Service,
-    stack::{Stack, StackAction, StackChange, StackObject, StackOutcome},
+    stack::{NAMESPACE_LABEL, Stack, StackAction, StackChange, StackObject, StackOutcome},
 };
-use skep_store::{Object, Store, Transaction};
+use skep_store::{Change, Object, Store, Transaction};
 
 use super::{
     super::{networks, services},
-    check_size, is_of, kept, not_found, services_of, standing_of,
+    check_size, is_of,
+    kept::{self, Standing},
+    not_found, services_of, standing_of,
 };
 use crate::command::{Answer, Code, CommandError};
 
@@ -60,6 +62,7 @@ pub(in crate::core) fn remove(
         revision: 0,
         leaving: all.networks.iter().map(|(id, _)| *id).collect(),
         is_removed: true,
+        previous: 0,
     };
     kept::store(&mut trial, rng, standing.as_ref(), &stack);
     // What follows may be in entries of its own.
@@ -128,6 +131,66 @@ pub(in crate::core) fn sweep(tx: &mut Transaction, rng: &mut Rng) -> bool {
         }
     }
     is_more
+}
+
+/// Forgets stacks of which the last object was removed one by one, as `docker stack rm` does: those that
+/// the transaction took something from, or, with `is_all`, any. Asks the store alone, so that a leader
+/// that is lost between the last removal and this changes nothing.
+pub(in crate::core) fn forget_emptied(tx: &mut Transaction, is_all: bool) {
+    let standing: Vec<Standing> = if is_all {
+        kept::list(tx.view())
+    } else {
+        let names: BTreeSet<&str> = tx.changes().iter().filter_map(bereft).collect();
+        let names = names.into_iter();
+        names
+            .filter_map(|name| kept::find(tx.view(), name))
+            .collect()
+    };
+    for standing in standing {
+        if is_emptied(tx.view(), &standing.stack) {
+            kept::forget_revisions(tx, &standing.stack.name);
+            tx.remove_resource(standing.id);
+        }
+    }
+}
+
+/// The stack that an object was of and is not any more.
+fn bereft(change: &Change) -> Option<&str> {
+    let old = stack_of(change.old.as_ref()?)?;
+    let new = change.new.as_ref().and_then(stack_of);
+    (new != Some(old)).then_some(old)
+}
+
+fn stack_of(object: &Object) -> Option<&str> {
+    let labels = match object {
+        Object::Service(service) => &service.spec.annotations.labels,
+        Object::Network(network) => &network.spec.annotations.labels,
+        Object::Secret(secret) => &secret.spec.annotations.labels,
+        Object::Config(config) => &config.spec.annotations.labels,
+        _ => return None,
+    };
+    labels.get(NAMESPACE_LABEL).map(String::as_str)
+}
+
+/// Whether the stack has none of the objects it was given. A deploy makes all that its document names,
+/// in one entry with the revision; a document that names none leaves a stack without any.
+fn is_emptied(view: &Store, stack: &Stack) -> bool {
+    if stack.is_removed || has_any(view, &stack.name) {
+        return false;
+    }
+    let kept = kept::revisions(view, &stack.name);
+    let current = kept.iter().find(|kept| kept.number == stack.revision);
+    current.is_some_and(|current| current.spec.object_count() > 0)
+}
+
+fn has_any(view: &Store, stack: &str) -> bool {
+    let mut networks = view.networks().all();
+    let mut secrets = view.secrets().all();
+    let mut configs = view.configs().all();
+    services_of(view, stack).next().is_some()
+        || networks.any(|network| is_of(&network.spec.annotations.labels, stack))
+        || secrets.any(|secret| is_of(&secret.spec.annotations.labels, stack))
+        || configs.any(|config| is_of(&config.spec.annotations.labels, stack))
 }
 
 impl Belongings {

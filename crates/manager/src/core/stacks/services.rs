@@ -89,34 +89,18 @@ impl Deploy<'_> {
                 None => missing.push(format!("network {target} not found")),
             }
         }
-        for secret in &mut task.container.secrets {
-            let view = self.tx.view();
-            let found = self.secrets.found.get(&secret.secret_name).cloned();
-            let found = found.or_else(|| {
-                let found = view.secrets().by_name(&secret.secret_name)?;
-                Some((found.id.to_string(), found.name().to_owned()))
-            });
-            match found {
-                Some((id, name)) => (secret.secret_id, secret.secret_name) = (id, name),
-                None if self.has_failed(StackObject::Secret, &secret.secret_name) => {
-                    is_doomed = true;
-                }
-                None => missing.push(format!("secret {} not found", secret.secret_name)),
-            }
-        }
-        for config in &mut task.container.configs {
-            let view = self.tx.view();
-            let found = self.configs.found.get(&config.config_name).cloned();
-            let found = found.or_else(|| {
-                let found = view.configs().by_name(&config.config_name)?;
-                Some((found.id.to_string(), found.name().to_owned()))
-            });
-            match found {
-                Some((id, name)) => (config.config_id, config.config_name) = (id, name),
-                None if self.has_failed(StackObject::Config, &config.config_name) => {
-                    is_doomed = true;
-                }
-                None => missing.push(format!("config {} not found", config.config_name)),
+        let container = &mut task.container;
+        let secrets = container.secrets.iter_mut();
+        let secrets = secrets.map(|one| (&mut one.secret_name, &mut one.secret_id));
+        let configs = container.configs.iter_mut();
+        let configs = configs.map(|one| (&mut one.config_name, &mut one.config_id));
+        let secrets = secrets.map(|reference| (StackObject::Secret, reference));
+        let configs = configs.map(|reference| (StackObject::Config, reference));
+        for (kind, (name, id)) in secrets.chain(configs) {
+            match self.supply(kind, name) {
+                Some(found) => (*id, *name) = found,
+                None if self.has_failed(kind, name) => is_doomed = true,
+                None => missing.push(format!("{} {name} not found", kind.noun())),
             }
         }
         if !missing.is_empty() {

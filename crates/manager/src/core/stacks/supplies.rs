@@ -4,16 +4,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
-    sync::Arc,
 };
 
 use sha2::{Digest, Sha256};
 use skep_model::{
-    Annotations, Config, ConfigSpec, Driver, Rng, Secret, SecretSpec, ServiceSpec,
+    Annotations, Config, ConfigId, ConfigSpec, ContainerSpec, Driver, Meta, Rng, Secret, SecretId,
+    SecretSpec, Version,
     stack::{StackAction, StackObject, StackRevision, StackSpec},
     validate::SUPPLY_NAME_BYTES_MAX,
 };
-use skep_store::{Store, Transaction};
+use skep_store::{Named, Row, Store, Transaction};
 
 use super::{super::secrets, deploy::Deploy, is_of, kept};
 use crate::command::{Answer, CommandError};
@@ -45,23 +45,50 @@ impl Supplies {
 }
 
 /// One kind of supplies: what differs between secrets and configs.
-trait Kind {
+trait Kind: Row<Id: ToString> + Sized {
     const OBJECT: StackObject;
     type Spec: Clone;
+    fn table(view: &Store) -> &Named<Self>;
+    fn spec(&self) -> &Self::Spec;
+    fn meta(&self) -> Meta;
     fn parts(spec: &Self::Spec) -> Parts<'_>;
     fn annotations(spec: &mut Self::Spec) -> &mut Annotations;
-    fn find<'a>(view: &'a Store, name: &str) -> Option<(String, Parts<'a>)>;
     fn create(
         tx: &mut Transaction,
         rng: &mut Rng,
         spec: Self::Spec,
     ) -> Result<Answer, CommandError>;
-    fn relabel(tx: &mut Transaction, name: &str, spec: &Self::Spec) -> Result<(), CommandError>;
-    fn remove(tx: &mut Transaction, name: &str);
-    fn all(view: &Store) -> Vec<Annotations>;
-    fn references(spec: &ServiceSpec) -> Vec<&str>;
+    fn update(
+        tx: &mut Transaction,
+        id: Self::Id,
+        version: Version,
+        spec: Self::Spec,
+    ) -> Result<Answer, CommandError>;
+    fn remove(tx: &mut Transaction, id: Self::Id);
+    fn references(container: &ContainerSpec) -> Vec<&str>;
     fn supplies<'d>(deploy: &'d mut Deploy<'_>) -> &'d mut Supplies;
     fn kept(revision: &StackRevision) -> &BTreeMap<String, String>;
+
+    /// Id and contents of the one of that name.
+    fn find<'a>(view: &'a Store, name: &str) -> Option<(String, Parts<'a>)>
+    where
+        Self: 'a,
+    {
+        let found = Self::table(view).by_name(name)?;
+        Some((found.id().to_string(), Self::parts(found.spec())))
+    }
+
+    /// Gives the one of that name the labels of `spec`.
+    fn relabel(tx: &mut Transaction, name: &str, spec: &Self::Spec) -> Result<(), CommandError> {
+        let Some(stored) = Self::table(tx.view()).by_name(name) else {
+            return Ok(());
+        };
+        let (id, version) = (stored.id(), stored.meta().version);
+        let mut relabelled = stored.spec().clone();
+        let labels = &Self::parts(spec).annotations.labels;
+        Self::annotations(&mut relabelled).labels.clone_from(labels);
+        Self::update(tx, id, version, relabelled).map(drop)
+    }
 }
 
 /// What makes a supply what it is.
@@ -72,16 +99,13 @@ struct Parts<'a> {
     is_driven: bool,
 }
 
-struct Secrets;
-struct Configs;
-
 impl Deploy<'_> {
     pub(super) fn deploy_secrets(&mut self, spec: &StackSpec) {
-        self.deploy_supplies::<Secrets>(&spec.secrets, &spec.external.secrets);
+        self.deploy_supplies::<Secret>(&spec.secrets, &spec.external.secrets);
     }
 
     pub(super) fn deploy_configs(&mut self, spec: &StackSpec) {
-        self.deploy_supplies::<Configs>(&spec.configs, &spec.external.configs);
+        self.deploy_supplies::<Config>(&spec.configs, &spec.external.configs);
     }
 
     fn deploy_supplies<K: Kind>(&mut self, wanted: &[K::Spec], external: &[String]) {
@@ -186,10 +210,25 @@ impl Deploy<'_> {
         Some(found)
     }
 
+    /// Id and stored name of what a service calls `name`: of this deploy, else of anybody's.
+    pub(super) fn supply(&self, kind: StackObject, name: &str) -> Option<(String, String)> {
+        let view = self.tx.view();
+        let of_anybody = |found: Option<(String, Parts<'_>)>| {
+            found.map(|(id, parts)| (id, parts.annotations.name.clone()))
+        };
+        if kind == StackObject::Secret {
+            let own = self.secrets.found.get(name).cloned();
+            own.or_else(|| of_anybody(Secret::find(view, name)))
+        } else {
+            let own = self.configs.found.get(name).cloned();
+            own.or_else(|| of_anybody(Config::find(view, name)))
+        }
+    }
+
     /// Removes what nothing needs any more: of forgotten revisions, or, with `is_all`, of the stack.
     pub(super) fn prune_supplies(&mut self, is_all: bool, forgotten: &[StackRevision]) {
-        self.prune::<Secrets>(is_all, forgotten);
-        self.prune::<Configs>(is_all, forgotten);
+        self.prune::<Secret>(is_all, forgotten);
+        self.prune::<Config>(is_all, forgotten);
     }
 
     fn prune<K: Kind>(&mut self, is_all: bool, forgotten: &[StackRevision]) {
@@ -206,7 +245,7 @@ impl Deploy<'_> {
             let specs = specs.into_iter().flatten();
             needed.extend(
                 specs
-                    .flat_map(|spec| K::references(spec))
+                    .flat_map(|spec| K::references(&spec.task.container))
                     .map(str::to_owned),
             );
         }
@@ -214,14 +253,16 @@ impl Deploy<'_> {
             let mut all = forgotten.iter().flat_map(|one| K::kept(one).values());
             all.any(|stored| stored == name)
         };
-        let gone: Vec<String> = K::all(view)
-            .into_iter()
-            .filter(|annotations| is_of(&annotations.labels, &self.name))
-            .map(|annotations| annotations.name)
-            .filter(|name| !needed.contains(name) && (is_all || of_forgotten(name)))
+        let all = K::table(view)
+            .all()
+            .map(|one| (one.id(), K::parts(one.spec()).annotations));
+        let own = all.filter(|(_, annotations)| is_of(&annotations.labels, &self.name));
+        let gone: Vec<(K::Id, String)> = own
+            .map(|(id, annotations)| (id, annotations.name.clone()))
+            .filter(|(_, name)| !needed.contains(name) && (is_all || of_forgotten(name)))
             .collect();
-        for name in gone {
-            K::remove(self.tx, &name);
+        for (id, name) in gone {
+            K::remove(self.tx, id);
             self.change(K::OBJECT, &name, StackAction::Remove);
         }
     }
@@ -253,9 +294,21 @@ fn versioned(name: &str, parts: &Parts<'_>) -> String {
     text
 }
 
-impl Kind for Secrets {
+impl Kind for Secret {
     const OBJECT: StackObject = StackObject::Secret;
     type Spec = SecretSpec;
+
+    fn table(view: &Store) -> &Named<Self> {
+        view.secrets()
+    }
+
+    fn spec(&self) -> &SecretSpec {
+        &self.spec
+    }
+
+    fn meta(&self) -> Meta {
+        self.meta
+    }
 
     fn parts(spec: &SecretSpec) -> Parts<'_> {
         Parts {
@@ -270,11 +323,6 @@ impl Kind for Secrets {
         &mut spec.annotations
     }
 
-    fn find<'a>(view: &'a Store, name: &str) -> Option<(String, Parts<'a>)> {
-        let secret: &'a Arc<Secret> = view.secrets().by_name(name)?;
-        Some((secret.id.to_string(), Self::parts(&secret.spec)))
-    }
-
     fn create(
         tx: &mut Transaction,
         rng: &mut Rng,
@@ -283,31 +331,21 @@ impl Kind for Secrets {
         secrets::create_secret(tx, rng, spec)
     }
 
-    fn relabel(tx: &mut Transaction, name: &str, spec: &SecretSpec) -> Result<(), CommandError> {
-        let Some(stored) = tx.view().secrets().by_name(name).cloned() else {
-            return Ok(());
-        };
-        let mut relabelled = stored.spec.clone();
-        relabelled
-            .annotations
-            .labels
-            .clone_from(&spec.annotations.labels);
-        secrets::update_secret(tx, stored.id, stored.meta.version, relabelled).map(drop)
+    fn update(
+        tx: &mut Transaction,
+        id: SecretId,
+        version: Version,
+        spec: SecretSpec,
+    ) -> Result<Answer, CommandError> {
+        secrets::update_secret(tx, id, version, spec)
     }
 
-    fn remove(tx: &mut Transaction, name: &str) {
-        if let Some(id) = tx.view().secrets().by_name(name).map(|found| found.id) {
-            tx.remove_secret(id);
-        }
+    fn remove(tx: &mut Transaction, id: SecretId) {
+        tx.remove_secret(id);
     }
 
-    fn all(view: &Store) -> Vec<Annotations> {
-        let all = view.secrets().all();
-        all.map(|secret| secret.spec.annotations.clone()).collect()
-    }
-
-    fn references(spec: &ServiceSpec) -> Vec<&str> {
-        let references = spec.task.container.secrets.iter();
+    fn references(container: &ContainerSpec) -> Vec<&str> {
+        let references = container.secrets.iter();
         references.map(|one| one.secret_name.as_str()).collect()
     }
 
@@ -320,9 +358,21 @@ impl Kind for Secrets {
     }
 }
 
-impl Kind for Configs {
+impl Kind for Config {
     const OBJECT: StackObject = StackObject::Config;
     type Spec = ConfigSpec;
+
+    fn table(view: &Store) -> &Named<Self> {
+        view.configs()
+    }
+
+    fn spec(&self) -> &ConfigSpec {
+        &self.spec
+    }
+
+    fn meta(&self) -> Meta {
+        self.meta
+    }
 
     fn parts(spec: &ConfigSpec) -> Parts<'_> {
         Parts {
@@ -337,11 +387,6 @@ impl Kind for Configs {
         &mut spec.annotations
     }
 
-    fn find<'a>(view: &'a Store, name: &str) -> Option<(String, Parts<'a>)> {
-        let config: &'a Arc<Config> = view.configs().by_name(name)?;
-        Some((config.id.to_string(), Self::parts(&config.spec)))
-    }
-
     fn create(
         tx: &mut Transaction,
         rng: &mut Rng,
@@ -350,31 +395,21 @@ impl Kind for Configs {
         secrets::create_config(tx, rng, spec)
     }
 
-    fn relabel(tx: &mut Transaction, name: &str, spec: &ConfigSpec) -> Result<(), CommandError> {
-        let Some(stored) = tx.view().configs().by_name(name).cloned() else {
-            return Ok(());
-        };
-        let mut relabelled = stored.spec.clone();
-        relabelled
-            .annotations
-            .labels
-            .clone_from(&spec.annotations.labels);
-        secrets::update_config(tx, stored.id, stored.meta.version, relabelled).map(drop)
+    fn update(
+        tx: &mut Transaction,
+        id: ConfigId,
+        version: Version,
+        spec: ConfigSpec,
+    ) -> Result<Answer, CommandError> {
+        secrets::update_config(tx, id, version, spec)
     }
 
-    fn remove(tx: &mut Transaction, name: &str) {
-        if let Some(id) = tx.view().configs().by_name(name).map(|found| found.id) {
-            tx.remove_config(id);
-        }
+    fn remove(tx: &mut Transaction, id: ConfigId) {
+        tx.remove_config(id);
     }
 
-    fn all(view: &Store) -> Vec<Annotations> {
-        let all = view.configs().all();
-        all.map(|config| config.spec.annotations.clone()).collect()
-    }
-
-    fn references(spec: &ServiceSpec) -> Vec<&str> {
-        let references = spec.task.container.configs.iter();
+    fn references(container: &ContainerSpec) -> Vec<&str> {
+        let references = container.configs.iter();
         references.map(|one| one.config_name.as_str()).collect()
     }
 

@@ -9,6 +9,9 @@ use skep_model::{
 use super::*;
 use crate::{core::stacks, entry};
 
+mod outside;
+mod returns;
+
 impl Harness {
     fn ask_stack(&mut self, command: Command) -> Result<Arc<StackOutcome>, CommandError> {
         let to = self.command(command);
@@ -376,6 +379,8 @@ fn what_is_too_large_is_refused_and_large_contents_are_cut_off() {
     let error = harness.deploy(&spec).unwrap_err();
     assert_eq!(error.code, Code::OutOfRange);
     assert!(error.message.contains("one entry holds 1048576"), "{error}");
+    let largest = "(largest: stack/app/00000000000000000002 10";
+    assert!(error.message.contains(largest), "{error}");
     assert_eq!(*harness.core.store(), before);
 }
 
