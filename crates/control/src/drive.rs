@@ -45,12 +45,26 @@ pub struct Driven {
     pub stale_count: usize,
 }
 
+/// Says what should be done about a key: [`reconcile`], or something around it.
+pub type Reconcile = fn(&Store, &Key, Timestamp, &mut Rng) -> Plan;
+
 /// Reconciles dirty keys, and keys whose deadline has come, to a fixpoint, or until `tx` holds
 /// `budget` writes or about [`ENTRY_BYTES_MAX`] bytes. What was not done stays dirty.
 pub fn drive(
     tx: &mut Transaction,
     dirty: &mut Dirty,
     wakes: &mut Wakes,
+    rng: &mut Rng,
+    budget: usize,
+) -> Driven {
+    drive_by(reconcile, tx, (dirty, wakes), rng, budget)
+}
+
+/// The same with the plans that `reconcile` makes.
+pub fn drive_by(
+    reconcile: Reconcile,
+    tx: &mut Transaction,
+    (dirty, wakes): (&mut Dirty, &mut Wakes),
     rng: &mut Rng,
     budget: usize,
 ) -> Driven {

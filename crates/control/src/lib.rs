@@ -38,7 +38,8 @@ pub use crate::{
     check::{JobViolation, NetworkViolation, Violation, check, check_step},
     dirty::Dirty,
     drive::{
-        ACTIVATIONS_MAX, Driven, ENTRY_BYTES_MAX, WRITES_PER_ENTRY_MAX, apply, drive, reconcile,
+        ACTIVATIONS_MAX, Driven, ENTRY_BYTES_MAX, Reconcile, WRITES_PER_ENTRY_MAX, apply, drive,
+        drive_by, reconcile,
     },
     key::Key,
     plan::{Change, Plan, Report, Wait},

@@ -27,6 +27,7 @@ pub(crate) mod tests;
 
 use std::{sync::Arc, time::Duration};
 
+pub use skep_control::{Reconcile, reconcile};
 use skep_model::{NodeId, Rng, Timestamp, dispatch::DispatchError, validate::Problem};
 use skep_store::{Change, Store, Transaction};
 
@@ -68,6 +69,9 @@ pub struct Config {
     pub request_prefix: u16,
     /// Objects of a new cluster; used only when leading an empty store.
     pub bootstrap: Option<Bootstrap>,
+    /// Who decides what follows from what is stored: [`reconcile`]. The simulator puts others in to see that
+    /// wrong decisions are found.
+    pub reconcile: Reconcile,
 }
 
 /// See the module's documentation.
@@ -221,7 +225,7 @@ impl Core {
             lead.close(&mut tx, &mut self.rng);
         } else {
             lead.follow_wishes(&mut tx, &mut means, out);
-            lead.reconcile(&mut tx, &mut self.rng);
+            lead.reconcile(&mut tx, self.config.reconcile, &mut self.rng);
         }
         if tx.is_empty() {
             self.settle(now, outcome, out);

@@ -104,6 +104,7 @@ fn config(snapshot_interval: u64) -> Config {
             seed,
             request_prefix: 3,
             bootstrap: None,
+            reconcile: core::reconcile,
         },
         raft_id: 7,
         addr: "127.0.0.1:2377".to_owned(),

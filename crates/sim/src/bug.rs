@@ -1,17 +1,20 @@
 //! Bugs put in on purpose, to prove that the simulator would find them.
 //!
-//! They live in the simulated edges (disk driver, worker database, messages), never in the cores. What a
-//! leader would decide wrongly is put into the entry as the invariants read it.
+//! They live in the simulated edges (disk driver, worker database, messages, what a manager is asked), and in
+//! who decides for the leader's core (`reconcilers`), never in the cores. What no reconciler could be led to do
+//! is put into the entry as the invariants read it (`decisions`).
 
 mod decisions;
+mod reconcilers;
 
 use std::{fmt, sync::Arc};
 
 use clap::ValueEnum;
-use skep_model::{Rng, dispatch::AssignmentChange};
+use skep_manager::command::Command;
+use skep_model::{Redacted, Rng, dispatch::AssignmentChange};
 use skep_store::{Change, Store};
 
-pub(crate) use self::decisions::mislead;
+pub(crate) use self::{decisions::mislead, reconcilers::reconcile_of};
 
 /// A deliberate bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -49,6 +52,16 @@ pub enum Bug {
     StopAll,
     /// A node that is drained stops its tasks at once.
     DrainAtOnce,
+    /// The leader updates all slots of a service at once.
+    IgnoreParallelism,
+    /// The leader makes tasks for all places of a job at once.
+    IgnoreConcurrency,
+    /// The leader counts each completion of a job for two places.
+    CountJobTwice,
+    /// The leader starts services that wait for others.
+    IgnoreDependencies,
+    /// A deploy leaves the secrets of a stack that is there as they are.
+    KeepSecret,
 }
 
 impl fmt::Display for Bug {
@@ -71,6 +84,17 @@ pub(crate) fn told_changes(
         return Arc::new(all[..count].to_vec());
     }
     all
+}
+
+/// What a manager is asked instead of `command`.
+pub(crate) fn asked(bug: Option<Bug>, store: Option<&Store>, command: &mut Command) {
+    if let (Some(Bug::KeepSecret), Command::ApplyStack { spec, .. }) = (bug, command)
+        && store.is_some_and(|store| skep_manager::stack(store, &spec.name).is_some())
+    {
+        for secret in &mut spec.secrets {
+            secret.data = Redacted::default();
+        }
+    }
 }
 
 /// What a node is sent instead of `changes`, by a manager whose committed state is `store`.

@@ -51,6 +51,9 @@ enum Verb {
         /// Threads; default: one per core.
         #[arg(long)]
         threads: Option<usize>,
+        /// Jobs and stacks in every seed, and more commands.
+        #[arg(long)]
+        busy: bool,
     },
     /// Run one seed and print its trace.
     Replay {
@@ -63,6 +66,9 @@ enum Verb {
         /// Put a bug in.
         #[arg(long, value_enum)]
         bug: Option<Bug>,
+        /// As the seed was run.
+        #[arg(long)]
+        busy: bool,
     },
     /// Run new seeds for a while.
     Hunt {
@@ -75,6 +81,9 @@ enum Verb {
         /// Threads; default: one per core.
         #[arg(long)]
         threads: Option<usize>,
+        /// Jobs and stacks in every seed, and more commands.
+        #[arg(long)]
+        busy: bool,
     },
     /// Start many tasks on many nodes; print real CPU time and memory.
     Scale {
@@ -120,11 +129,13 @@ impl Args {
                 steps,
                 bug,
                 threads,
+                busy,
             } => {
                 let (from, to) = parse_seeds(&seeds)?;
                 let options = Options {
                     bug,
                     steps_max: steps,
+                    is_busy: busy,
                     ..Options::default()
                 };
                 let plan = Plan {
@@ -136,37 +147,48 @@ impl Args {
                 };
                 run_plan(&plan, out)
             }
-            Verb::Replay { seed, trace, bug } => replay(seed, trace, bug, out),
+            Verb::Replay {
+                seed,
+                trace,
+                bug,
+                busy,
+            } => {
+                let options = Options {
+                    is_traced: trace,
+                    bug,
+                    is_busy: busy,
+                    ..Options::default()
+                };
+                replay(seed, &options, out)
+            }
             Verb::Hunt {
                 minutes,
                 from,
                 threads,
+                busy,
             } => {
+                let options = Options {
+                    is_busy: busy,
+                    ..Options::default()
+                };
                 let plan = Plan {
                     from: from.unwrap_or_else(seed_of_now),
                     to: u64::MAX,
                     until: Some(now() + Duration::from_secs(60 * minutes)),
                     threads: threads.unwrap_or_else(cores),
-                    options: Options::default(),
+                    options,
                 };
                 run_plan(&plan, out)
             }
-            Verb::Scale { nodes, tasks } => {
-                if nodes < 2 {
-                    bail!("a scale run needs at least 2 nodes");
-                }
-                scale::run(nodes, tasks, out)
+            Verb::Scale { nodes, .. } | Verb::Burst { nodes, .. } if nodes < 2 => {
+                bail!("this takes at least 2 nodes");
             }
+            Verb::Scale { nodes, tasks } => scale::run(nodes, tasks, out),
             Verb::Burst {
                 nodes,
                 services,
                 replicas,
-            } => {
-                if nodes < 2 {
-                    bail!("a burst needs at least 2 nodes");
-                }
-                scale::burst(nodes, services, replicas, out)
-            }
+            } => scale::burst(nodes, services, replicas, out),
         }
     }
 }
@@ -244,9 +266,10 @@ fn report_failure(outcome: &Outcome, options: &Options, out: &mut dyn Write) -> 
         Some(bug) => format!(" --bug {bug}"),
         None => String::new(),
     };
+    let busy = if options.is_busy { " --busy" } else { "" };
     writeln!(
         out,
-        "  replay: skep-sim replay --seed {}{bug} --trace; events: {}",
+        "  replay: skep-sim replay --seed {}{bug}{busy} --trace; events: {}",
         outcome.seed,
         match written {
             Ok(()) => path.display().to_string(),
@@ -303,13 +326,8 @@ fn summarise(
     Ok(())
 }
 
-fn replay(seed: u64, is_traced: bool, bug: Option<Bug>, out: &mut dyn Write) -> Result<bool> {
-    let options = Options {
-        is_traced,
-        bug,
-        ..Options::default()
-    };
-    let outcome = run_seed(seed, &options);
+fn replay(seed: u64, options: &Options, out: &mut dyn Write) -> Result<bool> {
+    let outcome = run_seed(seed, options);
     out.write_all(outcome.trace.as_deref().unwrap_or_default().as_bytes())?;
     writeln!(
         out,

@@ -6,7 +6,7 @@ mod stacks;
 
 pub(crate) use self::stacks::{OUTSIDE, VARIANT};
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use skep_manager::command::{Answer, Command, CommandError, Rotate, ServiceChange};
 use skep_model::{
@@ -59,6 +59,8 @@ pub(crate) struct Clients {
     has_stacks: bool,
     /// The stack and the variant deployed last.
     last_stack: Option<(u64, u64)>,
+    /// The variant of each stack deployed last.
+    variants: BTreeMap<u64, u64>,
     /// How many commands succeeded and how many were refused.
     pub(crate) answers: (u64, u64),
 }
@@ -67,9 +69,9 @@ impl Clients {
     /// Clients as `profile` has them.
     pub(crate) fn new(rng: Rng, profile: &Profile) -> Self {
         let mut of_jobs = rng.clone();
-        let has_jobs = SEEDS_WITH_JOBS.contains(&of_jobs.below(100));
+        let has_jobs = SEEDS_WITH_JOBS.contains(&of_jobs.below(100)) || profile.is_busy;
         let mut of_stacks = Rng::from_seed(of_jobs.clone().below(u64::MAX));
-        let has_stacks = of_stacks.percent(PERCENT_WITH_STACKS);
+        let has_stacks = of_stacks.percent(PERCENT_WITH_STACKS) || profile.is_busy;
         Self {
             rng,
             of_jobs,
@@ -77,6 +79,7 @@ impl Clients {
             of_stacks,
             has_stacks,
             last_stack: None,
+            variants: BTreeMap::new(),
             next_request: 0,
             next_name: 0,
             services_max: profile.services_max,

@@ -100,12 +100,7 @@ impl Context {
             match self.facts.commit_next(raft_id, self.bug) {
                 Ok(applied) => {
                     self.trace(format_args!("entry {} is committed", applied.index));
-                    self.observe(&Observation::Committed {
-                        index: applied.index,
-                        changes: &applied.changes,
-                        before: &applied.before,
-                        after: &applied.after,
-                    });
+                    self.observe(&Observation::Committed(&applied));
                 }
                 Err(problem) => self.violate("committed-is-durable", &problem),
             }

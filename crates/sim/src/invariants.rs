@@ -12,6 +12,7 @@ mod one_leader;
 mod one_task_per_slot;
 mod one_vote;
 mod placement;
+mod redeploys;
 mod reports_grow;
 mod reservations;
 mod rollouts;
@@ -62,7 +63,8 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(node_addresses::NodeAddresses),
         Box::<directory::Directory>::default(),
         Box::<rollouts::Rollouts>::default(),
-        Box::<stacks::Stacks>::default(),
+        Box::new(stacks::Stacks),
+        Box::new(redeploys::Redeploys),
         Box::<availability::Availability>::default(),
     ]
 }

@@ -35,6 +35,7 @@ mod meter;
 
 mod enrol;
 mod faults;
+mod repeat;
 mod setup;
 mod world;
 

@@ -190,6 +190,7 @@ impl Manager {
             seed: self.rng.next_u64(),
             request_prefix: u16::try_from(self.index + 1).expect("few machines"),
             bootstrap: self.bootstrap.clone(),
+            reconcile: bug::reconcile_of(ctx.bug),
         };
         let config = replica::Config {
             core,
@@ -358,8 +359,9 @@ impl Manager {
         &mut self,
         ctx: &mut Context,
         request: u64,
-        command: skep_manager::command::Command,
+        mut command: skep_manager::command::Command,
     ) {
+        bug::asked(ctx.bug, self.store(), &mut command);
         let event = CoreEvent::Command {
             reply_to: reply_to(request),
             command,

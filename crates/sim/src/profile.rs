@@ -118,6 +118,8 @@ pub(crate) struct Profile {
     pub(crate) has_networks: bool,
     /// Ended tasks kept per slot.
     pub(crate) history_limit: i64,
+    /// Clients make jobs and stacks whatever the seed says.
+    pub(crate) is_busy: bool,
 }
 
 impl Profile {
@@ -160,7 +162,16 @@ impl Profile {
             history_limit: [0, 1, 2, 5][pick(rng, 4)],
             node_pool: NODE_POOLS[pick(rng, 4)],
             has_networks: rng.percent(60),
+            is_busy: false,
         }
+    }
+
+    /// Jobs and stacks in every seed, more services and commands: what the orchestration of a
+    /// seed does instead of waiting.
+    pub(crate) fn focus_on_work(&mut self) {
+        self.is_busy = true;
+        self.services_max += 3;
+        self.client_period = self.client_period.min(Duration::from_millis(1500));
     }
 
     /// Elections all the time, among managers that hear late of each other and die when they have
@@ -204,6 +215,7 @@ impl Profile {
             entries_kept: 500,
             node_pool: None,
             has_networks: true,
+            is_busy: false,
             history_limit: skep_model::DEFAULT_TASK_HISTORY_LIMIT,
         }
     }

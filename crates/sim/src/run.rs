@@ -45,6 +45,9 @@ pub fn run_seed(seed: u64, options: &Options) -> Outcome {
     if options.bug == Some(Bug::ForgetVote) {
         profile.focus_on_elections();
     }
+    if options.is_busy {
+        profile.focus_on_work();
+    }
     let mut world = World::new(rng, profile, options);
     let ran = panic::catch_unwind(AssertUnwindSafe(|| world.run(options.steps_max)));
     if let Err(cause) = ran {

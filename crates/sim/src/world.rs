@@ -25,6 +25,7 @@ use crate::{
     network::Network,
     profile::{Profile, pick, span},
     queue::Queue,
+    repeat::Repeats,
     setup::{description, first_log},
     trace::Trace,
     vault::Leak,
@@ -48,6 +49,8 @@ pub struct Options {
     pub bug: Option<Bug>,
     /// Stop after this many events.
     pub steps_max: Option<u64>,
+    /// Jobs and stacks in every seed, and more commands.
+    pub is_busy: bool,
 }
 
 /// See the module's documentation.
@@ -64,6 +67,7 @@ pub(crate) struct World {
     /// Requests of machines so far.
     pub(crate) requests: u64,
     pub(crate) calm_since: Option<Timestamp>,
+    pub(crate) repeats: Repeats,
     /// How long after the last fault all was as wished.
     pub(crate) converged_after: Option<Duration>,
     pub(crate) event_count: u64,
@@ -150,6 +154,7 @@ impl World {
             rng,
             requests: 0,
             calm_since: None,
+            repeats: Repeats::default(),
             converged_after: None,
             event_count: 0,
             moment: (START, 0),
@@ -312,6 +317,7 @@ impl World {
                 ctx.trace(format_args!("request {request} answered: {result:?}"));
                 if request < REQUESTS_FROM {
                     self.clients.answered(&result);
+                    self.repeated(request, &result);
                 } else {
                     self.certified(request, &result, certificate.as_deref());
                 }
@@ -428,9 +434,13 @@ impl World {
 
     fn look(&mut self) {
         let Some(since) = self.calm_since else { return };
+        let since = since.max(self.repeats.since.unwrap_or(since));
         let waited = self.ctx.now().since(since);
         let unmet = liveness::unmet(self);
-        if unmet.is_empty() {
+        let is_calm = unmet.is_empty();
+        if is_calm && self.repeat() {
+            self.ctx.queue.after(LOOK_PERIOD, Event::Look);
+        } else if is_calm {
             self.ctx.trace(format_args!("all is as wished"));
             let managers = self.managers.iter().filter_map(|manager| {
                 let core = manager.replica()?.core();

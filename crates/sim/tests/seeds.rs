@@ -26,9 +26,24 @@ fn run_binary(seeds: &str) -> String {
 /// from it.
 #[track_caller]
 fn check(bug: Bug, invariants: &[&str]) {
+    check_with(bug, invariants, Options::default());
+}
+
+/// The same in seeds that all have jobs and stacks: what must be about them is found sooner.
+#[track_caller]
+fn check_busy(bug: Bug, invariants: &[&str]) {
+    let options = Options {
+        is_busy: true,
+        ..Options::default()
+    };
+    check_with(bug, invariants, options);
+}
+
+#[track_caller]
+fn check_with(bug: Bug, invariants: &[&str], options: Options) {
     let options = Options {
         bug: Some(bug),
-        ..Options::default()
+        ..options
     };
     let is_found = (0..BUG_SEEDS).any(|seed| {
         let violation = run_seed(seed, &options).violation;
@@ -131,7 +146,7 @@ fn an_update_that_is_complete_too_early_is_found() {
 
 #[test]
 fn a_second_task_for_a_complete_place_of_a_job_is_found() {
-    check(Bug::RunAgain, &["jobs"]);
+    check_busy(Bug::RunAgain, &["jobs"]);
 }
 
 #[test]
@@ -142,4 +157,29 @@ fn an_update_that_stops_all_tasks_at_once_is_found() {
 #[test]
 fn a_drain_that_stops_tasks_at_once_is_found() {
     check(Bug::DrainAtOnce, &["availability"]);
+}
+
+#[test]
+fn a_leader_that_ignores_the_parallelism_of_updates_is_found() {
+    check(Bug::IgnoreParallelism, &["rollouts", "availability"]);
+}
+
+#[test]
+fn a_leader_that_ignores_how_many_tasks_of_a_job_may_be_at_once_is_found() {
+    check_busy(Bug::IgnoreConcurrency, &["stored-state", "jobs"]);
+}
+
+#[test]
+fn a_leader_that_counts_completions_twice_is_found() {
+    check_busy(Bug::CountJobTwice, &["converges"]);
+}
+
+#[test]
+fn a_leader_that_ignores_what_services_wait_for_is_found() {
+    check(Bug::IgnoreDependencies, &["rollouts", "stacks"]);
+}
+
+#[test]
+fn a_deploy_that_leaves_secrets_as_they_are_is_found() {
+    check_busy(Bug::KeepSecret, &["redeploys"]);
 }

@@ -240,6 +240,7 @@ impl Setup {
                 seed: identity::entropy(),
                 request_prefix: identity::request_prefix(raft_id),
                 bootstrap: None,
+                reconcile: skep_manager::core::reconcile,
             },
             raft_id,
             addr: identity.manager_addr(),

@@ -2,7 +2,9 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use skep_control::{Dirty, WRITES_PER_ENTRY_MAX, Wakes, drive, network::NO_SLICE_MESSAGE};
+use skep_control::{
+    Dirty, Reconcile, WRITES_PER_ENTRY_MAX, Wakes, drive_by, network::NO_SLICE_MESSAGE,
+};
 use skep_model::{NodeId, Rng, Task, TaskId, TaskState, TaskStatus, Timestamp};
 use skep_store::{Change, Object, Store, Transaction};
 
@@ -240,7 +242,7 @@ impl Lead {
     }
 
     /// Lets the reconcilers answer to what changed, and to time.
-    pub(super) fn reconcile(&mut self, tx: &mut Transaction, rng: &mut Rng) {
+    pub(super) fn reconcile(&mut self, tx: &mut Transaction, reconcile: Reconcile, rng: &mut Rng) {
         if tx.now() >= self.next_sweep {
             self.next_sweep = tx.now() + SWEEP_PERIOD;
             self.dirty.mark_all(tx.view());
@@ -249,13 +251,8 @@ impl Lead {
             self.dirty.mark(change);
         }
         let noted = tx.changes().len();
-        drive(
-            tx,
-            &mut self.dirty,
-            &mut self.wakes,
-            rng,
-            WRITES_PER_ENTRY_MAX,
-        );
+        let marks = (&mut self.dirty, &mut self.wakes);
+        drive_by(reconcile, tx, marks, rng, WRITES_PER_ENTRY_MAX);
         if self.are_stacks_leaving {
             let driven = tx.changes().len();
             self.are_stacks_leaving = stacks::sweep(tx, rng);

@@ -40,6 +40,7 @@ impl Harness {
             seed: 1,
             request_prefix: 1,
             bootstrap: Some(bootstrap),
+            reconcile,
         };
         let mut harness = Self {
             core: Core::new(

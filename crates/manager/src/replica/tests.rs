@@ -46,6 +46,7 @@ fn core_config(node_id: NodeId, seed: u64) -> core::Config {
         seed,
         request_prefix: u16::try_from(seed).unwrap(),
         bootstrap: None,
+        reconcile: core::reconcile,
     }
 }
 

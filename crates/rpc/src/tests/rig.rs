@@ -215,6 +215,7 @@ impl Node {
                 seed: rng().next_u64(),
                 request_prefix: u16::try_from(rng().below(60_000)).unwrap() + 1,
                 bootstrap: None,
+                reconcile: core::reconcile,
             },
             raft_id,
             addr: self.addr.to_string(),

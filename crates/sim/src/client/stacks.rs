@@ -9,7 +9,6 @@ use skep_model::{
     reserved::service::depends::DEPENDS_ON,
     stack::{ApplyOptions, NAMESPACE_LABEL, StackSpec},
 };
-
 use skep_store::Store;
 
 use super::Clients;
@@ -31,7 +30,8 @@ impl Clients {
         let rng = &mut self.of_stacks;
         if rng.percent(25) {
             let removal = removal(store).filter(|_| rng.percent(70));
-            return removal.unwrap_or_else(|| deploy(OUTSIDE_NUMBER, rng.below(VARIANTS)));
+            let variant = rng.below(VARIANTS);
+            return removal.unwrap_or_else(|| self.deploy_variant(OUTSIDE_NUMBER, variant));
         }
         let stack = rng.below(STACKS);
         let name = format!("stack-{stack}");
@@ -45,13 +45,31 @@ impl Clients {
             _ => return Command::RemoveStack { name },
         }
         let (stack, variant) = self.last_stack.unwrap_or((stack, 0));
-        deploy(stack, variant)
+        self.deploy_variant(stack, variant)
+    }
+
+    fn deploy_variant(&mut self, stack: u64, variant: u64) -> Command {
+        self.variants.insert(stack, variant);
+        apply(document(stack, variant))
+    }
+
+    /// The documents that were deployed last, one of each stack.
+    pub(crate) fn documents(&self) -> Vec<StackSpec> {
+        let variants = self.variants.iter();
+        let documents = variants.map(|(stack, variant)| document(*stack, *variant));
+        documents.collect()
+    }
+
+    /// A deploy of `document`, with the number of its request.
+    pub(crate) fn deploy(&mut self, document: &StackSpec) -> (u64, Command) {
+        self.next_request += 1;
+        (self.next_request, apply(document.clone()))
     }
 }
 
-fn deploy(stack: u64, variant: u64) -> Command {
+fn apply(document: StackSpec) -> Command {
     Command::ApplyStack {
-        spec: Box::new(document(stack, variant)),
+        spec: Box::new(document),
         options: ApplyOptions {
             prune: true,
             ..ApplyOptions::default()

@@ -7,24 +7,20 @@ use skep_manager::{
     event::ToAgent,
     group::Group,
 };
-use skep_model::{NodeDescription, NodeId, Task, TaskId, TaskStatus};
+use skep_model::{NodeDescription, NodeId, Task, TaskId, TaskStatus, stack::StackSpec};
 use skep_store::{Change, Store};
 
 use crate::{
     event::{AgentIndex, ManagerIndex},
     executor::State,
+    facts::Applied,
 };
 
 /// Something that happened and that an invariant may have an opinion on.
 #[derive(Debug)]
 pub(crate) enum Observation<'a> {
     /// An entry was committed for the first time.
-    Committed {
-        index: u64,
-        changes: &'a [Change],
-        before: &'a Store,
-        after: &'a Store,
-    },
+    Committed(&'a Applied),
     /// A manager gave its store to readers.
     Published {
         manager: ManagerIndex,
@@ -87,8 +83,24 @@ pub(crate) enum Observation<'a> {
         task: &'a Task,
         state: State,
     },
+    /// All is calm, and a client has deployed a document again that somebody deployed in the storm: the state that
+    /// came of it.
+    Redeployed {
+        spec: &'a StackSpec,
+        store: &'a Store,
+    },
     /// All is calm and as wished: stores of the managers that run, by raft id.
     Converged {
         managers: &'a BTreeMap<u64, (u64, Store)>,
     },
+}
+
+impl<'a> Observation<'a> {
+    /// What an entry changed, if that is what happened.
+    pub(crate) fn committed(&self) -> Option<&'a Applied> {
+        match self {
+            Self::Committed(applied) => Some(applied),
+            _ => None,
+        }
+    }
 }

@@ -10,7 +10,7 @@ use skep_model::{Annotations, Node, Service, ServiceId, UpdateState, reserved};
 use skep_store::{Change, Object, ObjectId, Store};
 
 use crate::{
-    facts::{Facts, Observation},
+    facts::{Applied, Facts, Observation},
     invariants::Invariant,
 };
 
@@ -78,8 +78,8 @@ impl Invariant for Acknowledged {
                 result: Ok(answer),
                 ..
             } => self.acknowledge(facts.store(), *request, answer.clone()),
-            Observation::Committed { changes, after, .. } => {
-                for change in *changes {
+            Observation::Committed(Applied { changes, after, .. }) => {
+                for change in changes {
                     self.note_rollback(change);
                     if let Some(object) = change.new.as_ref().or(change.old.as_ref()) {
                         self.check(after, object.id())?;
@@ -146,8 +146,10 @@ impl Acknowledged {
         // A job has no update whose state would say so.
         let is_job = new.job_status.is_some() && self.rollbacks.contains(&new.id);
         if (rolls_back(new) && (is_by_itself || is_to_kept)) || (is_job && is_to_kept) {
-            self.shown
-                .insert(ObjectId::Service(new.id), service_marker(new));
+            // Stacks' services were acknowledged with their stack, which may prune them.
+            if let Some(shown) = self.shown.get_mut(&ObjectId::Service(new.id)) {
+                *shown = service_marker(new);
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use skep_model::{
 use skep_store::{Change, Object, Store};
 
 use crate::{
-    facts::{Facts, Observation},
+    facts::{Applied, Facts, Observation},
     invariants::Invariant,
 };
 
@@ -32,16 +32,16 @@ impl Invariant for Availability {
     }
 
     fn observe(&mut self, _: &Facts, observation: &Observation<'_>) -> Result<(), String> {
-        let Observation::Committed {
+        let Some(Applied {
             changes,
             before,
             after,
             ..
-        } = observation
+        }) = observation.committed()
         else {
             return Ok(());
         };
-        for change in *changes {
+        for change in changes {
             self.forget_ended(change);
         }
         for (service, slots) in &mut self.down {
@@ -49,7 +49,7 @@ impl Invariant for Availability {
         }
         self.down.retain(|_, slots| !slots.is_empty());
         let mut taken = BTreeSet::new();
-        for change in *changes {
+        for change in changes {
             let (Some(Object::Task(old)), Some(Object::Task(new))) = (&change.old, &change.new)
             else {
                 continue;

@@ -23,8 +23,8 @@ impl Invariant for Certificates {
 
     fn observe(&mut self, _: &Facts, observation: &Observation<'_>) -> Result<(), String> {
         match observation {
-            Observation::Committed { changes, .. } => {
-                for change in *changes {
+            Observation::Committed(applied) => {
+                for change in &applied.changes {
                     if let Some(Object::Node(node)) = &change.new {
                         let chain = node.certificate.certificate.clone();
                         self.committed.insert((node.id, chain));

@@ -12,7 +12,7 @@ use skep_model::{
 use skep_store::{Object, Store};
 
 use crate::{
-    facts::{Facts, Observation},
+    facts::{Applied, Facts, Observation},
     invariants::Invariant,
 };
 
@@ -32,10 +32,10 @@ impl Invariant for Jobs {
     }
 
     fn observe(&mut self, _: &Facts, observation: &Observation<'_>) -> Result<(), String> {
-        let Observation::Committed { changes, after, .. } = observation else {
+        let Some(Applied { changes, after, .. }) = observation.committed() else {
             return Ok(());
         };
-        for change in *changes {
+        for change in changes {
             match (&change.old, &change.new) {
                 (Some(Object::Service(old)), Some(Object::Service(new))) => self.run(old, new)?,
                 (Some(Object::Service(old)), None) => {

@@ -23,8 +23,8 @@ impl Invariant for OneContainer {
 
     fn observe(&mut self, _: &Facts, observation: &Observation<'_>) -> Result<(), String> {
         match observation {
-            Observation::Committed { changes, .. } => {
-                for change in *changes {
+            Observation::Committed(applied) => {
+                for change in &applied.changes {
                     if let Some(Object::Task(task)) = &change.new
                         && task.status.state >= TaskState::Assigned
                         && let Some(node) = task.node_id

@@ -8,7 +8,7 @@ use skep_model::{Availability, ServiceId, Slot, Task, TaskState, reserved::task:
 use skep_store::{Object, Store};
 
 use crate::{
-    facts::{Facts, Observation},
+    facts::{Applied, Facts, Observation},
     invariants::Invariant,
 };
 
@@ -22,11 +22,11 @@ impl Invariant for OneTaskPerSlot {
     }
 
     fn observe(&mut self, _: &Facts, observation: &Observation<'_>) -> Result<(), String> {
-        let Observation::Committed { changes, after, .. } = observation else {
+        let Some(Applied { changes, after, .. }) = observation.committed() else {
             return Ok(());
         };
         let mut slots: BTreeSet<(ServiceId, Slot)> = BTreeSet::new();
-        for change in *changes {
+        for change in changes {
             if let Some(Object::Task(task)) = &change.new {
                 slots.extend(task.service_id.zip(task.slot()));
             }

@@ -6,7 +6,7 @@ use skep_model::{
 use skep_store::{Object, Store};
 
 use crate::{
-    facts::{Facts, Observation},
+    facts::{Applied, Facts, Observation},
     invariants::Invariant,
 };
 
@@ -20,10 +20,10 @@ impl Invariant for Placement {
     }
 
     fn observe(&mut self, _: &Facts, observation: &Observation<'_>) -> Result<(), String> {
-        let Observation::Committed { changes, after, .. } = observation else {
+        let Some(Applied { changes, after, .. }) = observation.committed() else {
             return Ok(());
         };
-        for change in *changes {
+        for change in changes {
             let Some(Object::Task(new)) = &change.new else {
                 continue;
             };

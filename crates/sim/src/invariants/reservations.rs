@@ -7,7 +7,7 @@ use skep_model::{Node, NodeDescription, NodeId, Task, TaskState};
 use skep_store::{Object, Store};
 
 use crate::{
-    facts::{Facts, Observation},
+    facts::{Applied, Facts, Observation},
     invariants::Invariant,
 };
 
@@ -27,10 +27,10 @@ impl Invariant for Reservations {
             let known = self.described.entry(*node).or_default();
             known.push((*description).clone());
         }
-        let Observation::Committed { changes, after, .. } = observation else {
+        let Some(Applied { changes, after, .. }) = observation.committed() else {
             return Ok(());
         };
-        for change in *changes {
+        for change in changes {
             match (&change.old, &change.new) {
                 (old, Some(Object::Task(new))) => {
                     let was_placed = matches!(

@@ -7,7 +7,7 @@ use skep_model::{Service, ServiceId, ServiceMode, TaskState, UpdateState, Versio
 use skep_store::{Change, Object, Store};
 
 use crate::{
-    facts::{Facts, Observation},
+    facts::{Applied, Facts, Observation},
     invariants::Invariant,
 };
 
@@ -24,25 +24,25 @@ impl Invariant for Rollouts {
     }
 
     fn observe(&mut self, _: &Facts, observation: &Observation<'_>) -> Result<(), String> {
-        let Observation::Committed {
+        let Some(Applied {
             changes,
             before,
             after,
             ..
-        } = observation
+        }) = observation.committed()
         else {
             return Ok(());
         };
         if let Some(violation) = skep_control::check_step(before, after).first() {
             return Err(violation.to_string());
         }
-        for change in *changes {
+        for change in changes {
             check_step(change)?;
             if let Object::Service(service) = change.subject() {
                 self.check_revisions(after, service.id)?;
             }
         }
-        for change in *changes {
+        for change in changes {
             if let (Some(Object::Service(old)), Some(Object::Service(new))) =
                 (&change.old, &change.new)
                 && state(old) != state(new)

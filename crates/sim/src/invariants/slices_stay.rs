@@ -5,7 +5,7 @@
 use skep_store::Object;
 
 use crate::{
-    facts::{Facts, Observation},
+    facts::{Applied, Facts, Observation},
     invariants::Invariant,
 };
 
@@ -19,10 +19,10 @@ impl Invariant for SlicesStay {
     }
 
     fn observe(&mut self, _: &Facts, observation: &Observation<'_>) -> Result<(), String> {
-        let Observation::Committed { changes, .. } = observation else {
+        let Some(Applied { changes, .. }) = observation.committed() else {
             return Ok(());
         };
-        for change in *changes {
+        for change in changes {
             let (Some(Object::Node(old)), Some(Object::Node(new))) = (&change.old, &change.new)
             else {
                 continue;

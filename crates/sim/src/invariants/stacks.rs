@@ -14,16 +14,13 @@ use skep_store::Store;
 
 use crate::{
     client::{OUTSIDE, VARIANT},
-    facts::{Facts, Observation},
+    facts::{Applied, Facts, Observation},
     invariants::Invariant,
 };
 
 /// See the module's documentation.
-#[derive(Debug, Default)]
-pub(super) struct Stacks {
-    /// The state before.
-    last: Option<Store>,
-}
+#[derive(Debug)]
+pub(super) struct Stacks;
 
 impl Invariant for Stacks {
     fn name(&self) -> &'static str {
@@ -31,15 +28,13 @@ impl Invariant for Stacks {
     }
 
     fn observe(&mut self, _: &Facts, observation: &Observation<'_>) -> Result<(), String> {
-        let Observation::Committed { after, .. } = observation else {
+        let Some(Applied { before, after, .. }) = observation.committed() else {
             return Ok(());
         };
         for standing in skep_manager::stacks(after) {
             check(after, &standing)?;
         }
-        let before = self.last.replace((*after).clone());
-        let Some(before) = before else { return Ok(()) };
-        let mut wrong = check_step(&before, after).into_iter();
+        let mut wrong = check_step(before, after).into_iter();
         let early = wrong.find(|found| matches!(found, Violation::StartedEarly { .. }));
         early.map_or(Ok(()), |found| Err(found.to_string()))
     }

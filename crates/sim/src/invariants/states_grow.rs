@@ -6,7 +6,7 @@ use skep_model::TaskId;
 use skep_store::Object;
 
 use crate::{
-    facts::{Facts, Observation},
+    facts::{Applied, Facts, Observation},
     invariants::Invariant,
 };
 
@@ -22,10 +22,10 @@ impl Invariant for StatesGrow {
     }
 
     fn observe(&mut self, _: &Facts, observation: &Observation<'_>) -> Result<(), String> {
-        let Observation::Committed { changes, .. } = observation else {
+        let Some(Applied { changes, .. }) = observation.committed() else {
             return Ok(());
         };
-        for change in *changes {
+        for change in changes {
             match (&change.old, &change.new) {
                 (Some(Object::Task(old)), Some(Object::Task(new))) => {
                     if new.status.state < old.status.state {

@@ -3,7 +3,7 @@
 use skep_control::check;
 
 use crate::{
-    facts::{Facts, Observation},
+    facts::{Applied, Facts, Observation},
     invariants::Invariant,
 };
 
@@ -17,7 +17,7 @@ impl Invariant for StoredState {
     }
 
     fn observe(&mut self, _: &Facts, observation: &Observation<'_>) -> Result<(), String> {
-        let Observation::Committed { index, after, .. } = observation else {
+        let Some(Applied { index, after, .. }) = observation.committed() else {
             return Ok(());
         };
         match check(after).first() {

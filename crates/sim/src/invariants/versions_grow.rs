@@ -1,7 +1,7 @@
 //! Every write gives an object a higher version, and none beyond the log.
 
 use crate::{
-    facts::{Facts, Observation},
+    facts::{Applied, Facts, Observation},
     invariants::Invariant,
 };
 
@@ -15,16 +15,16 @@ impl Invariant for VersionsGrow {
     }
 
     fn observe(&mut self, _: &Facts, observation: &Observation<'_>) -> Result<(), String> {
-        let Observation::Committed {
+        let Some(Applied {
             index,
             changes,
             before,
             ..
-        } = observation
+        }) = observation.committed()
         else {
             return Ok(());
         };
-        for change in *changes {
+        for change in changes {
             let Some(new) = &change.new else { continue };
             let version = new.meta().version.0;
             if version >= *index {
