@@ -1,5 +1,5 @@
-//! Published ports of a cluster: every node answers, servers see their clients' own addresses, and no request is lost while services
-//! and nodes change.
+//! Published ports of a cluster: every node answers, servers see their clients' own addresses, no request is lost while services and
+//! nodes change, and what others break is mended.
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
@@ -92,7 +92,7 @@ fn unnoticed(cluster: &Cluster, what: &str, work: impl FnOnce()) {
 }
 
 #[test]
-fn no_request_fails_while_a_service_changes() {
+fn no_request_fails_while_a_service_changes_or_a_daemon_dies() {
     let cluster = Cluster::start(3, 1);
     create_web(&cluster, "--replicas 2");
     cluster.placed(1, "web", 2);
@@ -112,6 +112,38 @@ fn no_request_fails_while_a_service_changes() {
             cluster.converged(1, "web", count);
         }
     });
+    manager.docker_ok("service scale -d web=3");
+    cluster.converged(1, "web", 3);
+    unnoticed(&cluster, "a daemon killed", || {
+        cluster.skep_ok("local stop --kill node2");
+        cluster.skep_ok("local start node2");
+    });
+    check_repairs(&cluster);
+}
+
+/// Tables as Docker, firewalld or iptables-nft leave them.
+const THEIRS: &str = "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy accept; }; \
+                      add rule ip filter FORWARD ip saddr 192.0.2.0/24 counter drop; add table ip nat; \
+                      add chain ip nat POSTROUTING { type nat hook postrouting priority 100; }; \
+                      add rule ip nat POSTROUTING ip saddr 172.17.0.0/16 oifname != docker0 counter masquerade";
+
+/// What others break of ours on a node is mended; what is theirs is left alone.
+fn check_repairs(cluster: &Cluster) {
+    let on = |line: &str| cluster.skep_ok(&format!("local exec node3 {line}"));
+    let is_mended = || {
+        let all = answers(cluster, None, &cluster.address(3), 3);
+        assert_eq!(all.len(), 3, "{all:?}");
+    };
+    on("nft flush ruleset");
+    is_mended();
+    on(&format!("nft '{THEIRS}'"));
+    let theirs = || ["filter", "nat"].map(|name| on(&format!("nft list table ip {name}")));
+    let before = theirs();
+    on("ip link del skep0");
+    is_mended();
+    on("nft delete table ip skep_mesh");
+    is_mended();
+    assert_eq!(theirs(), before);
 }
 
 #[test]
