@@ -13,7 +13,7 @@ const MORE_TURNS: usize = 5;
 
 /// Three nodes, all managers' work on the first, with the server `skep/web` loaded.
 fn start() -> Cluster {
-    let cluster = Cluster::start(3, 1);
+    let cluster = Cluster::with_daemon_flags(3, 1, "--metrics-addr 127.0.0.1:9323");
     let archive = images().join("web.tar");
     cluster.skep_ok(&format!("local load {}", archive.display()));
     cluster
@@ -133,6 +133,16 @@ fn ask(count: usize, answer: impl Fn() -> String) -> (BTreeSet<String>, BTreeSet
     (servers, clients)
 }
 
+/// What a node's metrics say of something.
+#[track_caller]
+fn counted(cluster: &Cluster, number: usize, what: &str) -> u64 {
+    let line = format!("local exec node{number} curl -sS http://127.0.0.1:9323/metrics");
+    let text = cluster.skep_ok(&line);
+    let mut counts = text.lines().filter_map(|line| line.strip_prefix(what));
+    let count = counts.next().and_then(|count| count.trim().parse().ok());
+    count.unwrap_or_else(|| panic!("no {what} in {text}"))
+}
+
 /// A line that fetches a page, with a short time limit.
 fn fetch(host: &str) -> String {
     format!("timeout 5 busybox wget -q -O - http://{host}/")
@@ -203,6 +213,10 @@ fn check_balance(cluster: &Cluster) {
             let (_, clients) = ask(3, || run(cluster, number, "client", &fetch(host)));
             assert_eq!(clients, BTreeSet::from([own]), "{host} from node{number}");
         }
+        let counted = |what: &str| counted(cluster, number, what);
+        let connections = "skep_service_connections_total{network=\"back\",service=\"vip\"}";
+        assert!(counted(connections) >= 6);
+        assert!(counted("skep_network_sent_bytes_total{network=\"back\"}") > 1000);
     }
 }
 
@@ -330,6 +344,9 @@ fn published_ports_answer_on_every_node_with_the_clients_address() {
         }
         let line = format!("local exec node{number} {}", fetch("127.0.0.1:8080"));
         ask(2, || cluster.skep_ok(&line));
+        let connections =
+            "skep_published_connections_total{service=\"web\",port=\"8080\",protocol=\"tcp\"}";
+        assert!(counted(&cluster, number, connections) >= 4);
     }
     cluster.node(1).logged("web", "10.78.0.254");
     check_clients_in_containers(&cluster);

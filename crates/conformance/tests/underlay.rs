@@ -138,21 +138,74 @@ fn check_published(cluster: &Cluster, to: &str, client: &str) {
     });
 }
 
+/// Counts what a node sends for networks, to the port that was chosen and to the usual one.
+const COUNT: &str = "nft 'add table ip count; add chain ip count out { type filter hook output priority 0; }; \
+                     add rule ip count out ip daddr 10.79.0.0/24 udp dport 5789 counter; \
+                     add rule ip count out udp dport 4789 counter'";
+
+/// Two nodes whose tunnels have addresses and a port of their own.
+fn start_beside() -> Cluster {
+    let cluster = Cluster::outsiders(2);
+    for number in cluster.numbers() {
+        let on = |line: &str| cluster.skep_ok(&format!("local exec node{number} {line}"));
+        on(&format!("ip addr add 10.79.0.{number}/24 dev eth0"));
+        on(COUNT);
+    }
+    cluster.node(1).docker_ok(
+        "swarm init --advertise-addr 10.78.0.1 --data-path-addr 10.79.0.1 --data-path-port 5789",
+    );
+    let token = cluster.node(1).docker_ok("swarm join-token -q worker");
+    cluster.node(2).docker_ok(&format!(
+        "swarm join --token {token} --advertise-addr 10.78.0.2 --data-path-addr 10.79.0.2 10.78.0.1:2377"
+    ));
+    cluster
+}
+
 #[test]
-fn a_path_that_carries_too_little_is_named() {
-    let cluster = Cluster::start(2, 1);
+fn a_data_path_of_its_own_is_used_and_named_when_it_carries_too_little() {
+    let cluster = start_beside();
     // What node1 sends is lost at the end of the way, as where a tunnel between sites tells nobody of its limit.
     cluster.skep_ok("local exec node2 ip link set eth0 mtu 1400");
     let manager = cluster.node(1);
     manager.docker_ok("network create -d overlay --opt com.docker.network.driver.mtu=1420 big");
     manager.create("--name idle --mode global --network big skep/busybox sleep 10000");
     cluster.placed(1, "idle", 2);
+    let own = container(&cluster, 1, "idle");
+    let other = cluster.node(2).json(&format!(
+        "/containers/{}/json",
+        container(&cluster, 2, "idle")
+    ));
+    let other = &other["NetworkSettings"]["Networks"]["big"]["IPAddress"];
+    let ping = format!(
+        "exec {own} ping -c 1 -W 2 {}",
+        other.as_str().unwrap_or_default()
+    );
+    until("small packets arrive", PATIENCE, || {
+        let output = manager.docker(&ping);
+        match output.status {
+            0 => Ok(()),
+            _ => Err(output.text()),
+        }
+    });
+    for number in cluster.numbers() {
+        let text = cluster.skep_ok(&format!("local exec node{number} nft list table ip count"));
+        let counts: Vec<&str> = text
+            .split("packets ")
+            .skip(1)
+            .filter_map(|rest| rest.split_whitespace().next())
+            .collect();
+        assert!(
+            counts.len() == 2 && counts[0] != "0" && counts[1] == "0",
+            "{text}"
+        );
+    }
     until("node1 names the path to node2", PATH_PATIENCE, || {
         let text = manager.docker("info").text();
         let wanted = [
             // The link takes four bytes more than it says, for a VLAN's header.
-            "the path to node 10.78.0.2 carries packets of 1404 bytes, but 1500 are needed",
-            "network `big` asks for MTU 1420, the path to node 10.78.0.2 carries 1354",
+            "the path to node 10.79.0.2 carries packets of 1404 bytes, but 1500 are needed",
+            "network `big` asks for MTU 1420, the path to node 10.79.0.2 carries 1354",
+            "Data Path Port: 5789",
         ];
         match wanted.iter().find(|wanted| !text.contains(*wanted)) {
             None => Ok(()),
@@ -160,5 +213,5 @@ fn a_path_that_carries_too_little_is_named() {
         }
     });
     let found = cluster.skep_fails("net doctor --node node1");
-    assert!(found.contains("the path to node 10.78.0.2"), "{found}");
+    assert!(found.contains("the path to node 10.79.0.2"), "{found}");
 }
