@@ -8,9 +8,14 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
+mod lines;
 mod text;
 
+pub use lines::content;
 pub use text::render;
+
+/// Path of what a secret or config holds.
+const DATA: &str = "Data";
 
 /// What stands for the data of a secret.
 const HIDDEN: &str = "(hidden)";
@@ -53,6 +58,8 @@ pub struct Field {
     pub old: Option<Value>,
     /// What shall be there.
     pub new: Option<Value>,
+    /// Of a text, what becomes different in it: lines that begin with `-`, `+` or, for orientation, a blank.
+    pub lines: Vec<String>,
 }
 
 /// What happens to one object.
@@ -156,14 +163,15 @@ impl Found {
 
     fn note(&mut self, path: &str, old: Option<&Value>, new: Option<&Value>) {
         let shown = |value: &Value| match path {
-            "Data" if self.is_secret => json!(HIDDEN),
-            "Data" => json!(size(value)),
+            DATA if self.is_secret => json!(HIDDEN),
+            DATA => json!(size(value)),
             _ => value.clone(),
         };
         let field = Field {
             path: path.to_owned(),
             old: old.map(shown),
             new: new.map(shown),
+            lines: Vec::new(),
         };
         self.fields.push(field);
     }
@@ -319,13 +327,26 @@ impl Action {
 // === impl Field ===
 
 impl Field {
-    /// `{"Path", "Old", "New"}`; what is nothing is absent.
+    /// The data of a secret becomes different, of which nothing is told.
+    pub fn hidden() -> Self {
+        Self {
+            path: DATA.to_owned(),
+            old: Some(json!(HIDDEN)),
+            new: Some(json!(HIDDEN)),
+            lines: Vec::new(),
+        }
+    }
+
+    /// `{"Path", "Old", "New", "Lines"}`; what is nothing is absent.
     pub fn to_json(&self) -> Value {
         let mut json = json!({ "Path": self.path });
         for (name, value) in [("Old", &self.old), ("New", &self.new)] {
             if let Some(value) = value {
                 json[name] = value.clone();
             }
+        }
+        if !self.lines.is_empty() {
+            json["Lines"] = json!(self.lines);
         }
         json
     }
@@ -336,6 +357,10 @@ impl Field {
             path: json["Path"].as_str()?.to_owned(),
             old: side("Old"),
             new: side("New"),
+            lines: json["Lines"].as_array().map_or(Vec::new(), |lines| {
+                let lines = lines.iter().filter_map(Value::as_str);
+                lines.map(str::to_owned).collect()
+            }),
         })
     }
 }

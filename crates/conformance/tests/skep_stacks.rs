@@ -189,6 +189,7 @@ fn a_stack_has_revisions_and_tells_what_would_change() {
     let plan = stack_ok(&node, &line("plan"));
     for part in [
         "config shop_page",
+        "        - a red page\n        + a blue page\n",
         "TaskTemplate.ContainerSpec.Env[COLOUR]: \"COLOUR=red\" -> \"COLOUR=blue\"",
         "EndpointSpec.Ports[8081:80/tcp]",
         "runs on",
@@ -227,6 +228,16 @@ fn returns_to_its_first_revision(node: &Node) {
         .map(|line| line.ends_with("current"))
         .collect();
     assert_eq!(states, [false, true, false], "{history}");
+    // A rollback without a number leads to what was in force before, and a second one back.
+    for (number, colour) in [(2, "blue"), (1, "red")] {
+        let text = stack_ok(node, "rollback shop");
+        assert!(
+            text.ends_with(&format!("shop: revision {number}\n")),
+            "{text}"
+        );
+        let env = &web()["TaskTemplate"]["ContainerSpec"]["Env"];
+        assert_eq!(*env, json!([format!("COLOUR={colour}")]));
+    }
     let source = stack_ok(node, "config --revision 2 shop");
     assert!(source.contains("COLOUR: blue"), "{source}");
     let listed = stack_ok(node, "ls");
@@ -262,6 +273,48 @@ fn a_stack_of_docker_is_adopted_as_it_is() {
     node.docker_ok(&format!("stack deploy {file}"));
     assert_eq!(version("app_wordpress"), before);
     assert_eq!(stack_ok(&node, &format!("plan {file}")), nothing);
+    docker_removes_it(&node);
+    what_docker_deployed_can_be_returned_to(&node);
+}
+
+/// Docker's command removes the objects one by one: with the last the stack is gone.
+#[track_caller]
+fn docker_removes_it(node: &Node) {
+    node.docker_ok("stack rm app");
+    until("nothing is left", PATIENCE, || match objects(node) {
+        left if left.is_empty() => Ok(()),
+        _ => {
+            // A network that was in use is left to the next try.
+            node.docker_ok("stack rm app");
+            Err("something is left".to_owned())
+        }
+    });
+    assert_eq!(stack_ok(node, "ls -q"), "");
+    assert!(stack_fails(node, "history app").contains("stack app not found"));
+}
+
+#[track_caller]
+fn what_docker_deployed_can_be_returned_to(node: &Node) {
+    let file = node.dir().join("taken.yml");
+    let write = |colour: &str| {
+        let text = format!(
+            "version: '3.8'\nservices:\n  web:\n    image: skep/busybox\n    command: sleep 1000\n    \
+             environment: {{COLOUR: {colour}}}\n"
+        );
+        fs::write(&file, text).unwrap();
+    };
+    let deploy = format!("deploy --resolve-image never -c {} app", file.display());
+    write("red");
+    node.docker_ok(&format!("stack {deploy}"));
+    let found = objects(node);
+    write("blue");
+    assert!(stack_ok(node, &deploy).ends_with("app: revision 2\n"));
+    let history = stack_ok(node, "history app");
+    assert!(history.contains("as it was found"), "{history}");
+    let text = stack_ok(node, "rollback app");
+    assert!(text.ends_with("app: revision 1\n"), "{text}");
+    assert_eq!(objects(node), found);
+    docker_removes_it(node);
 }
 
 #[test]
@@ -365,4 +418,41 @@ fn a_deploy_that_cannot_succeed_says_why_and_fails() {
         "--detach=false --timeout 60s",
     );
     assert!(text.contains("app_web: the update is paused: "), "{text}");
+    assert!(text.contains("exit 4"), "{text}");
+    stack_ok(&node, "rm --detach=false app");
+    an_update_that_went_back_is_no_deploy(&node, sound);
+}
+
+/// `sound` runs, and what is deployed after it does not.
+#[track_caller]
+fn an_update_that_went_back_is_no_deploy(node: &Node, sound: &str) {
+    let file = node.dir().join("back.yml");
+    let line = format!(
+        "deploy --detach=false --timeout 60s --resolve-image never -c {} app",
+        file.display()
+    );
+    let sound = sound.replace("monitor: 1s", "monitor: 1s, failure_action: rollback");
+    fs::write(&file, &sound).unwrap();
+    stack_ok(node, &line);
+    fs::write(&file, sound.replace("sleep 1000", "sh -c 'exit 5'")).unwrap();
+    let text = stack_fails(node, &line);
+    assert!(
+        text.contains("app_web: it was rolled back: ") && text.contains("exit 5"),
+        "{text}"
+    );
+    let history = stack_ok(node, "history app");
+    let last = history.lines().last().unwrap_or_default();
+    assert!(
+        last.contains("rolled back: app_web: ") && last.ends_with("exit 5"),
+        "{history}"
+    );
+    assert!(stack_ok(node, "ls").contains("rolled back"));
+    let services = stack_ok(node, "services app");
+    assert!(
+        services.contains("app_web: it was rolled back: "),
+        "{services}"
+    );
+    // Who accepts that is at the revision that runs.
+    stack_ok(node, "rollback app");
+    assert!(stack_ok(node, "history app").contains("current"));
 }

@@ -131,7 +131,15 @@ fn check_refusals(node: &Engine) {
         "network missing: it is external and does not exist\nservice app_web: secret no not found";
     refused(node, ("PUT", ""), &bad, 400, text);
     let large = json!({"Name": "app", "Source": "x".repeat(2 << 20)});
-    refused(node, ("PUT", ""), &large, 413, "one entry holds");
+    refused(node, ("PUT", ""), &large, 413, "(largest: stack/app/");
+    let larger = json!({"Name": "app", "Source": "x".repeat(5 << 20)});
+    refused(
+        node,
+        ("PUT", ""),
+        &larger,
+        413,
+        "the limit is 4194304 (4 MiB)",
+    );
     refused(
         node,
         ("POST", "/rollback?to=9"),

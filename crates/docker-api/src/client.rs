@@ -26,9 +26,12 @@ use tokio_util::io::ReaderStream;
 
 use crate::{
     backend::{TaskInput, TaskOutput},
-    http::console,
+    error::plain,
+    http::{console, request::JSON_BODY_BYTES_MAX},
 };
 
+/// Bytes of a body that the daemon takes.
+pub const BODY_BYTES_MAX: usize = JSON_BODY_BYTES_MAX;
 /// Bytes of an answer that is kept in memory; a list of many thousand tasks fits.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
@@ -314,7 +317,7 @@ async fn successful(response: Response<Incoming>) -> Result<Incoming, Error> {
     let message = value["message"].as_str().unwrap_or("no reason given");
     Err(Error::Refused {
         status,
-        message: message.to_owned(),
+        message: plain(message).to_owned(),
     })
 }
 

@@ -61,7 +61,21 @@ pub struct ApiError {
     pub source: Option<Box<dyn Error + Send + Sync>>,
 }
 
+/// A text without what Docker's clients expect before the words of the control plane (`rpc error: code = X desc = …`).
+pub(crate) fn plain(text: &str) -> &str {
+    let rest = text.strip_prefix("rpc error: code = ");
+    let words = rest.and_then(|rest| rest.split_once(" desc = "));
+    words.map_or(text, |(_, words)| words)
+}
+
 impl ApiError {
+    /// The same in plain words, for routes that no client of Docker's asks.
+    #[must_use]
+    pub(crate) fn in_plain_words(mut self) -> Self {
+        self.message = plain(&self.message).to_owned();
+        self
+    }
+
     /// An error of `kind` that tells the client `message`.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {

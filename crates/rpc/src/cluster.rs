@@ -1,7 +1,7 @@
 //! What the API of any manager uses: commands and reads that reach the leader, wherever it is.
 //!
 //! A command is sent once. It is repeated only while it certainly was not carried out: the leader could not be dialled, or refused
-//! because it does not lead.
+//! because it does not lead. Commands on stacks that may be carried out twice are repeated also when that is not known.
 
 use std::{sync::Arc, time::Duration};
 
@@ -76,19 +76,30 @@ impl Cluster {
     pub async fn command(&self, command: Command) -> Result<Answer, CommandError> {
         let until = Instant::now() + COMMAND_TIMEOUT;
         let mut group = self.handle.group();
+        let mut was_cut_off = false;
         loop {
-            let result = match self.leader(&mut group, until).await? {
-                Leader::Here => {
+            let result = match self.leader(&mut group, until).await {
+                Ok(Leader::Here) => {
                     let work = self.handle.command(command.clone());
                     timeout_at(until, work)
                         .await
                         .unwrap_or_else(|_| Err(too_late()))
                 }
-                Leader::At(addr) => Box::pin(self.send(&addr, &command, until)).await,
+                Ok(Leader::At(addr)) => Box::pin(self.send(&addr, &command, until)).await,
+                Err(error) => return stacks::told(&command, Err(error), was_cut_off),
             };
             match result {
                 Err(error) if self.is_worth_another(&error, until) => pause(&mut group).await,
-                result => return result,
+                Err(error)
+                    if error.code == Code::Aborted
+                        && stacks::is_repeatable(&command)
+                        && Instant::now() + RETRY < until =>
+                {
+                    tracing::info!(error = %error, "Leader lost under a command on a stack; trying again");
+                    was_cut_off = true;
+                    pause(&mut group).await;
+                }
+                result => return stacks::told(&command, result, was_cut_off),
             }
         }
     }

@@ -13,6 +13,10 @@ const NOT_EXECUTED: &str = "skep-not-executed";
 const TOO_OFTEN: &str = "node registered too recently";
 const NODE_NOT_FOUND: &str = "node not found";
 
+/// What is told when the connection to the leader broke under a call; the transport's words help nobody.
+const CONNECTION_LOST: &str = "the connection to the leader broke while it carried out the request; it \
+                               is not known whether it took effect";
+
 /// Label of the spec in a request to roll back, which Swarm leaves empty: the revision to go to.
 const ROLLBACK_TO: &str = "skep.rollback.to";
 
@@ -107,6 +111,9 @@ pub(crate) fn command_error(status: &Status) -> CommandError {
             }
         }
     };
+    if code == CommandCode::Aborted && is_transport(status) {
+        return CommandError::new(code, CONNECTION_LOST);
+    }
     CommandError::new(code, status.message())
 }
 

@@ -22,6 +22,7 @@ mod registry;
 mod rm;
 mod rollback;
 mod services;
+mod size;
 mod words;
 
 /// What to do with stacks.

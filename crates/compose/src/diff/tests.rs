@@ -141,7 +141,7 @@ fn data_of_secrets_is_never_shown() {
     };
     assert_eq!(
         render(std::slice::from_ref(&change)),
-        "~ secret app_key\n    ~ Data: \"(hidden)\"\n"
+        "~ secret app_key\n    ~ content changes\n"
     );
     assert!(!change.to_json().to_string().contains("aHVudGVy"));
     let shown = fields(Kind::Config, &old, &spec("aHVudGVyMzMz"));

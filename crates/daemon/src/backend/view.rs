@@ -113,6 +113,10 @@ impl ClusterView for View {
         skep_manager::stack_revisions(&self.published.store, name)
     }
 
+    fn services_astray(&self, stack: &str) -> Vec<String> {
+        self.published.astray(stack)
+    }
+
     fn plan_stack(
         &self,
         spec: StackSpec,

@@ -239,6 +239,11 @@ pub trait ClusterView: Send + Sync {
         let _ = name;
         Vec::new()
     }
+    /// Services of a stack that are not as its revision in force says. Costs as much as a deploy.
+    fn services_astray(&self, stack: &str) -> Vec<String> {
+        let _ = stack;
+        Vec::new()
+    }
     /// What a deploy would do. Costs as much as the deploy and the scheduling of its tasks.
     fn plan_stack(
         &self,

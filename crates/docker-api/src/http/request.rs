@@ -21,8 +21,8 @@ use crate::{
     },
 };
 
-/// Bytes of a JSON body. The largest useful one is a service spec, and a transaction holds 1.5 MiB.
-const JSON_BODY_BYTES_MAX: usize = 4 << 20;
+/// Bytes of a JSON body. The largest useful one is a stack with its configs; a service is below 1.5 MiB.
+pub(crate) const JSON_BODY_BYTES_MAX: usize = 4 << 20;
 /// Bytes of a body beyond its limit that are still read, for a readable refusal.
 const JSON_BODY_BYTES_DROPPED_MAX: usize = 16 << 20;
 /// Time a client may take to send a JSON body; longer holds a connection for nothing.
@@ -138,9 +138,20 @@ async fn read_body(body: &mut Incoming) -> Result<Bytes> {
         }
     }
     if length > JSON_BODY_BYTES_MAX {
-        return Err(ApiError::new(ErrorKind::TooLarge, "request body too large"));
+        return Err(too_large(length));
     }
     Ok(bytes.freeze())
+}
+
+fn too_large(length: usize) -> ApiError {
+    let size = match length > JSON_BODY_BYTES_DROPPED_MAX {
+        true => format!("more than {JSON_BODY_BYTES_DROPPED_MAX}"),
+        false => length.to_string(),
+    };
+    let message = format!(
+        "request body too large: it has {size} bytes, and the limit is {JSON_BODY_BYTES_MAX} (4 MiB)"
+    );
+    ApiError::new(ErrorKind::TooLarge, message)
 }
 
 fn check_content_type(header: &str) -> Result<()> {
@@ -225,6 +236,19 @@ mod tests {
         check(r#"{"a":"#, Err("invalid JSON: unexpected EOF"));
         check(r#"{"a":[1]} x"#, Err("unexpected content after JSON"));
         check(r#"{"a":"text"}"#, Err("invalid JSON: invalid type: string"));
+    }
+
+    #[test]
+    fn what_is_too_large_is_told_the_limit() {
+        assert_eq!(
+            too_large(5 << 20).message,
+            "request body too large: it has 5242880 bytes, and the limit is 4194304 (4 MiB)"
+        );
+        let message = too_large(17 << 20).message;
+        assert!(
+            message.contains("has more than 16777216 bytes"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -134,6 +134,20 @@ async fn when_the_leader_dies_commands_wait_for_the_next_one() {
     create(&cluster, "before").await.unwrap();
     let lost = std::time::Instant::now();
     founder.node.kill();
+    // A deploy may be repeated: it meets the dying connection as well, and is carried out all the same.
+    let spec = skep_model::stack::StackSpec {
+        name: "app".to_owned(),
+        ..Default::default()
+    };
+    let deploy = Command::ApplyStack {
+        spec: Box::new(spec),
+        options: skep_model::stack::ApplyOptions::default(),
+    };
+    let deployed = cluster.command(deploy).await;
+    assert!(
+        matches!(&deployed, Ok(Answer::Stack(outcome)) if outcome.revision == 1),
+        "{deployed:?}"
+    );
     // The first may meet the dying connection, and then says that it does not know.
     let mut number = 0;
     let name = loop {

@@ -9,6 +9,7 @@ use super::{
     images::{self, Resolve},
     input, path, progress,
     registry::Logins,
+    size,
 };
 use crate::duration;
 
@@ -19,9 +20,6 @@ pub(super) struct Args {
     input: input::Input,
     #[command(flatten)]
     options: Options,
-    /// Update services that are as they shall be, too
-    #[arg(long)]
-    force: bool,
     /// End at once instead of waiting for the services
     #[arg(short, long, num_args = 0..=1, default_value_t = true, default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set)]
     detach: bool,
@@ -38,16 +36,28 @@ pub(super) struct Args {
 pub(super) struct Options {
     /// Remove what the stack has and the files do not
     #[arg(long)]
-    pub(super) prune: bool,
+    prune: bool,
+    /// Update services that are as they shall be, too
+    #[arg(long)]
+    force: bool,
     /// When to ask registries for digests
     #[arg(long, value_enum, default_value = "always")]
-    pub(super) resolve_image: Resolve,
+    resolve_image: Resolve,
     /// Send the credentials of `docker login` along, for nodes to pull with
     #[arg(long)]
-    pub(super) with_registry_auth: bool,
+    with_registry_auth: bool,
     /// Only if this revision is in force (0: none yet)
     #[arg(long, value_name = "REVISION")]
-    pub(super) expect: Option<u64>,
+    expect: Option<u64>,
+}
+
+// === impl Options ===
+
+impl Options {
+    /// The query of a plan or deploy.
+    pub(super) fn query(&self) -> String {
+        format!("?prune={}&force={}", self.prune, self.force)
+    }
 }
 
 /// The body of a plan or deploy of `input`.
@@ -77,9 +87,9 @@ pub(super) async fn run(client: &Client, args: &Args, out: &mut dyn Write) -> an
     let name = args.name.as_deref();
     let document = document(client, &args.input, &args.options, name).await?;
     let name = &document.name;
-    let (prune, force) = (args.options.prune, args.force);
-    let path = format!("{}?prune={prune}&force={force}", path(name));
-    let answer = client.put(&path, &document.to_json()).await?;
+    let path = format!("{}{}", path(name), args.options.query());
+    let body = size::checked(document.to_json())?;
+    let answer = client.put(&path, &body).await?;
     changes::warn(&answer);
     let steps = changes::steps(&answer);
     changes::tell(&steps, out)?;

@@ -34,13 +34,27 @@ fn row(revision: &Value) -> [String; 5] {
     let stored = stored.get(..TIME_LENGTH).unwrap_or(stored);
     let changed = revision["Changed"].as_array().into_iter().flatten();
     let changed: Vec<&str> = changed.filter_map(Value::as_str).collect();
-    let is_current = revision["IsCurrent"] == true;
+    let back = revision["RolledBack"].as_object().into_iter().flatten();
+    let back = back.map(|(name, cause)| {
+        let cause = cause.as_str().unwrap_or_default();
+        format!("{name}: {cause}").replace(['\n', '\r'], " ")
+    });
+    let back: Vec<String> = back.collect();
+    let state = if !back.is_empty() {
+        format!("rolled back: {}", back.join("; "))
+    } else if revision["IsCurrent"] == true {
+        "current".to_owned()
+    } else if revision["IsPrevious"] == true {
+        "previous".to_owned()
+    } else {
+        String::new()
+    };
     [
         revision["Number"].to_string(),
         stored.replace('T', " "),
         revision["Services"].to_string(),
         changed.join(", "),
-        if is_current { "current" } else { "" }.to_owned(),
+        state,
     ]
 }
 
@@ -52,8 +66,10 @@ mod tests {
     #[tokio::test]
     async fn revisions_say_what_they_changed() {
         let kept = r#"[{"Number":3,"CreatedAt":"2026-01-02T03:04:05.5Z","IsCurrent":true,"Services":2,"Changed":[]},
-            {"Number":4,"CreatedAt":"2026-01-02T03:04:06Z","IsCurrent":false,"Services":3,
-             "Changed":["service app_web","config app_x"]}]"#;
+            {"Number":4,"CreatedAt":"2026-01-02T03:04:06Z","IsCurrent":false,"IsPrevious":true,"Services":3,
+             "Changed":["service app_web","config app_x"]},
+            {"Number":5,"CreatedAt":"2026-01-02T03:04:07Z","IsCurrent":true,"Services":3,
+             "Changed":["service app_web"],"RolledBack":{"app_web":"early termination of task t: exit 3"}}]"#;
         let turn = ("GET /skep/v1/stacks/app/revisions ", 200, kept.to_owned());
         let daemon = FakeDaemon::new(vec![turn]);
         let mut out = Vec::new();
@@ -66,7 +82,9 @@ mod tests {
             String::from_utf8(out).unwrap(),
             "REVISION   STORED                SERVICES   CHANGED                         STATE\n\
              3          2026-01-02 03:04:05   2                                          current\n\
-             4          2026-01-02 03:04:06   3          service app_web, config app_x\n"
+             4          2026-01-02 03:04:06   3          service app_web, config app_x   previous\n\
+             5          2026-01-02 03:04:07   3          service app_web                 rolled back: app_web: early termination of task \
+             t: exit 3\n"
         );
     }
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::ValueEnum;
 use skep_docker_api::client::Client;
 
-use super::{changes, deploy, input, path};
+use super::{changes, deploy, input, path, size};
 
 /// What to plan.
 #[derive(Debug, Clone, clap::Args)]
@@ -14,9 +14,6 @@ pub(super) struct Args {
     input: input::Input,
     #[command(flatten)]
     options: deploy::Options,
-    /// Plan to update services that are as they shall be, too
-    #[arg(long)]
-    force: bool,
     /// How to show it
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -36,9 +33,9 @@ enum Format {
 pub(super) async fn run(client: &Client, args: &Args, out: &mut dyn Write) -> anyhow::Result<()> {
     let name = args.name.as_deref();
     let document = deploy::document(client, &args.input, &args.options, name).await?;
-    let (prune, force) = (args.options.prune, args.force);
-    let path = format!("{}/plan?prune={prune}&force={force}", path(&document.name));
-    let answer = client.post(&path, &document.to_json()).await?;
+    let path = format!("{}/plan{}", path(&document.name), args.options.query());
+    let body = size::checked(document.to_json())?;
+    let answer = client.post(&path, &body).await?;
     changes::warn(&answer);
     match args.format {
         Format::Text => changes::explain(&changes::steps(&answer), out)?,

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use serde_json::Value;
 use skep_docker_api::client::{Client, Error};
 
@@ -20,6 +20,8 @@ const MONITOR: Duration = Duration::from_secs(5);
 const SUCCESSION: Duration = Duration::from_secs(2);
 /// States of tasks that have ended.
 const ENDED: [&str; 5] = ["complete", "shutdown", "failed", "rejected", "orphaned"];
+/// How long looks may fail one after the other: a change of leader takes a second or two, and each look waits for it, too.
+const BLIND_MAX: Duration = Duration::from_secs(60);
 /// Characters of a reason beside the count.
 const REASON_LENGTH: usize = 75;
 
@@ -63,16 +65,29 @@ pub(super) async fn wait(
     let mut shown: BTreeMap<String, String> = BTreeMap::new();
     let mut there: BTreeMap<String, Instant> = BTreeMap::new();
     let mut ended: BTreeMap<String, Instant> = BTreeMap::new();
+    let mut blind = None;
     loop {
         let state = match look(client, stack).await {
             Ok(state) => state,
             // A change of leader may come in between: the next look finds the new one.
-            Err(error) if error.status().is_some_and(|status| status.as_u16() == 503) => {
+            Err(error)
+                if error
+                    .status()
+                    .is_some_and(|status| status.is_server_error()) =>
+            {
+                let since: &mut Instant = blind.get_or_insert_with(Instant::now);
+                if since.elapsed() > BLIND_MAX || limit.is_some_and(|limit| start.elapsed() > limit)
+                {
+                    return Err(error).context("it is deployed, but how it does cannot be seen");
+                }
                 tokio::time::sleep(POLL).await;
                 continue;
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                return Err(error).context("it is deployed, but how it does cannot be seen");
+            }
         };
+        blind = None;
         let mut failed = Vec::new();
         let mut is_settled = true;
         for (name, look) in state.looks(changed) {
@@ -240,7 +255,10 @@ impl Look<'_> {
                 return Standing::Failed(format!("the rollback is paused: {message}"));
             }
             "rollback_completed" if self.is_changed => {
-                return Standing::Failed(format!("it was rolled back: {message}"));
+                let cause = message
+                    .strip_prefix("rollback completed: ")
+                    .unwrap_or(message);
+                return Standing::Failed(format!("it was rolled back: {cause}"));
             }
             "updating" | "rollback_started" => return Standing::Moving,
             _ => {}
@@ -251,19 +269,14 @@ impl Look<'_> {
         }
         let hopeless = ["crash-looping", "no restart attempts left"];
         let is_hopeless = |condition: &&&str| hopeless.iter().any(|word| condition.contains(word));
+        // The server says the cause with it.
         if let Some(condition) = self.conditions.iter().find(is_hopeless) {
-            return Standing::Failed(self.with_error(condition));
+            return Standing::Failed((*condition).to_owned());
         }
-        match self.is_given_up() {
-            true => Standing::Ended(self.with_error("a task ended and is not restarted")),
-            false => Standing::Moving,
-        }
-    }
-
-    fn with_error(&self, text: &str) -> String {
-        match self.error() {
-            "" => text.to_owned(),
-            error => format!("{text}: {error}"),
+        match (self.is_given_up(), self.error()) {
+            (false, _) => Standing::Moving,
+            (true, "") => Standing::Ended("a task ended and is not restarted".to_owned()),
+            (true, error) => Standing::Ended(format!("a task ended and is not restarted: {error}")),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::duration;
 pub(super) struct Args {
     /// The stack's name
     stack: String,
-    /// The number of a revision, as `skep stack history` shows it [default: the one before]
+    /// The number of a revision, as `skep stack history` shows it [default: the one that was in force before, so that a second rollback undoes the first]
     #[arg(long, value_name = "REVISION")]
     to: Option<u64>,
     /// End at once instead of waiting for the services

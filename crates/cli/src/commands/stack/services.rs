@@ -6,7 +6,7 @@ use anyhow::bail;
 use serde_json::Value;
 use skep_docker_api::client::Client;
 
-use super::{filters, words};
+use super::{filters, path, words};
 use crate::table;
 
 /// Which stack.
@@ -21,8 +21,8 @@ pub(super) struct Args {
 
 pub(super) async fn run(client: &Client, args: &Args, out: &mut dyn Write) -> anyhow::Result<()> {
     let filters = filters(&args.stack, false);
-    let path = format!("/services?status=true&filters={filters}");
-    let services = client.get(&path).await?;
+    let services = format!("/services?status=true&filters={filters}");
+    let services = client.get(&services).await?;
     let services = services.as_array().map(Vec::as_slice).unwrap_or_default();
     if services.is_empty() {
         bail!("nothing found in stack: {}", args.stack);
@@ -48,6 +48,16 @@ pub(super) async fn run(client: &Client, args: &Args, out: &mut dyn Write) -> an
     let rows = services.iter().map(|(name, service)| row(name, service));
     let rows: Vec<_> = [headings].into_iter().chain(rows).collect();
     table::write(&rows, out)?;
+    // Docker's table, and below it what docker does not know.
+    let stack = client.get(&path(&args.stack)).await?;
+    let reasons = stack["Reasons"].as_array().into_iter().flatten();
+    let reasons: Vec<&str> = reasons.filter_map(Value::as_str).collect();
+    if !reasons.is_empty() {
+        writeln!(out)?;
+    }
+    for reason in reasons {
+        writeln!(out, "{}", reason.replace(['\n', '\r'], " "))?;
+    }
     Ok(())
 }
 
@@ -135,6 +145,12 @@ mod tests {
                 200,
                 services.to_owned(),
             ),
+            (
+                "GET /skep/v1/stacks/app ",
+                200,
+                r#"{"Reasons":["app_web: slot 2 is crash-looping: exit 3 (5 failures)"]}"#
+                    .to_owned(),
+            ),
             ("GET /services?status=true&filters=", 200, "[]".to_owned()),
         ]);
         let (client, mut out) = (daemon.client(), Vec::new());
@@ -153,7 +169,9 @@ mod tests {
             String::from_utf8(out).unwrap(),
             "ID             NAME      MODE             REPLICAS              IMAGE   PORTS\n\
              1              app_job   replicated job   2/2 (3/5 completed)   job\n\
-             0123456789ab   app_web   replicated       1/3 (max 2 per node)  web:1   *:8080->80/tcp, *:53->53/udp\n"
+             0123456789ab   app_web   replicated       1/3 (max 2 per node)  web:1   *:8080->80/tcp, *:53->53/udp\n\
+             \n\
+             app_web: slot 2 is crash-looping: exit 3 (5 failures)\n"
                 .replace("(max 2 per node)  web", "(max 2 per node)   web")
                 .replace("REPLICAS              IMAGE", "REPLICAS               IMAGE")
                 .replace("(3/5 completed)   job", "(3/5 completed)    job")

@@ -6,7 +6,7 @@ mod answer;
 mod document;
 mod state;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use hyper::Method;
 use serde::Serialize;
@@ -32,6 +32,11 @@ struct Revision {
     number: u64,
     created_at: String,
     is_current: bool,
+    /// In force before the current one: a rollback leads there.
+    is_previous: bool,
+    /// Services that went back by themselves from this revision, the current one, and why.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    rolled_back: BTreeMap<String, String>,
     services: usize,
     /// Against the revision kept before it.
     changed: Vec<String>,
@@ -47,6 +52,11 @@ pub(super) async fn dispatch(
     path: &[&str],
     request: Request,
 ) -> Result<Response> {
+    let answer = answer_to(context, path, request).await;
+    answer.map_err(ApiError::in_plain_words)
+}
+
+async fn answer_to(context: &Arc<Context>, path: &[&str], request: Request) -> Result<Response> {
     lookup::check_manager(context)?;
     let method = request.method().clone();
     match (method, path) {
@@ -99,8 +109,10 @@ async fn changed(
     before: &dyn ClusterView,
     outcome: &StackOutcome,
 ) -> Result<Response> {
-    let after = lookup::view(context).await?;
-    response::json(&Changed::new(name, outcome, (before, &*after)))
+    // What is done is done: an answer without what it changed in each object is better than none.
+    let after = lookup::view(context).await.ok();
+    let after = after.as_deref().unwrap_or(before);
+    response::json(&Changed::new(name, outcome, (before, after)))
 }
 
 async fn plan(context: &Context, name: &str, mut request: Request) -> Result<Response> {
@@ -125,12 +137,8 @@ async fn plan(context: &Context, name: &str, mut request: Request) -> Result<Res
 async fn revisions(context: &Context, name: &str) -> Result<Response> {
     let view = lookup::view(context).await?;
     state::check_exists(&*view, name)?;
-    let current = state::revision_in_force(&*view, name);
     let kept = view.revisions_of_stack(name);
-    let shown = kept.iter().enumerate().map(|(index, revision)| {
-        let before = index.checked_sub(1).map(|before| &kept[before]);
-        shown(revision, before, current)
-    });
+    let shown = (0..kept.len()).map(|index| shown(&*view, (name, &kept), index));
     response::json(&shown.collect::<Vec<_>>())
 }
 
@@ -143,21 +151,34 @@ async fn revision(context: &Context, name: &str, number: &str) -> Result<Respons
         let message = format!("stack {name} has no revision {number}");
         return Err(ApiError::not_found(message));
     };
-    let before = index.checked_sub(1).map(|before| &kept[before]);
-    let current = state::revision_in_force(&*view, name);
-    let mut shown = shown(&kept[index], before, current);
+    let mut shown = shown(&*view, (name, &kept), index);
     shown.source = Some(kept[index].spec.source.clone());
     shown.document = Some(document::shown(&kept[index].spec));
     response::json(&shown)
 }
 
-fn shown(revision: &StackRevision, before: Option<&StackRevision>, current: u64) -> Revision {
+/// The revision at `index` of those kept.
+fn shown(view: &dyn ClusterView, (name, kept): (&str, &[StackRevision]), index: usize) -> Revision {
+    let revision = &kept[index];
+    let before = index.checked_sub(1).map(|before| &kept[before]);
+    let stack = state::stored(view, name).unwrap_or_default();
+    let is_current = revision.number == stack.revision;
+    let goal = stack.rolls_back_to(kept);
     Revision {
         number: revision.number,
         created_at: rfc3339_nano(revision.created_at),
-        is_current: revision.number == current,
+        is_current,
+        is_previous: goal.is_some_and(|goal| goal.number == revision.number),
+        rolled_back: match is_current {
+            true => state::rolled_back(view, name),
+            false => BTreeMap::new(),
+        },
         services: revision.spec.services.len(),
-        changed: before.map_or(Vec::new(), |before| answer::changed(before, revision)),
+        changed: match before {
+            Some(before) => answer::changed(before, revision),
+            None if revision.is_found() => vec!["as it was found".to_owned()],
+            None => Vec::new(),
+        },
         source: None,
         document: None,
     }

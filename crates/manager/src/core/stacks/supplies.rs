@@ -1,5 +1,6 @@
 //! A stack's secrets and configs: content that changed gets a name of its own, and the old one stays
-//! as long as something needs it. Both kinds are handled alike.
+//! as long as something needs it. Both kinds are handled alike; above 400 lines because the trait that says so and what uses it
+//! belong together.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -112,11 +112,11 @@ fn what_does_not_get_there_by_itself_has_failed() {
     }
     check(
         &service(1, ""),
-        &[task("failed", "exit code 3")],
-        &["slot 1 is crash-looping (7 failures)"],
+        &[task("failed", "task: non-zero exit (3)")],
+        &["slot 1 is crash-looping: exit 3 (7 failures)"],
         (
-            failed("slot 1 is crash-looping (7 failures): exit code 3"),
-            "0 out of 1 tasks (exit code 3)",
+            failed("slot 1 is crash-looping: exit 3 (7 failures)"),
+            "0 out of 1 tasks (task: non-zero exit (3))",
         ),
     );
     check(

@@ -1,9 +1,12 @@
 //! What a deploy did or would do, object by object and field by field.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use skep_compose::diff;
 use skep_model::{
     Redacted, ServiceSpec,
@@ -14,7 +17,6 @@ use super::document;
 use crate::{
     backend::{ClusterView, PlannedPlacement},
     dto::service as dto,
-    http::base64,
 };
 
 /// The answer to a plan and to commands.
@@ -51,6 +53,9 @@ struct Field {
     old: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     new: Option<Value>,
+    /// Of a text: what becomes different, line by line.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    lines: Vec<String>,
 }
 
 /// Where a service's tasks would be.
@@ -138,50 +143,126 @@ fn fields(
         _ => None,
     };
     let was = was.unwrap_or(&change.name);
-    let old = value(before, change.kind, was);
-    let new = value(after, change.kind, &change.stored_as);
-    let (Some(old), Some(new)) = (old, new) else {
-        return Vec::new();
-    };
-    let kind = match change.kind {
-        StackObject::Network => diff::Kind::Network,
-        StackObject::Secret => diff::Kind::Secret,
-        StackObject::Config => diff::Kind::Config,
-        StackObject::Service => diff::Kind::Service,
-    };
-    let found = diff::fields(kind, &old, &new).into_iter();
-    let found = found.map(|field| Field {
+    let found = compared(change.kind, (before, was), (after, &change.stored_as));
+    let found = found.unwrap_or_default().into_iter().map(|field| Field {
         path: field.path,
         old: field.old,
         new: field.new,
+        lines: field.lines,
     });
     found.collect()
 }
 
-/// An object as the API shows its spec.
-fn value(view: &dyn ClusterView, kind: StackObject, name: &str) -> Option<Value> {
-    match kind {
+/// The differences of an object between two states, each with its name there. None when it is missing.
+fn compared(
+    kind: StackObject,
+    (before, was): (&dyn ClusterView, &str),
+    (after, is): (&dyn ClusterView, &str),
+) -> Option<Vec<diff::Field>> {
+    Some(match kind {
         StackObject::Network => {
-            let found = view.network_by_name(name)?;
-            Some(document::network(&found.spec))
+            let (old, new) = (before.network_by_name(was)?, after.network_by_name(is)?);
+            let (old, new) = (document::network(&old.spec), document::network(&new.spec));
+            diff::fields(diff::Kind::Network, &old, &new)
         }
         StackObject::Secret => {
-            let all = view.secrets();
-            let found = all.iter().find(|secret| secret.name() == name)?;
-            Some(document::secret_value(&found.spec))
+            let find = |view: &dyn ClusterView, name: &str| {
+                let mut all = view.secrets().into_iter();
+                all.find(|secret| secret.name() == name)
+            };
+            let (old, new) = (find(before, was)?, find(after, is)?);
+            let values = [&old, &new].map(|secret| document::secret_value(&secret.spec));
+            let mut found = diff::fields(diff::Kind::Secret, &values[0], &values[1]);
+            if old.spec.data != new.spec.data {
+                found.push(diff::Field::hidden());
+            }
+            found
         }
         StackObject::Config => {
-            let all = view.configs();
-            let found = all.iter().find(|config| config.name() == name)?;
-            let mut value = document::config_value(&found.spec);
-            value["Data"] = json!(base64::encode(&found.spec.data.0));
-            Some(value)
+            let find = |view: &dyn ClusterView, name: &str| {
+                let mut all = view.configs().into_iter();
+                all.find(|config| config.name() == name)
+            };
+            let (old, new) = (find(before, was)?, find(after, is)?);
+            let values = [&old, &new].map(|config| document::config_value(&config.spec));
+            let mut found = diff::fields(diff::Kind::Config, &values[0], &values[1]);
+            found.extend(diff::content(&old.spec.data.0, &new.spec.data.0));
+            found
         }
         StackObject::Service => {
-            let found = view.service_by_name(name)?;
-            serde_json::to_value(dto::ServiceSpec::from(&*found.spec)).ok()
+            let (old, new) = (before.service_by_name(was)?, after.service_by_name(is)?);
+            let (old, new) = named((before, &old.spec), (after, &new.spec));
+            diff::fields(diff::Kind::Service, &value(&old)?, &value(&new)?)
+        }
+    })
+}
+
+/// A service as the API has it, without ids that were taken out.
+fn value(spec: &ServiceSpec) -> Option<Value> {
+    let mut value = serde_json::to_value(dto::ServiceSpec::from(spec)).ok()?;
+    let container = &mut value["TaskTemplate"]["ContainerSpec"];
+    for (list, id) in [("Secrets", "SecretID"), ("Configs", "ConfigID")] {
+        let references = container[list].as_array_mut().into_iter().flatten();
+        for reference in references.filter_map(Value::as_object_mut) {
+            reference.retain(|key, value| key != id || *value != "");
         }
     }
+    Some(value)
+}
+
+/// Two specs of a service with names in place of ids: those of a plan exist nowhere. An id stays where
+/// what it means has gone, and where another object of the same name takes its place.
+fn named(
+    (before, old): (&dyn ClusterView, &ServiceSpec),
+    (after, new): (&dyn ClusterView, &ServiceSpec),
+) -> (ServiceSpec, ServiceSpec) {
+    let (mut old, mut new) = (old.clone(), new.clone());
+    for (view, spec) in [(before, &mut old), (after, &mut new)] {
+        let task = Arc::make_mut(&mut spec.task);
+        for network in task.networks.iter_mut().chain(&mut spec.networks) {
+            let id = network.target.parse().ok();
+            if let Some(found) = id.and_then(|id| view.network(id)) {
+                found.name().clone_into(&mut network.target);
+            }
+        }
+    }
+    let (old_task, new_task) = (Arc::make_mut(&mut old.task), Arc::make_mut(&mut new.task));
+    let (ours, theirs) = (&mut old_task.container, &mut new_task.container);
+    for one in &mut ours.secrets {
+        let mut others = theirs.secrets.iter();
+        if !others.any(|other| {
+            is_replaced(
+                [&one.secret_name, &one.secret_id],
+                [&other.secret_name, &other.secret_id],
+            )
+        }) {
+            one.secret_id.clear();
+        }
+    }
+    for one in &mut ours.configs {
+        let mut others = theirs.configs.iter();
+        if !others.any(|other| {
+            is_replaced(
+                [&one.config_name, &one.config_id],
+                [&other.config_name, &other.config_id],
+            )
+        }) {
+            one.config_id.clear();
+        }
+    }
+    theirs
+        .secrets
+        .iter_mut()
+        .for_each(|one| one.secret_id.clear());
+    theirs
+        .configs
+        .iter_mut()
+        .for_each(|one| one.config_id.clear());
+    (old, new)
+}
+
+fn is_replaced([name, id]: [&String; 2], [other_name, other_id]: [&String; 2]) -> bool {
+    name == other_name && id != other_id
 }
 
 /// The objects in which a revision differs from the one before it.
@@ -195,7 +276,7 @@ pub(super) fn changed(before: &StackRevision, after: &StackRevision) -> Vec<Stri
         let all = of.spec.services.iter();
         all.map(|spec| {
             let mut spec = spec.clone();
-            let container = &mut std::sync::Arc::make_mut(&mut spec.task).container;
+            let container = &mut Arc::make_mut(&mut spec.task).container;
             container.registry_auth = Redacted::default();
             (spec.annotations.name.clone(), spec)
         })

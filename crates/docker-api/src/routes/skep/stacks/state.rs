@@ -1,6 +1,9 @@
 //! How stacks stand, read off their services; those of Docker's CLI, which are labels only, too.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::Serialize;
 use skep_model::{
@@ -35,6 +38,9 @@ pub(super) struct Detail {
     state: &'static str,
     /// Why it is not as it should be.
     reasons: Vec<String>,
+    /// Services that went back by themselves, and why.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    rolled_back: BTreeMap<String, String>,
     services: Vec<services::Summary>,
     networks: Vec<String>,
     secrets: Vec<String>,
@@ -83,11 +89,46 @@ pub(super) fn check_exists(view: &dyn ClusterView, name: &str) -> Result<()> {
     Err(ApiError::not_found(format!("stack {name} not found")))
 }
 
+/// The stack as stored; `None` when it is made of labels only.
+pub(super) fn stored(view: &dyn ClusterView, name: &str) -> Option<Stack> {
+    let mut stored = view.stacks().into_iter();
+    stored.find(|stack| stack.name == name)
+}
+
 /// Number of the stack's revision in force; 0 when there is none.
 pub(super) fn revision_in_force(view: &dyn ClusterView, name: &str) -> u64 {
-    let stored = view.stacks();
-    let stack = stored.iter().find(|stack| stack.name == name);
-    stack.map_or(0, |stack| stack.revision)
+    stored(view, name).map_or(0, |stack| stack.revision)
+}
+
+/// Services that went back by themselves from what the revision in force says, and why.
+pub(super) fn rolled_back(view: &dyn ClusterView, name: &str) -> BTreeMap<String, String> {
+    let services = view.services();
+    let own = services.iter().filter(|service| of(service) == Some(name));
+    let mut found: BTreeMap<String, String> = own
+        .filter_map(|service| Some((service.name().to_owned(), went_back(service)?)))
+        .collect();
+    // The comparison is costly, and most stacks need none.
+    if !found.is_empty() && stored(view, name).is_some() {
+        let astray = view.services_astray(name);
+        found.retain(|service, _| astray.contains(service));
+    }
+    found
+}
+
+/// Why an update failed after which the service returned to its spec before, or is on its way. One that
+/// was asked to return could be asked again: its other spec is kept.
+fn went_back(service: &Service) -> Option<String> {
+    let status = service.update_status.as_ref()?;
+    let is_back = matches!(
+        status.state,
+        UpdateState::RollbackStarted | UpdateState::RollbackPaused | UpdateState::RollbackCompleted
+    );
+    let message = status.message.as_str();
+    let message = message
+        .strip_prefix("rollback completed: ")
+        .unwrap_or(message);
+    let cause = message.strip_prefix("update rolled back due to ");
+    (is_back && service.previous_spec.is_none()).then(|| cause.unwrap_or(message).to_owned())
 }
 
 fn of(service: &Service) -> Option<&str> {
@@ -96,13 +137,14 @@ fn of(service: &Service) -> Option<&str> {
 }
 
 fn described(view: &dyn ClusterView, name: &str, stack: Option<&Stack>) -> Detail {
-    let is_of = |labels: &std::collections::BTreeMap<String, String>| {
+    let is_of = |labels: &BTreeMap<String, String>| {
         labels.get(NAMESPACE_LABEL).is_some_and(|of| of == name)
     };
     let mut all = view.services();
     all.retain(|service| of(service) == Some(name));
     all.sort_by(|a, b| a.name().cmp(b.name()));
     let mut reasons = Vec::new();
+    let rolled_back = rolled_back(view, name);
     let (mut is_failed, mut is_converging) = (false, false);
     let mut summaries = Vec::new();
     for service in &all {
@@ -113,6 +155,9 @@ fn described(view: &dyn ClusterView, name: &str, stack: Option<&Stack>) -> Detai
         let waits = summary.waits.iter().filter(|_| converging);
         let texts = summary.conditions.iter().chain(waits);
         reasons.extend(texts.map(|text| format!("{}: {text}", summary.name)));
+        if let Some(cause) = rolled_back.get(&summary.name).filter(|_| !converging) {
+            reasons.push(format!("{}: it was rolled back: {cause}", summary.name));
+        }
         summaries.push(summary);
     }
     let missing = missing(view, name, stack, &all);
@@ -128,6 +173,8 @@ fn described(view: &dyn ClusterView, name: &str, stack: Option<&Stack>) -> Detai
         "failed"
     } else if is_converging {
         "converging"
+    } else if !rolled_back.is_empty() {
+        "rolled back"
     } else {
         "running"
     };
@@ -144,6 +191,7 @@ fn described(view: &dyn ClusterView, name: &str, stack: Option<&Stack>) -> Detai
         revision: stack.map_or(0, |stack| stack.revision),
         state,
         reasons,
+        rolled_back,
         services: summaries,
         networks: networks.map(|network| network.name().to_owned()).collect(),
         secrets: secrets.map(|secret| secret.name().to_owned()).collect(),
