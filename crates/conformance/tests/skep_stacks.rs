@@ -406,7 +406,7 @@ fn a_deploy_that_cannot_succeed_says_why_and_fails() {
         "{text}"
     );
     // An update that is paused.
-    let sound = "services:\n  web:\n    image: skep/busybox\n    command: sleep 1000\n    deploy: {update_config: {monitor: 1s}}\n";
+    let sound = "services:\n  web:\n    image: skep/busybox\n    stop_signal: SIGKILL\n    command: sleep 1000\n    deploy: {update_config: {monitor: 1s}}\n";
     fs::write(&file, sound).unwrap();
     let line = format!(
         "deploy --detach=false --timeout 60s --resolve-image never -c {} app",
