@@ -301,7 +301,7 @@ fn what_docker_deployed_can_be_returned_to(node: &Node) {
             "version: '3.8'\nservices:\n  web:\n    image: skep/busybox\n    command: sleep 1000\n    \
              environment: {{COLOUR: {colour}}}\n"
         );
-        fs::write(&file, text).unwrap();
+        fs::write(&file, text).expect("the file is written");
     };
     let deploy = format!("deploy --resolve-image never -c {} app", file.display());
     write("red");
@@ -432,9 +432,9 @@ fn an_update_that_went_back_is_no_deploy(node: &Node, sound: &str) {
         file.display()
     );
     let sound = sound.replace("monitor: 1s", "monitor: 1s, failure_action: rollback");
-    fs::write(&file, &sound).unwrap();
+    fs::write(&file, &sound).expect("the file is written");
     stack_ok(node, &line);
-    fs::write(&file, sound.replace("sleep 1000", "sh -c 'exit 5'")).unwrap();
+    fs::write(&file, sound.replace("sleep 1000", "sh -c 'exit 5'")).expect("the file is written");
     let text = stack_fails(node, &line);
     assert!(
         text.contains("app_web: it was rolled back: ") && text.contains("exit 5"),
