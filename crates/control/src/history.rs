@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use skep_model::{DEFAULT_TASK_HISTORY_LIMIT, Service, ServiceId, Slot, Task, TaskId, TaskState};
+use skep_model::{
+    DEFAULT_TASK_HISTORY_LIMIT, Service, ServiceId, Slot, Task, TaskId, TaskState,
+    validate::WINDOW_ATTEMPTS_MAX,
+};
 use skep_store::Store;
 
 use crate::{
@@ -57,14 +60,18 @@ fn configured(view: &Store) -> Option<usize> {
     usize::try_from(configured).ok()
 }
 
-/// Tasks kept per slot, the running one included; `None` keeps all. Restarts are counted from
+/// Tasks kept per slot, the running one included; `None` keeps all. Restarts within a window are counted from
 /// stored tasks, so as many as the policy allows must stay.
 pub(crate) fn limit(view: &Store, service: &Service) -> Option<usize> {
     let configured = configured(view)?;
-    let attempts = service.spec.task.restart.max_attempts;
-    let needed = match attempts {
-        0 => 0,
-        attempts => usize::try_from(attempts).ok()?.saturating_add(1),
+    let policy = &service.spec.task.restart;
+    let needed = match policy.max_attempts {
+        attempts if attempts > 0 && !policy.window.is_zero() => {
+            // No spec has more, unless it was accepted by Swarm.
+            let attempts = attempts.min(WINDOW_ATTEMPTS_MAX);
+            usize::try_from(attempts).ok()?.saturating_add(1)
+        }
+        _ => 0,
     };
     Some(configured.max(needed))
 }
@@ -76,12 +83,14 @@ fn reap(place: &Place<'_>, limit: usize, plan: &mut Plan) {
         return;
     }
     let predecessor = predecessor(place);
+    // Without it the slot would be one that never had a task.
+    let left = place.left_ended();
     let mut ended: Vec<&Arc<Task>> = place
         .tasks
         .iter()
         .copied()
         .filter(|task| has_ended(task) && !update::is_evidence(place.service, place, task))
-        .filter(|task| predecessor != Some(task.id))
+        .filter(|task| predecessor != Some(task.id) && left != Some(task.id))
         .collect();
     ended.sort_by_key(|task| (status_time(task), restart::order(task)));
     let removed = ended.into_iter().take(excess);

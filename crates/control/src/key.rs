@@ -6,8 +6,9 @@ use skep_model::{NetworkId, NodeId, ServiceId, Slot, TaskId};
 
 /// One thing a reconciler recomputes from the store alone.
 ///
-/// The order of the variants is the order of work: facts about nodes first, then slots, services
-/// and single tasks, and the scheduler last, when all tasks to place are known.
+/// The order of the variants is the order of work: facts about nodes first, then single tasks, slots and
+/// services: a service whose tasks go by the thousand is looked at once, not for each. The scheduler comes last, when
+/// all tasks to place are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
     /// A network: what was not handed out when it was made.
@@ -16,12 +17,12 @@ pub enum Key {
     Slice(Option<NodeId>),
     /// A node: evict what no longer fits, orphan what is lost, tell global services.
     Node(NodeId),
+    /// A task: allocation, and its end once it shall be removed.
+    Task(TaskId),
     /// One slot of a service: restart, delayed start.
     Slot(ServiceId, Slot),
     /// A service: number of slots, updates, removal, endpoint.
     Service(ServiceId),
-    /// A task: allocation, and its end once it shall be removed.
-    Task(TaskId),
     /// Ended tasks of one slot, or of every slot, beyond what is kept.
     History(ServiceId, Option<Slot>),
     /// Services that wait for others.

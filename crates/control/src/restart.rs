@@ -15,7 +15,7 @@ use skep_store::Store;
 
 use crate::{
     node::EVICTED_MESSAGE,
-    revision::{has_ended_by_itself, is_gone, node_of, status_time},
+    revision::{has_ended_by_itself, is_gone, node_of, repeats, status_time},
 };
 
 /// How long a replacement waits for the task before it to stop. As in Swarm: a task that does not
@@ -93,9 +93,26 @@ pub(crate) fn failures_after(old: &Task) -> u32 {
     }
 }
 
+/// Which attempt the task that follows `old` is, where that is noted with it: attempts without a window are not counted from
+/// history, which would have to be as long.
+pub(crate) fn attempt_after(old: &Task, slot: &[&Arc<Task>], new: &Task) -> Option<u64> {
+    let policy = &new.spec.restart;
+    if policy.max_attempts == 0 || !policy.window.is_zero() {
+        return None;
+    }
+    let is_attempt = has_ended_by_itself(old);
+    (old.spec_version == new.spec_version)
+        .then(|| restart_count(old, slot).saturating_add(u64::from(is_attempt)))
+}
+
 /// Restarts that led to `task`: tasks of its revision that followed one which ended by itself.
 /// With a window, those created within it before the task ended.
 fn restart_count(task: &Task, slot: &[&Arc<Task>]) -> u64 {
+    if task.spec.restart.window.is_zero()
+        && let Some(attempt) = rollout::attempt(task)
+    {
+        return attempt;
+    }
     let mut earlier: Vec<&Task> = slot
         .iter()
         .map(|other| other.as_ref())
@@ -158,7 +175,7 @@ pub(crate) fn delay_after(view: &Store, old: &Task, new: &Task) -> Duration {
     let is_lost = old.node_id.is_some() && is_gone(node) && !has_ended_by_itself(old);
     // Scaling makes a new version, too, but of the same task.
     let is_move = moved_by(new) == Some(old.id);
-    if is_drained || is_lost || is_move || old.spec != new.spec {
+    if is_drained || is_lost || is_move || !repeats(old, new) {
         Duration::ZERO
     } else {
         rollout::restart_delay(new)

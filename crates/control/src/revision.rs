@@ -177,6 +177,19 @@ pub(crate) fn is_dirty(view: &Store, service: &Service, task: &Task) -> bool {
         })
 }
 
+/// Whether one task repeats the other: it was made of the same template, endpoint and run options.
+pub(crate) fn repeats(old: &Task, new: &Task) -> bool {
+    let (one, other) = (
+        &old.service_annotations.labels,
+        &new.service_annotations.labels,
+    );
+    let ports = |endpoint: Option<&Arc<Endpoint>>| endpoint.and_then(|made| made.spec.clone());
+    old.spec == new.spec
+        && ports(old.endpoint.as_ref()) == ports(new.endpoint.as_ref())
+        && !RunPolicy::differs(one, other)
+        && !ReadinessPolicy::differs(one, other)
+}
+
 fn differs_beside_placement(wanted: &TaskSpec, task: &Task) -> bool {
     let TaskSpec {
         container,

@@ -9,14 +9,23 @@ use skep_model::{
 use skep_store::Store;
 
 use crate::{
-    global, job, network,
+    global, job,
+    key::Key,
+    network,
     plan::{Change, Plan},
     replicated,
 };
 
+/// Tasks of a removed service that one plan ends. More than fit into an entry would be thrown away.
+const REMOVALS_PER_PLAN_MAX: usize = 2000;
+
 pub(crate) fn reconcile(view: &Store, id: ServiceId, now: Timestamp, rng: &mut Rng) -> Plan {
     let Some(service) = view.service(id) else {
-        return remove_tasks(view, id);
+        let mut plan = remove_tasks(view.tasks_of_service(id));
+        if plan.changes.len() >= REMOVALS_PER_PLAN_MAX {
+            plan.follow_up.push(Key::Service(id));
+        }
+        return plan;
     };
     let (endpoint, waits) = network::endpoint(view, service);
     if endpoint != service.endpoint {
@@ -50,10 +59,9 @@ fn reconcile_tasks(view: &Store, service: &Arc<Service>, now: Timestamp, rng: &m
 }
 
 /// Tasks of a removed service stop and are forgotten once they have. They wait for no connection:
-/// who removes a service wants it gone.
-fn remove_tasks(view: &Store, id: ServiceId) -> Plan {
+/// who removes a service wants it gone. Of many tasks the first ones: the rest needs another entry.
+pub(crate) fn remove_tasks<'a>(tasks: impl Iterator<Item = &'a Arc<Task>>) -> Plan {
     let has_drain = |task: &Task| !ServicePolicy::of(&task.service_annotations).drain.is_zero();
-    let tasks = view.tasks_of_service(id);
     let kept = tasks.filter(|task| {
         let is_live = !task.status.state.is_terminal();
         task.desired_state < TaskState::Remove || is_live && has_drain(task)
@@ -78,7 +86,7 @@ fn remove_tasks(view: &Store, id: ServiceId) -> Plan {
         Change::UpdateTask(Arc::new(ended))
     });
     Plan {
-        changes: changes.collect(),
+        changes: changes.take(REMOVALS_PER_PLAN_MAX).collect(),
         ..Plan::default()
     }
 }

@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use skep_model::{
     Rng, Service, ServiceId, ServiceMode, Slot, Task, TaskId, TaskState, Timestamp, UpdateOrder,
     UpdateState,
-    reserved::service::rollout::{self, CAUSE_LABEL, EXHAUSTED_LABEL, FAILURES_LABEL},
+    reserved::service::rollout::{
+        self, ATTEMPT_LABEL, CAUSE_LABEL, EXHAUSTED_LABEL, FAILURES_LABEL,
+    },
     reserved::task::moved_by,
 };
 use skep_store::Store;
@@ -15,8 +17,8 @@ use crate::{
     key::Key,
     plan::{Change, Plan, Wait},
     restart::{self, Start},
-    revision::{Template, is_dirty, is_live, is_lost, node_of, status_time},
-    update,
+    revision::{Template, is_dirty, is_live, is_lost, node_of, repeats, status_time},
+    service, update,
 };
 
 /// How long a replacement that moves a task may be without a node: it was made for one that had room a moment before.
@@ -38,7 +40,7 @@ pub(crate) fn reconcile(
         ..Plan::default()
     };
     let Some(service) = view.service(id) else {
-        return to_service;
+        return service::remove_tasks(view.tasks_in_slot(id, slot));
     };
     if job::is_job(service.spec.mode) {
         return job::reconcile_slot(view, service, slot, now, rng);
@@ -298,7 +300,7 @@ impl<'a> Place<'a> {
             return exhausted(task, &self.tasks).unwrap_or(stop);
         }
         let mut replacement = template.task(self.slot, TaskState::Ready, now, rng);
-        count_failures(task, &mut replacement);
+        count_failures(task, &self.tasks, &mut replacement);
         Change::Together(vec![stop, Change::CreateTask(Arc::new(replacement))])
     }
 
@@ -365,10 +367,13 @@ pub(crate) fn exhausted(task: &Task, slot: &[&Arc<Task>]) -> Option<Change> {
     Some(Change::UpdateTask(Arc::new(task)))
 }
 
-/// Notes on the task that follows `old` how many in a row have failed quickly, and why the last one did.
-pub(crate) fn count_failures(old: &Task, replacement: &mut Task) {
+/// Notes on the task that follows `old` which attempt it is, how many in a row have failed quickly, and why the last one did.
+pub(crate) fn count_failures(old: &Task, slot: &[&Arc<Task>], replacement: &mut Task) {
+    if let Some(attempt) = restart::attempt_after(old, slot, replacement) {
+        note(replacement, ATTEMPT_LABEL, attempt.to_string());
+    }
     let failures = restart::failures_after(old);
-    if failures > 0 && old.spec == replacement.spec {
+    if failures > 0 && repeats(old, replacement) {
         note(replacement, FAILURES_LABEL, failures.to_string());
         note(replacement, CAUSE_LABEL, rollout::cause(old));
     }

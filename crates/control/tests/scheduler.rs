@@ -10,7 +10,8 @@ use skep_control::{Change, Dirty, Key, Plan, Wakes, apply, drive, reconcile};
 use skep_model::{
     Availability, Certificate, Endpoint, EndpointSpec, Meta, Node, NodeDescription, NodeId,
     NodeSpec, NodeState, NodeStatus, PortConfig, PublishMode, Resources, Rng, Role, Service,
-    ServiceId, ServiceMode, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Timestamp, Version,
+    ServiceId, ServiceMode, ServiceSpec, Slot, Task, TaskId, TaskState, TaskStatus, Timestamp,
+    Version,
     reserved::service::placement::{AFFINITY, ANTI_AFFINITY, PREFER, PlacementPolicy, STRATEGY},
 };
 use skep_store::{Store, Transaction};
@@ -558,4 +559,41 @@ fn changes_made_together_are_dropped_together() {
     let mut dirty = Dirty::default();
     assert_eq!(apply(&mut tx, Key::Scheduler, plan, &mut dirty), 1);
     assert!(tx.is_empty());
+}
+
+#[test]
+fn tasks_of_a_removed_service_are_ended_in_parts_and_each_is_looked_at_alone() {
+    const COUNT: u64 = 5000;
+    let mut rng = Rng::from_seed(9);
+    let mut tx = Transaction::new(&one_pending(), Version(2), NOW);
+    let service = Service::clone(tx.view().services().next().unwrap());
+    for slot in 2..=COUNT {
+        tx.create_task(task(&service, slot, None, &mut rng))
+            .unwrap();
+    }
+    tx.remove_service(service.id);
+    let (mut view, ..) = tx.finish();
+
+    let mut look = |key: Key| reconcile(&view, &key, NOW, &mut rng);
+    let plan = look(Key::Service(service.id));
+    assert_eq!(plan.changes.len(), 2000);
+    assert_eq!(plan.follow_up, [Key::Service(service.id)]);
+    let plan = look(Key::Slot(service.id, Slot::Number(7)));
+    assert_eq!(plan.changes.len(), 1);
+    assert_eq!(plan.follow_up, []);
+
+    let (mut dirty, mut wakes) = (Dirty::default(), Wakes::default());
+    dirty.mark_all(&view);
+    let mut activation_count = 0;
+    for version in 3.. {
+        let mut tx = Transaction::new(&view, Version(version), NOW);
+        let driven = drive(&mut tx, &mut dirty, &mut wakes, &mut rng, 1000);
+        activation_count += driven.activation_count as u64;
+        view = tx.finish().0;
+        if driven.is_settled {
+            break;
+        }
+    }
+    assert_eq!(view.tasks().count(), 0);
+    assert!(activation_count < 6 * COUNT, "{activation_count}");
 }

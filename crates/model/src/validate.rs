@@ -18,7 +18,11 @@ use crate::{
     object::Service,
     reserved::{
         self,
-        service::{ServicePolicy, schedule::JobPolicy},
+        service::{
+            ServicePolicy,
+            run::{ALLOW, Power},
+            schedule::JobPolicy,
+        },
     },
     spec::{
         Annotations, ClusterSpec, ConfigTarget, ContainerSpec, CredentialSpec, EndpointSpec,
@@ -46,6 +50,10 @@ pub const CERT_EXPIRY_MIN: Duration = Duration::from_secs(3600);
 pub const CLUSTER_NAME: &str = "default";
 /// Constraints per service. Swarm has no limit; without one a spec could make every placement slow.
 pub const CONSTRAINTS_MAX: usize = 1000;
+/// Placement preferences per service, each a level of the tree its tasks are spread over. Swarm has no limit.
+pub const PREFERENCES_MAX: usize = 32;
+/// Restarts within a window that can be counted: as many ended tasks are kept of each slot. Swarm has no limit.
+pub const WINDOW_ATTEMPTS_MAX: u64 = 1000;
 
 pub use self::{
     network::{ipam_of, local_network_spec, network_spec},
@@ -123,6 +131,10 @@ pub fn node_spec(spec: &NodeSpec) -> Vec<Problem> {
     if !spec.annotations.name.is_empty() {
         check_name(&spec.annotations, &mut found);
     }
+    let powers = Power::ALL.map(Power::name).join(", ");
+    for name in Power::unknown(&spec.annotations.labels) {
+        found.push(format!("label `{ALLOW}`: `{name}` is none of {powers}"));
+    }
     found.0
 }
 
@@ -160,6 +172,16 @@ fn task_spec(spec: &TaskSpec, labels: &BTreeMap<String, String>, found: &mut Pro
     check_resources(&spec.resources.limits, found);
     check_resources(&spec.resources.reservations, found);
     check_constraints(&spec.placement.constraints, found);
+    if spec.placement.spread_over.len() > PREFERENCES_MAX {
+        found.push(format!(
+            "at most {PREFERENCES_MAX} placement preferences are allowed"
+        ));
+    }
+    if !spec.restart.window.is_zero() && spec.restart.max_attempts > WINDOW_ATTEMPTS_MAX {
+        found.push(format!(
+            "RestartPolicy: at most {WINDOW_ATTEMPTS_MAX} attempts can be counted within a window"
+        ));
+    }
     check_secrets(&spec.container, found);
     check_configs(&spec.container, found);
     check_credential_spec(&spec.container, found);

@@ -1,11 +1,15 @@
-//! Between gRPC's statuses and the manager's and agent's errors. Texts pass unchanged: clients parse them.
+//! Between gRPC's statuses and the manager's and agent's errors. Texts pass unchanged unless they are very long: clients parse them.
 
 use skep_manager::command::{Code as CommandCode, CommandError};
 use skep_model::dispatch::DispatchError;
 use skep_wire::proto;
 use tonic::{Code, Status, metadata::MetadataValue};
 
-use crate::{connection::DialError, error::ErrorChain, error::RpcError};
+use crate::{
+    connection::DialError,
+    error::{ErrorChain, RpcError},
+    limits::TEXT_BYTES_MAX,
+};
 
 /// Metadata of a refusal that says: nothing was done, ask again.
 const NOT_EXECUTED: &str = "skep-not-executed";
@@ -85,7 +89,16 @@ pub(crate) fn status_of_command(error: CommandError) -> Status {
         // The manager's promise about this code.
         CommandCode::Unavailable => return not_executed(&error.message),
     };
-    Status::new(code, error.message)
+    Status::new(code, fitting(error.message))
+}
+
+/// An error's text, cut where it would be too long.
+fn fitting(mut text: String) -> String {
+    if text.len() > TEXT_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+        text.push('…');
+    }
+    text
 }
 
 /// A status of the leader as its own manager would have put it. `Unavailable` without the leader's word that nothing was done

@@ -14,6 +14,8 @@ pub(crate) const HANDSHAKES_PER_ADDRESS_MAX: usize = 64;
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest list of headers, decoded. Ours have below 1 KiB; forwarded identity adds as much.
 pub(crate) const HEADER_BYTES_MAX: u32 = 16 << 10;
+/// Longest text of an error. It goes through a header, where it may become three times as long.
+pub(crate) const TEXT_BYTES_MAX: usize = 4 << 10;
 /// Streams at a time from a caller without certificate. Joining needs one.
 pub(crate) const ANONYMOUS_STREAMS_MAX: u32 = 8;
 /// Streams at a time from a worker: session, assignments, subscriptions, heartbeat, reports and a log stream per subscription.

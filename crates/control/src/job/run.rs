@@ -389,7 +389,7 @@ impl Job<'_> {
             let stop = desire(task, TaskState::Shutdown);
             let change = if is_wished && is_open && can_stay {
                 let mut replacement = self.task(run, place, TaskState::Ready, rng);
-                count_failures(task, &mut replacement);
+                count_failures(task, tasks, &mut replacement);
                 Change::Together(vec![stop, Change::CreateTask(Arc::new(replacement))])
             } else {
                 exhausted(task, tasks).filter(|_| has_ended).unwrap_or(stop)

@@ -9,7 +9,7 @@ use std::{
     collections::{BTreeMap, BinaryHeap},
 };
 
-use skep_model::{constraint, reserved::service::placement::Strategy};
+use skep_model::{constraint, reserved::service::placement::Strategy, validate::PREFERENCES_MAX};
 
 use super::{
     filter::{Needs, Tally},
@@ -66,6 +66,8 @@ impl Spread {
             .iter()
             .map(String::as_str)
             .filter(|text| constraint::is_label(text))
+            // No spec has more, unless it was accepted by Swarm. Each is a level of the tree, and of the stack.
+            .take(PREFERENCES_MAX)
             .collect();
         let all: Vec<usize> = (0..fleet.len()).collect();
         Branch::grow(fleet, needs, counts, &preferences, all)

@@ -97,7 +97,8 @@ impl ClusterBackend for Cluster {
     }
 
     async fn init(&self, request: InitRequest) -> Result<NodeId> {
-        self.swarm.init(request).await
+        let swarm = Arc::clone(&self.swarm);
+        to_its_end(async move { swarm.init(request).await }).await
     }
 
     async fn join(&self, request: JoinRequest) -> Result<()> {
@@ -105,11 +106,13 @@ impl ClusterBackend for Cluster {
     }
 
     async fn unlock(&self, key: &str) -> Result<()> {
-        self.swarm.unlock(key).await
+        let (swarm, key) = (Arc::clone(&self.swarm), key.to_owned());
+        to_its_end(async move { swarm.unlock(&key).await }).await
     }
 
     async fn leave(&self, force: bool) -> Result<()> {
-        self.swarm.leave(force).await
+        let swarm = Arc::clone(&self.swarm);
+        to_its_end(async move { swarm.leave(force).await }).await
     }
 
     async fn update_cluster(
@@ -302,7 +305,22 @@ impl ClusterBackend for Cluster {
     }
 
     async fn restore(&self, request: RestoreRequest) -> Result<NodeId> {
-        self.swarm.restore(request).await
+        let swarm = Arc::clone(&self.swarm);
+        to_its_end(async move { swarm.restore(request).await }).await
+    }
+}
+
+/// Carries a change of the membership through, also when the client that asked for it goes away: half of one leaves a node
+/// that is neither in nor out.
+async fn to_its_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    match tokio::spawn(change).await {
+        Ok(result) => result,
+        Err(error) => {
+            let text = "the change of the membership ended early";
+            Err(ApiError::system(text, Box::new(error)))
+        }
     }
 }
 

@@ -116,8 +116,9 @@ fn is_complete(task: &Task) -> bool {
 
 pub(crate) fn last_run(view: &dyn ClusterView, service: &Service) -> Run {
     let iteration = service.job_status.as_ref().map(|s| s.job_iteration);
-    let mut tasks = view.tasks_of_service(service.id);
-    tasks.retain(|task| task.job_iteration == iteration);
+    let all = view.tasks_of_service(service.id);
+    let is_of_run = |task: &Task| task.job_iteration == iteration;
+    let (tasks, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|task| is_of_run(task));
     let places: BTreeSet<_> = tasks.iter().filter_map(|t| place(service, t)).collect();
     let wanted = match service.spec.mode {
         ServiceMode::ReplicatedJob {
@@ -134,7 +135,9 @@ pub(crate) fn last_run(view: &dyn ClusterView, service: &Service) -> Run {
         running: tasks.iter().filter(|task| is_running(task)).count() as u64,
         completed: completed(service, &tasks),
         wanted,
-        is_under_way: tasks.iter().any(|t| is_wanted(t) || is_running(t)),
+        // It begins when the run that it replaces has stopped.
+        is_under_way: tasks.iter().any(|t| is_wanted(t) || is_running(t))
+            || tasks.is_empty() && others.iter().any(|task| is_running(task)),
     }
 }
 

@@ -4,6 +4,8 @@
 //! the revision, so that control may roll back without a word to us. Design:
 //! `docs/design/revisions.md`.
 
+use std::sync::Arc;
+
 use skep_model::{
     Rng, Service, ServiceId,
     id::{ExtensionId, ResourceId},
@@ -58,12 +60,18 @@ pub(super) fn forget(tx: &mut Transaction, service: ServiceId) {
 fn prune(tx: &mut Transaction, service: &Service) {
     let labels = &service.spec.annotations.labels;
     let count_max = RolloutPolicy::of(labels).revision_count_max.max(1);
-    let keys = keys(tx.view(), service.id);
-    let excess = keys.len().saturating_sub(count_max);
     let is_needed = |key: &RevisionKey| {
         key.spec_version == service.spec_version
             || Some(key.spec_version) == service.previous_spec_version
     };
+    if let [.., (old, id), (_, next), _] = keys(tx.view(), service.id).as_slice()
+        && !is_needed(old)
+        && is_forced_again(tx.view(), *id, *next)
+    {
+        tx.remove_resource(*id);
+    }
+    let keys = keys(tx.view(), service.id);
+    let excess = keys.len().saturating_sub(count_max);
     let newest = keys.last().map(|(_, id)| *id);
     let mut old = keys.iter().filter(|(key, _)| !is_needed(key));
     for (_, id) in old.by_ref().take(excess) {
@@ -71,6 +79,22 @@ fn prune(tx: &mut Transaction, service: &Service) {
             tx.remove_resource(*id);
         }
     }
+}
+
+/// Whether a revision is the one before it, only forced to start again: runs of a job by hand are such. Of those in a row
+/// the last two stay, so that they do not push out what can be returned to.
+fn is_forced_again(view: &Store, old: ResourceId, next: ResourceId) -> bool {
+    let spec = |id| {
+        revision::revision(view.resource(id)?)
+            .ok()
+            .map(|kept| kept.spec)
+    };
+    let Some((old, mut next)) = spec(old).zip(spec(next)) else {
+        return false;
+    };
+    let task = &mut Arc::make_mut(&mut next).task;
+    Arc::make_mut(task).force_update = old.task.force_update;
+    old == next
 }
 
 /// Swarm has no resource without an extension that names its kind.

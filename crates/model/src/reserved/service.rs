@@ -182,6 +182,17 @@ mod tests {
     }
 
     #[test]
+    fn every_label_is_explained_to_users() {
+        let text = include_str!("../../../../docs/labels.md");
+        let own = [run::ALLOW].into_iter().chain(super::super::known());
+        let missing: Vec<&str> = own
+            .chain(known())
+            .filter(|label| !text.contains(&format!("`{label}`")))
+            .collect();
+        assert_eq!(missing, [""; 0]);
+    }
+
+    #[test]
     fn what_is_not_said_has_a_default() {
         check(&[("app", "web")], Ok(ServicePolicy::default()));
         let said = ServicePolicy {

@@ -227,6 +227,29 @@ fn counts_that_wrapped_below_zero_are_refused() {
 }
 
 #[test]
+fn what_costs_more_the_more_there_is_has_a_limit() {
+    check(
+        |s| {
+            let placement = &mut Arc::make_mut(&mut s.task).placement;
+            placement.spread_over = vec!["node.labels.zone".to_owned(); 33];
+        },
+        &["at most 32 placement preferences are allowed"],
+    );
+    check(
+        |s| {
+            let restart = &mut Arc::make_mut(&mut s.task).restart;
+            restart.max_attempts = 1001;
+            restart.window = Duration::from_secs(60);
+        },
+        &["RestartPolicy: at most 1000 attempts can be counted within a window"],
+    );
+    check(
+        |s| Arc::make_mut(&mut s.task).restart.max_attempts = u64::MAX,
+        &[],
+    );
+}
+
+#[test]
 fn update_ratios_are_shares() {
     for ratio in [-0.1, 1.1, f32::NAN] {
         check(

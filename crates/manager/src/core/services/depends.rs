@@ -33,7 +33,9 @@ pub(super) fn check(
             "it waits for services that do not exist: {}",
             missing.join(", ")
         )
-    } else if is_waited_for(view, name) && waits_for_itself(view, spec) {
+    } else if wanted.keys().any(|on| on.eq_ignore_ascii_case(name))
+        || is_waited_for(view, name) && waits_for_itself(view, spec)
+    {
         "it would wait for itself".to_owned()
     } else {
         return Ok(());

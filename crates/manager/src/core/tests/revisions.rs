@@ -99,6 +99,22 @@ fn the_oldest_go_and_no_number_comes_back() {
 }
 
 #[test]
+fn runs_by_hand_push_nothing_out() {
+    let mut harness = Harness::leading();
+    let id = harness.create_service("web", 1);
+    harness.set_image(id, "app:2");
+    for _ in 0..20 {
+        let mut spec = ServiceSpec::clone(&harness.core.store().service(id).unwrap().spec);
+        Arc::make_mut(&mut spec.task).force_update += 1;
+        let change = ServiceChange::Spec(Box::new(spec));
+        harness.change(id, change).unwrap();
+    }
+    harness.check(id, &[(1, "app:1"), (21, "app:2"), (22, "app:2")]);
+    harness.set_image(id, "app:3");
+    harness.check(id, &[(1, "app:1"), (22, "app:2"), (23, "app:3")]);
+}
+
+#[test]
 fn there_is_no_return_to_what_is_not_kept_or_not_possible() {
     let mut harness = Harness::leading();
     let id = harness.create_service("web", 1);

@@ -243,6 +243,7 @@ fn preference(term: &str) -> Result<Preference, String> {
 /// Reads an affinity; true when it was written with `==`.
 fn affinity(term: &str) -> Result<(Affinity, bool), String> {
     let (expression, over) = match term.rsplit_once(" over ") {
+        None if term.ends_with(" over") => return Err("over what?".to_owned()),
         None => (term, Topology::Node),
         Some((expression, key)) => (expression, topology(key.trim())?),
     };

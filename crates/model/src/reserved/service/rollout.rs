@@ -35,6 +35,8 @@ pub const CAUSE_LABEL: &str = "skep.restart.cause";
 /// Characters of a failure that are repeated elsewhere: enough for the reasons of a scheduler, and no
 /// burden for a store that has it on every task of a crash loop.
 pub const CAUSE_LENGTH_MAX: usize = 200;
+/// On a task: how many restarts of its revision led to it, where attempts are limited and have no window.
+pub const ATTEMPT_LABEL: &str = "skep.restart.attempt";
 /// On an ended task: the attempts its restart policy allows, which are used up.
 pub const EXHAUSTED_LABEL: &str = "skep.restart.exhausted";
 
@@ -149,6 +151,11 @@ impl RolloutPolicy {
 pub fn failures_before(task: &Task) -> u32 {
     let label = task.annotations.labels.get(FAILURES_LABEL);
     label.and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+/// How many restarts of its revision led to the task, where that is noted.
+pub fn attempt(task: &Task) -> Option<u64> {
+    task.annotations.labels.get(ATTEMPT_LABEL)?.parse().ok()
 }
 
 /// Why the task before this one failed, if it did so quickly.

@@ -271,6 +271,16 @@ impl Device {
 // === impl Power ===
 
 impl Power {
+    /// All there are.
+    pub const ALL: [Self; 6] = [
+        Self::Privileged,
+        Self::Devices,
+        Self::HostPid,
+        Self::HostIpc,
+        Self::HostUts,
+        Self::Unconfined,
+    ];
+
     /// Its name in [`ALLOW`].
     pub fn name(self) -> &'static str {
         match self {
@@ -281,6 +291,12 @@ impl Power {
             Self::HostUts => "host-uts",
             Self::Unconfined => "unconfined",
         }
+    }
+
+    /// What a node's label [`ALLOW`] names that there is not.
+    pub fn unknown(node: &Labels) -> Vec<&str> {
+        let is_known = |name: &str| Self::ALL.iter().any(|power| power.name() == name);
+        parts(node, ALLOW).filter(|name| !is_known(name)).collect()
     }
 
     /// Those of `wanted` that a node with these labels does not allow. One that allows privileged containers allows all.
@@ -425,6 +441,8 @@ mod tests {
         assert_eq!(missing("devices"), [Power::HostPid]);
         assert_eq!(missing("host-pid, devices"), []);
         assert_eq!(missing("privileged"), []);
+        let unknown = labels(&[(ALLOW, "all, devices,")]);
+        assert_eq!(Power::unknown(&unknown), ["all", ""]);
         assert_eq!(Power::missing(&BTreeSet::new(), &Labels::new()), []);
         let all = RunPolicy {
             is_privileged: true,
