@@ -26,6 +26,8 @@ const SERVICE: &str = "skep.service";
 const NUMBER: &str = "skep.revision";
 /// Label: version of the spec.
 const SPEC_VERSION: &str = "skep.spec-version";
+/// Label: number of the revision in force before, if there was one.
+const PREVIOUS: &str = "skep.previous-revision";
 /// Type of the payload.
 const TYPE_URL: &str = "type.googleapis.com/docker.swarmkit.v1.ServiceSpec";
 /// Digits of a number in a name: enough for any, so that names sort as numbers do.
@@ -62,9 +64,10 @@ pub fn name_prefix(service: ServiceId) -> String {
 pub fn resource(id: ResourceId, revision: &ServiceRevision) -> Resource {
     let number = revision.number;
     let labels = [
-        (SERVICE, revision.service.to_string()),
-        (NUMBER, number.to_string()),
-        (SPEC_VERSION, revision.spec_version.to_string()),
+        Some((SERVICE, revision.service.to_string())),
+        Some((NUMBER, number.to_string())),
+        Some((SPEC_VERSION, revision.spec_version.to_string())),
+        revision.previous.map(|it| (PREVIOUS, it.to_string())),
     ];
     Resource {
         id,
@@ -72,8 +75,9 @@ pub fn resource(id: ResourceId, revision: &ServiceRevision) -> Resource {
         annotations: Annotations {
             name: format!("{}.{number:0NUMBER_DIGITS$}", revision.service),
             labels: labels
-                .map(|(key, value)| (key.to_owned(), value))
                 .into_iter()
+                .flatten()
+                .map(|(key, value)| (key.to_owned(), value))
                 .collect(),
         },
         kind: KIND.to_owned(),
@@ -109,6 +113,7 @@ pub fn revision(resource: &Resource) -> Result<ServiceRevision, Error> {
         number: key.number,
         spec_version: key.spec_version,
         created_at: resource.meta.created_at,
+        previous: labels.get(PREVIOUS).and_then(|text| text.parse().ok()),
         spec: Arc::new(ServiceSpec::try_from(spec).at("payload")?),
     })
 }
@@ -123,13 +128,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn revisions_survive(seed: u64, number: u64, version: u64) {
+        fn revisions_survive(seed: u64, number: u64, version: u64, previous: Option<u64>) {
             let mut rng = Rng::from_seed(seed);
             let written = ServiceRevision {
                 service: ServiceId::random(&mut rng),
                 number,
                 spec_version: Version(version),
                 created_at: skep_model::Timestamp::ZERO,
+                previous,
                 spec: Arc::new(Draw::from_seed(seed).service_spec()),
             };
             let resource = resource(ResourceId::random(&mut rng), &written);
@@ -152,6 +158,7 @@ mod tests {
                 number: 1,
                 spec_version: Version(0),
                 created_at: skep_model::Timestamp::ZERO,
+                previous: None,
                 spec: Arc::default(),
             },
         );

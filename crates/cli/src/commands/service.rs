@@ -21,7 +21,7 @@ pub struct Args {
 
 #[derive(Debug, Clone, Subcommand)]
 enum Verb {
-    /// Show the specs kept of a service
+    /// Show the specs kept of a service, and what each changed since the one in force before it
     History(history::Args),
     /// Show services and what is wrong with them
     Ls,

@@ -156,6 +156,7 @@ impl State {
                     Version(1)
                 },
                 created_at: TIME,
+                previous: is_current.then_some(3),
                 spec: Arc::clone(spec?),
             })
         };

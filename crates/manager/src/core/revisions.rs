@@ -36,11 +36,17 @@ pub(super) fn record(tx: &mut Transaction, rng: &mut Rng, service: &Service) {
             continue;
         }
         let number = keys.iter().map(|(key, _)| key.number).max().unwrap_or(0);
+        let before = service.previous_spec_version;
+        let before = before.filter(|version| *version != spec_version);
+        let before = keys
+            .iter()
+            .find(|(key, _)| Some(key.spec_version) == before);
         let revision = ServiceRevision {
             service: service.id,
             number: number.saturating_add(1),
             spec_version,
             created_at: tx.now(),
+            previous: before.map(|(key, _)| key.number),
             spec: spec.clone(),
         };
         declare(tx, rng);

@@ -60,6 +60,9 @@ pub struct ServiceRevision {
     pub spec_version: SpecVersion,
     /// When it was first stored.
     pub created_at: Timestamp,
+    /// The revision that was in force before it was stored; `None` for the first, and where it was
+    /// not noted.
+    pub previous: Option<u64>,
     /// The spec.
     pub spec: Arc<ServiceSpec>,
 }

@@ -325,6 +325,7 @@ pub(crate) fn resource_objects() -> Vec<Object> {
         number: 7,
         spec_version: Version(1100),
         created_at: meta().created_at,
+        previous: None,
         spec: service().spec,
     };
     let id = "resource0000000000000001a".parse().unwrap();

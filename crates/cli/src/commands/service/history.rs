@@ -21,18 +21,14 @@ pub(super) async fn run(client: &Client, args: &Args, out: &mut dyn Write) -> an
     let path = format!("/skep/v1/services/{}/revisions", escape(&args.service));
     let kept = client.get(&path).await?;
     let kept = kept.as_array().map(Vec::as_slice).unwrap_or_default();
-    let headings = ["REVISION", "STORED", "IMAGE", "CHANGED", "STATE"].map(str::to_owned);
-    let before = [None].into_iter().chain(kept.iter().map(Some));
-    let rows = kept
-        .iter()
-        .zip(before)
-        .map(|(revision, before)| row(revision, before));
+    let headings = ["REVISION", "STORED", "IMAGE", "CHANGED SINCE", "STATE"].map(str::to_owned);
+    let rows = kept.iter().map(|revision| row(revision, kept));
     let rows: Vec<_> = [headings].into_iter().chain(rows).collect();
     table::write(&rows, out)?;
     Ok(())
 }
 
-fn row(revision: &Value, before: Option<&Value>) -> [String; 5] {
+fn row(revision: &Value, kept: &[Value]) -> [String; 5] {
     let stored = revision["CreatedAt"].as_str().unwrap_or_default();
     let spec = &revision["Spec"];
     let image = spec["TaskTemplate"]["ContainerSpec"]["Image"].as_str();
@@ -53,12 +49,30 @@ fn row(revision: &Value, before: Option<&Value>) -> [String; 5] {
             .unwrap_or(stored)
             .replace('T', " "),
         image.to_owned(),
-        before.map_or(String::new(), |before| changed(&before["Spec"], spec)),
+        changed_from(revision, kept),
         state.to_owned(),
     ]
 }
 
-/// The parts of a spec that differ from the revision listed before it, by their names in the API.
+/// What differs from the revision that was in force before; where that was not noted, from the one
+/// stored before.
+fn changed_from(revision: &Value, kept: &[Value]) -> String {
+    let number = |revision: &Value| revision["Number"].as_u64();
+    let noted = revision["Previous"].as_u64();
+    let stored = kept.iter().map(number).filter(|n| *n < number(revision));
+    let Some(before) = noted.or_else(|| stored.max().flatten()) else {
+        return String::new();
+    };
+    match kept.iter().find(|kept| number(kept) == Some(before)) {
+        Some(kept) => {
+            let names = changed(&kept["Spec"], &revision["Spec"]);
+            format!("{before}: {names}").trim_end().to_owned()
+        }
+        None => format!("{before}: no longer kept"),
+    }
+}
+
+/// The parts of a spec that differ, by their names in the API.
 fn changed(before: &Value, spec: &Value) -> String {
     let mut names = Vec::new();
     let empty = serde_json::Map::new();
@@ -95,19 +109,23 @@ mod tests {
 
     #[tokio::test]
     async fn each_revision_says_what_it_changed() {
-        let revision = |number: u64, image: &str, replicas: u64, current: bool| {
-            format!(
-                r#"{{"Number":{number},"CreatedAt":"2026-01-02T03:04:0{number}.5Z",
+        let revision =
+            |number: u64, before: &str, (image, replicas): (&str, u64), current: bool| {
+                format!(
+                    r#"{{"Number":{number},{before}"CreatedAt":"2026-01-02T03:04:0{number}.5Z",
                 "IsCurrent":{current},"IsPrevious":{},
                 "Spec":{{"Name":"web","TaskTemplate":{{"ContainerSpec":{{"Image":"{image}"}}}},
                 "Mode":{{"Replicated":{{"Replicas":{replicas}}}}}}}}}"#,
-                !current
-            )
-        };
+                    !current
+                )
+            };
         let kept = format!(
-            "[{},{}]",
-            revision(3, "app:1@sha256:00", 2, false),
-            revision(4, "app:2", 5, true)
+            "[{},{},{},{}]",
+            revision(3, "", ("app:1@sha256:00", 2), false),
+            revision(4, "", ("app:2", 5), false),
+            // After a rollback.
+            revision(5, r#""Previous":3,"#, ("app:3", 2), true),
+            revision(6, r#""Previous":2,"#, ("app:3", 2), false)
         );
         let daemon = FakeDaemon::new(vec![("GET /skep/v1/services/web/revisions ", 200, kept)]);
         let mut out = Vec::new();
@@ -118,9 +136,11 @@ mod tests {
         daemon.requests().await;
         assert_eq!(
             String::from_utf8(out).unwrap(),
-            "REVISION   STORED                IMAGE   CHANGED               STATE\n\
-             3          2026-01-02 03:04:03   app:1                         previous\n\
-             4          2026-01-02 03:04:04   app:2   ContainerSpec, Mode   current\n"
+            "REVISION   STORED                IMAGE   CHANGED SINCE            STATE\n\
+             3          2026-01-02 03:04:03   app:1                            previous\n\
+             4          2026-01-02 03:04:04   app:2   3: ContainerSpec, Mode   previous\n\
+             5          2026-01-02 03:04:05   app:3   3: ContainerSpec         current\n\
+             6          2026-01-02 03:04:06   app:3   2: no longer kept        previous\n"
         );
     }
 }

@@ -43,6 +43,9 @@ pub(super) struct Summary {
 struct Revision {
     number: u64,
     created_at: String,
+    /// Number of the one in force before it, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    previous: Option<u64>,
     is_current: bool,
     is_previous: bool,
     spec: dto::ServiceSpec,
@@ -50,7 +53,8 @@ struct Revision {
 
 pub(super) async fn list(context: &Context) -> Result<Response> {
     let view = lookup::view(context).await?;
-    let (services, now) = (view.services(), now());
+    let (mut services, now) = (view.services(), now());
+    services.sort_by(|a, b| a.name().cmp(b.name()));
     let summaries = services.iter().map(|service| summary(&*view, service, now));
     response::json(&summaries.collect::<Vec<_>>())
 }
@@ -62,6 +66,7 @@ pub(super) async fn revisions(context: &Context, id: &str) -> Result<Response> {
     let shown = kept.iter().map(|revision| Revision {
         number: revision.number,
         created_at: rfc3339_nano(revision.created_at),
+        previous: revision.previous,
         is_current: revision.spec_version == service.spec_version,
         is_previous: Some(revision.spec_version) == service.previous_spec_version,
         spec: (&*revision.spec).into(),

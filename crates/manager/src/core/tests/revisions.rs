@@ -81,6 +81,8 @@ fn every_spec_is_kept_and_can_be_returned_to() {
         id,
         &[(1, "app:1"), (2, "app:2"), (3, "app:3"), (4, "app:4")],
     );
+    let before: Vec<_> = harness.kept(id).iter().map(|kept| kept.previous).collect();
+    assert_eq!(before, [None, Some(1), Some(2), Some(3)]);
 }
 
 #[test]
@@ -94,6 +96,7 @@ fn the_oldest_go_and_no_number_comes_back() {
     harness.change(id, ServiceChange::RollbackTo(2)).unwrap();
     harness.set_image(id, "app:3");
     harness.check(id, &[(2, "app:1"), (4, "app:3")]);
+    assert_eq!(harness.kept(id)[1].previous, Some(2));
     harness.set_label(id, "0");
     harness.check(id, &[(4, "app:3"), (5, "app:3")]);
 }
