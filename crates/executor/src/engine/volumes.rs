@@ -9,6 +9,7 @@ mod local;
 mod mounting;
 mod plugin;
 mod record;
+mod silence;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,7 @@ use std::{
 
 use futures_util::future::join_all;
 use tokio::sync::OwnedMutexGuard;
+use tracing::warn;
 
 use self::plugin::PluginVolume;
 pub(super) use self::record::{copy_owner, directory_bytes};
@@ -401,7 +403,11 @@ impl Volumes {
     async fn elsewhere(&self, name: &str) -> Result<VolumeView, Error> {
         let drivers: Vec<String> = self.plugins.names().borrow().iter().cloned().collect();
         let asked = drivers.iter().map(async |driver| {
-            let told = self.plugins.get(driver, name).await.ok()?;
+            let told = self.plugins.look_for(driver, name).await;
+            if let Err(error @ PluginError::Timeout { .. }) = &told {
+                warn!(volume = name, %error, "A plugin did not say whether it has a volume");
+            }
+            let told = told.ok()?;
             (told.name == name).then(|| view_of(driver, told))
         });
         let found = join_all(asked).await.into_iter().flatten().next();

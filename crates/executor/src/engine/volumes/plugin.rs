@@ -8,7 +8,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, fs, io,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,6 +29,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use super::silence::Silence;
+
 /// Where plugins put their sockets.
 const SOCKETS_DIR: &str = "/run/docker/plugins";
 /// Where they say where they listen.
@@ -38,6 +43,11 @@ const SPEC_BYTES_MAX: u64 = 64 * 1024;
 const ANSWER_BYTES_MAX: usize = 8 << 20;
 /// Between two looks for plugins that came or went.
 const SCAN_INTERVAL: Duration = Duration::from_secs(5);
+/// Looks between two probes of a plugin that answers; one that does not is probed with every look.
+const SCANS_PER_PROBE: u32 = 6;
+/// For what all plugins are asked: a list, whether one has a volume of some name, whether it is alive.
+/// Somebody waits who may have nothing to do with them.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// For what a plugin has in its head.
 const SHORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// For unmounting, which must end for a task to end.
@@ -74,6 +84,14 @@ pub enum Error {
         method: &'static str,
         /// How long it had.
         after: Duration,
+    },
+    /// It did not answer somebody else a moment ago, and was not asked.
+    #[error("volume plugin {plugin} does not answer: last tried {} s ago", .since.as_secs())]
+    Silent {
+        /// Name of the plugin.
+        plugin: String,
+        /// How long ago that was.
+        since: Duration,
     },
     /// It refused. Docker's form.
     #[error("{method}: {reason}")]
@@ -124,6 +142,9 @@ pub struct Plugins {
     /// Those that have said they are of volumes, by name.
     active: Mutex<BTreeMap<String, Address>>,
     names: watch::Sender<BTreeSet<String>>,
+    silence: Silence,
+    /// Looks so far.
+    scans: AtomicU32,
 }
 
 // === impl Plugins ===
@@ -145,6 +166,8 @@ impl Plugins {
             specs,
             active: Mutex::default(),
             names: watch::Sender::default(),
+            silence: Silence::default(),
+            scans: AtomicU32::new(0),
         }
     }
 
@@ -162,14 +185,19 @@ impl Plugins {
     }
 
     pub(super) async fn scan(&self) {
+        let scans = self.scans.fetch_add(1, Ordering::Relaxed);
+        let is_due = scans.is_multiple_of(SCANS_PER_PROBE);
         let found = join_all(self.discover().into_iter().map(async |(name, address)| {
             let is_active = self.is_active(&name, &address);
-            let is_there = if is_active {
-                timeout(SHORT_TIMEOUT, connect(&address))
-                    .await
-                    .is_ok_and(|it| it.is_ok())
+            let is_there = if !is_active {
+                let activating = timeout(LOOK_TIMEOUT, self.activate(&name, &address));
+                activating.await.is_ok_and(|it| it.is_ok())
+            } else if is_due || self.silence.of(&name).is_some() {
+                let probed = self.probe(&name, "VolumeDriver.Capabilities", json!({}));
+                !matches!(probed.await, Err(Error::Unreachable { .. }))
             } else {
-                self.activate(&name, &address).await.is_ok()
+                let connecting = timeout(LOOK_TIMEOUT, connect(&address));
+                connecting.await.is_ok_and(|it| it.is_ok())
             };
             is_there.then_some(name)
         }));
@@ -234,11 +262,52 @@ impl Plugins {
         Ok(answer.volume)
     }
 
-    /// All volumes of a plugin.
+    /// A volume that the plugin may have; one that hangs is soon given up.
+    pub(super) async fn look_for(&self, plugin: &str, name: &str) -> Result<PluginVolume, Error> {
+        let body = json!({ "Name": name });
+        let answer = self.look(plugin, "VolumeDriver.Get", body).await?;
+        Ok(answer.volume)
+    }
+
+    /// All volumes of a plugin; one that hangs is soon given up.
     pub(super) async fn list(&self, plugin: &str) -> Result<Vec<PluginVolume>, Error> {
-        let asked = ("VolumeDriver.List", SHORT_TIMEOUT);
-        let answer = self.ask(plugin, asked, json!({})).await?;
+        let answer = self.look(plugin, "VolumeDriver.List", json!({})).await?;
         Ok(answer.volumes.unwrap_or_default())
+    }
+
+    /// Asks on behalf of somebody who asks all plugins.
+    async fn look(&self, plugin: &str, method: &'static str, body: Value) -> Result<Answer, Error> {
+        match self.silence.of(plugin) {
+            Some(since) => Err(Error::Silent {
+                plugin: plugin.to_owned(),
+                since,
+            }),
+            None => self.probe(plugin, method, body).await,
+        }
+    }
+
+    /// Asks, and notes whether there was an answer, whatever it was.
+    async fn probe(
+        &self,
+        plugin: &str,
+        method: &'static str,
+        body: Value,
+    ) -> Result<Answer, Error> {
+        let after = LOOK_TIMEOUT;
+        let asking = self.ask(plugin, (method, after), body);
+        // It may have to be activated first.
+        let answer = timeout(after, asking).await.unwrap_or_else(|_| {
+            Err(Error::Timeout {
+                plugin: plugin.to_owned(),
+                method,
+                after,
+            })
+        });
+        match &answer {
+            Err(Error::Timeout { .. }) => self.silence.note(plugin),
+            _ => self.silence.lift(plugin),
+        }
+        answer
     }
 
     async fn ask(

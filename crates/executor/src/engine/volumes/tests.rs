@@ -417,3 +417,26 @@ async fn a_plugin_has_a_deadline() {
         "create data: volume plugin silent did not answer Plugin.Activate within 10 s"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_plugin_that_hangs_delays_others_once_and_little() {
+    let dir = tempfile::tempdir().unwrap();
+    let sockets = dir.path().join("s");
+    fs::create_dir_all(&sockets).unwrap();
+    let _hanging = UnixListener::bind(sockets.join("hanging.sock")).unwrap();
+    let mut volumes = Volumes::open(&dir.path().join("v")).unwrap();
+    volumes.plugins = Plugins::found_in(&sockets, Vec::new());
+    record::write(&volumes.root, &of("hanging", "theirs")).unwrap();
+    volumes.create(&volume("data")).await.unwrap();
+    let listed = async || {
+        let begin = tokio::time::Instant::now();
+        let (views, warnings) = volumes.list().await.unwrap();
+        (views.len(), warnings, begin.elapsed().as_secs())
+    };
+    let text = "volume plugin hanging did not answer VolumeDriver.List within 2 s";
+    assert_eq!(listed().await, (2, vec![text.to_owned()], 2));
+    let text = "volume plugin hanging does not answer: last tried 0 s ago";
+    assert_eq!(listed().await, (2, vec![text.to_owned()], 0));
+    tokio::time::advance(std::time::Duration::from_secs(60)).await;
+    assert_eq!(listed().await.2, 2);
+}
