@@ -24,6 +24,7 @@ pub mod top;
 mod user;
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     fs,
     os::unix::fs::{DirBuilderExt, MetadataExt},
@@ -138,6 +139,18 @@ impl Runtime {
     /// Removes a container in any state with everything it holds, killing it if need be. Gone is success; goes on past failures.
     pub async fn delete(&self, id: &ContainerId) -> Result<(), ErrorList> {
         delete::delete(&self.settings, id).await
+    }
+
+    /// Removes the empty cgroups of containers that are no more, but for those of `known` ones; returns how many. Another start may
+    /// have been cut off, or the node's data removed.
+    pub async fn sweep_cgroups(&self, known: BTreeSet<ContainerId>) -> usize {
+        let parents = self
+            .settings
+            .hierarchies
+            .dirs(&self.settings.config.cgroup_parent);
+        let is_known = move |name: &str| known.iter().any(|id| id.as_str() == name);
+        let sweeping = tokio::task::spawn_blocking(move || cgroup::sweep(&parents, is_known));
+        sweeping.await.unwrap_or(0)
     }
 
     /// Looks at one container's directory.

@@ -127,6 +127,7 @@ impl Engine {
         self.release_orphans().await;
         self.release_volumes();
         self.local_networks.prune().await;
+        self.sweep_cgroups();
         let engine = Arc::clone(self);
         self.watchers.spawn(async move {
             let watching = engine.volumes.plugins().watch();
@@ -153,6 +154,21 @@ impl Engine {
                 }
             };
             engine.stopping.run_until_cancelled(releasing).await;
+        });
+    }
+
+    /// Control groups that were left by containers which no longer exist; there may be thousands.
+    fn sweep_cgroups(self: &Arc<Self>) {
+        let known = self.read().by_id.keys().cloned().collect();
+        let engine = Arc::clone(self);
+        self.watchers.spawn(async move {
+            let count = engine.runtime.sweep_cgroups(known).await;
+            if count > 0 {
+                info!(
+                    cgroup.count = count,
+                    "Removed cgroups of containers that are no more"
+                );
+            }
         });
     }
 

@@ -145,11 +145,13 @@ fn create(
         let _ = setup::join(cgroup, process.pid);
     }
     state.process = Some(process);
+    let hidden_cgroups = cgroups.extra_parent.take();
     Ok((
         Created {
             listener,
             io,
             ports,
+            hidden_cgroups,
         },
         cgroups,
     ))

@@ -4,6 +4,7 @@
 
 use std::{
     collections::VecDeque,
+    fs::File,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     os::unix::net::UnixListener,
     path::{Path, PathBuf},
@@ -46,6 +47,8 @@ pub(super) struct Created {
     pub(super) listener: UnixListener,
     pub(super) io: ContainerIo,
     pub(super) ports: Ports,
+    /// Directory of the container's cgroup in the hierarchy that is hidden from the OCI runtime.
+    pub(super) hidden_cgroups: Option<File>,
 }
 
 /// The monitor of a created container.
@@ -64,6 +67,8 @@ pub(super) struct Monitor {
     /// Close stdin once `stdin` is written.
     pub(super) is_stdin_ending: bool,
     listener: UnixListener,
+    /// See [`Created::hidden_cgroups`].
+    hidden_cgroups: Option<File>,
     signals: SignalFd,
     /// The container's wait status, while `start` has not returned yet or until it is recorded.
     ended: Option<i32>,
@@ -108,6 +113,7 @@ impl Monitor {
             stdin: VecDeque::new(),
             is_stdin_ending: false,
             listener: created.listener,
+            hidden_cgroups: created.hidden_cgroups,
             signals,
             ended: None,
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
@@ -339,6 +345,9 @@ impl Monitor {
             }
         }
         remove_cgroups(&self.config);
+        if let Some(parent) = &self.hidden_cgroups {
+            crate::runtime::cgroup::remove_in(parent, &self.config.id);
+        }
         remove_oci_state(&self.config);
         self.ports = Ports::default();
         // For `delete`: whatever has this container's name from now on is not ours.

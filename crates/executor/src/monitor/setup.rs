@@ -29,6 +29,8 @@ pub(super) const ROOTFS_DIR: &str = "bundle/rootfs";
 pub(super) struct Cgroups {
     /// The container's in the hidden hierarchy.
     pub(super) extra: Option<File>,
+    /// The directory it is in: by path this process does not reach it any more.
+    pub(super) extra_parent: Option<File>,
     /// The monitor's own.
     own: Vec<File>,
 }
@@ -44,6 +46,8 @@ pub(super) fn detach() -> Result<(), String> {
 /// Enters a mount namespace of its own, mounts the root file system and hides what crun cannot bear.
 pub(super) fn mounts(dir: &Path, config: &MonitorConfig) -> Result<Cgroups, String> {
     let extra = config.extra_cgroup.as_deref().and_then(open_cgroup);
+    let parent = config.extra_cgroup.as_deref().and_then(Path::parent);
+    let extra_parent = parent.and_then(|parent| File::open(parent).ok());
     let own = config
         .monitor_cgroups
         .iter()
@@ -81,7 +85,11 @@ pub(super) fn mounts(dir: &Path, config: &MonitorConfig) -> Result<Cgroups, Stri
         held.place()?;
     }
     mount_rootfs(dir, &config.rootfs)?;
-    Ok(Cgroups { extra, own })
+    Ok(Cgroups {
+        extra,
+        extra_parent,
+        own,
+    })
 }
 
 fn open_cgroup(path: &Path) -> Option<File> {

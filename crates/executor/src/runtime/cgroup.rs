@@ -3,8 +3,14 @@
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write},
+    os::fd::AsFd,
     path::{Path, PathBuf},
     time::{Duration, Instant},
+};
+
+use rustix::{
+    fs::{AtFlags, unlinkat},
+    io::Errno,
 };
 
 /// Processes killed at the end take this long at most to leave a cgroup.
@@ -12,6 +18,15 @@ const EMPTY_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Between two looks at a cgroup that is not empty yet.
 const EMPTY_POLL: Duration = Duration::from_millis(2);
+
+/// A cgroup without processes and of no container may be one that is just being made, by another daemon perhaps, for seconds.
+const DEBRIS_AGE_MIN: Duration = Duration::from_secs(600);
+
+/// Cgroups removed in one sweep; each costs the kernel some ten microseconds, and the next start goes on.
+const SWEEP_MAX: usize = 20_000;
+
+/// Digits of a container's id.
+const CONTAINER_ID_LENGTH: usize = 64;
 
 /// Which hierarchies a host has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,6 +233,40 @@ pub(crate) fn destroy(dirs: &[PathBuf]) -> io::Result<()> {
     first_error.map_or(Ok(()), Err)
 }
 
+/// Removes the empty cgroup `name` in `parent`, which this process may not reach by its path. Blocks as [`destroy`] does, until the
+/// processes that have been killed have left it; with cgroups of its own below it stays for the daemon.
+pub(crate) fn remove_in(parent: impl AsFd, name: &str) {
+    let deadline = Instant::now() + EMPTY_WAIT_MAX;
+    while unlinkat(&parent, name, AtFlags::REMOVEDIR) == Err(Errno::BUSY)
+        && Instant::now() < deadline
+    {
+        std::thread::sleep(EMPTY_POLL);
+    }
+}
+
+/// Removes cgroups below `parents` that a container has left: named like one, not of one that `is_known`, older than [`DEBRIS_AGE_MIN`].
+/// Several daemons may share a machine; the kernel refuses what is not empty, so that nothing that runs is touched. Returns how many
+/// went.
+pub(crate) fn sweep(parents: &[PathBuf], is_known: impl Fn(&str) -> bool) -> usize {
+    let is_old = |dir: &Path| {
+        let modified = fs::metadata(dir).and_then(|meta| meta.modified());
+        modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age >= DEBRIS_AGE_MIN))
+    };
+    let is_named = |name: &str| {
+        let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        name.len() == CONTAINER_ID_LENGTH && name.bytes().all(is_hex) && !is_known(name)
+    };
+    let all = parents.iter().flat_map(|parent| children(parent));
+    let debris = all.filter(|dir| {
+        let name = dir.file_name().and_then(|name| name.to_str());
+        name.is_some_and(is_named) && is_old(dir)
+    });
+    let removed = debris
+        .take(SWEEP_MAX)
+        .filter(|dir| remove_tree(dir).is_ok());
+    removed.count()
+}
+
 fn remove_tree(dir: &Path) -> io::Result<()> {
     for child in children(dir) {
         remove_tree(&child)?;
@@ -225,5 +274,43 @@ fn remove_tree(dir: &Path) -> io::Result<()> {
     match fs::remove_dir(dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    /// Plain directories: what is not empty cannot be removed there either.
+    #[test]
+    fn only_old_empty_cgroups_of_unknown_containers_are_swept() {
+        let root = tempfile::tempdir().unwrap();
+        let name = |digit: &str| digit.repeat(CONTAINER_ID_LENGTH);
+        let make = |name: &str, age: Duration| {
+            let dir = root.path().join(name);
+            fs::create_dir(&dir).unwrap();
+            let file = fs::File::open(&dir).unwrap();
+            file.set_modified(SystemTime::now() - age).unwrap();
+            dir
+        };
+        let old = DEBRIS_AGE_MIN * 2;
+        let gone = make(&name("a"), old);
+        let known = make(&name("b"), old);
+        let fresh = make(&name("c"), Duration::ZERO);
+        let other = make("monitor", old);
+        let used = make(&name("d"), old);
+        fs::write(used.join("task"), "1").unwrap();
+        fs::File::open(&used)
+            .and_then(|dir| dir.set_modified(SystemTime::now() - old))
+            .unwrap();
+        let parents = [root.path().to_owned(), root.path().join("missing")];
+        let removed = sweep(&parents, |id| id == name("b"));
+        assert_eq!(removed, 1);
+        assert!(!gone.exists());
+        for kept in [known, fresh, other, used] {
+            assert!(kept.exists(), "{}", kept.display());
+        }
     }
 }

@@ -6,11 +6,12 @@ use skep_executor::{
     monitor::Phase,
     runtime::{
         Error, OciChoice,
+        cgroup::Hierarchies,
         config::{Mount, MountKind, PortReservation, Propagation, Protocol},
     },
 };
 
-use crate::rig::{BOTH, Rig};
+use crate::rig::{BOTH, Rig, wait_until};
 
 #[tokio::test]
 async fn a_container_lives_from_create_to_exit_code() {
@@ -26,6 +27,12 @@ async fn a_container_lives_from_create_to_exit_code() {
         let state = handle.state().unwrap();
         assert_eq!(state.phase, Phase::Exited);
         assert!(state.started_at.unwrap() >= state.created_at);
+        let cgroup = format!("{}/{id}", rig.config.cgroup_parent);
+        let hierarchies = Hierarchies::read().unwrap();
+        // Also in the hierarchy that crun does not see.
+        wait_until("its cgroups are gone", || {
+            hierarchies.dirs(&cgroup).iter().all(|dir| !dir.exists())
+        });
         rig.runtime.delete(&id).await.unwrap();
         rig.runtime.delete(&id).await.unwrap();
         assert!(matches!(

@@ -18,7 +18,7 @@ pub(crate) const WAIT_MAX: Duration = Duration::from_secs(30);
 pub(crate) struct Rig {
     pub(crate) runtime: Runtime,
     pub(crate) dir: PathBuf,
-    config: RuntimeConfig,
+    pub(crate) config: RuntimeConfig,
     number: AtomicU32,
 }
 
