@@ -14,6 +14,7 @@ mod deploy;
 mod history;
 mod images;
 mod input;
+mod keychain;
 mod ls;
 mod plan;
 mod progress;

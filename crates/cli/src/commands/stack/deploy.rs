@@ -70,7 +70,13 @@ pub(super) async fn document(
     let mut document = input.document(name)?;
     document.expect = options.expect;
     let logins = match options.with_registry_auth {
-        true => Some(Logins::read(&input::environment())?),
+        true => {
+            let environment = input::environment();
+            let mut logins = Logins::read(&environment)?;
+            let images = document.services.iter().map(images::image);
+            logins.ask(images, &environment).await?;
+            Some(logins)
+        }
         false => None,
     };
     images::resolve(

@@ -97,7 +97,8 @@ fn keep(service: &mut Value, stored: &BTreeMap<String, Value>) {
     }
 }
 
-fn image(service: &Value) -> &str {
+/// The image of a service, as its file names it.
+pub(super) fn image(service: &Value) -> &str {
     service["TaskTemplate"]["ContainerSpec"]["Image"]
         .as_str()
         .unwrap_or_default()
@@ -107,17 +108,8 @@ fn auth(document: &StackDocument, logins: &Logins) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for service in &document.services {
         let name = service["Name"].as_str().unwrap_or_default();
-        match (logins.of_image(image(service)), logins.helper()) {
-            (Some(auth), _) => {
-                found.insert(name.to_owned(), auth.to_owned());
-            }
-            (None, Some(helper)) => {
-                let _ = writeln!(
-                    std::io::stderr(),
-                    "warning: service `{name}`: credentials kept by `docker-credential-{helper}` are not read"
-                );
-            }
-            (None, None) => {}
+        if let Some(auth) = logins.of_image(image(service)) {
+            found.insert(name.to_owned(), auth.to_owned());
         }
     }
     found

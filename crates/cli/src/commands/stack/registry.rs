@@ -1,9 +1,7 @@
-//! Credentials of registries, as `docker login` keeps them.
-//!
-//! Only those in the file itself: helpers that keep them elsewhere are named when nothing else is found.
+//! Credentials of registries, as `docker login` keeps them: in docker's own file, or with the programs it names.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -16,6 +14,8 @@ use base64::{
 use serde_json::{Value, json};
 use skep_compose::Environment;
 
+use super::keychain::{self, Kept};
+
 /// The key of Docker's own registry in the file.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 
@@ -23,8 +23,10 @@ const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 pub(super) struct Logins {
     /// Entries by registry host, each the value of `X-Registry-Auth`.
     known: BTreeMap<String, String>,
-    /// A program that has more.
-    helper: Option<String>,
+    /// The program that keeps those of most registries.
+    store: Option<String>,
+    /// The programs for certain registries, by their hosts.
+    helpers: BTreeMap<String, String>,
 }
 
 // === impl Logins ===
@@ -56,24 +58,59 @@ impl Logins {
         let entries = config["auths"].as_object().into_iter().flatten();
         let known =
             entries.filter_map(|(server, entry)| Some((host(server), header(server, entry)?)));
-        let helper = config["credsStore"]
-            .as_str()
-            .filter(|name| !name.is_empty());
+        let name = |value: &Value| {
+            let name = value.as_str().filter(|name| !name.is_empty());
+            name.map(str::to_owned)
+        };
+        let helpers = config["credHelpers"].as_object().into_iter().flatten();
+        let helpers = helpers.filter_map(|(server, helper)| Some((host(server), name(helper)?)));
         Self {
             known: known.collect(),
-            helper: helper.map(str::to_owned),
+            store: name(&config["credsStore"]),
+            helpers: helpers.collect(),
         }
+    }
+
+    /// Asks the programs that keep the credentials of the registries of `images`, each registry once. What they
+    /// have counts more than what the file has.
+    pub(super) async fn ask(
+        &mut self,
+        images: impl Iterator<Item = &str>,
+        environment: &Environment,
+    ) -> anyhow::Result<()> {
+        let registries: BTreeSet<&str> = images.map(registry).collect();
+        for registry in registries {
+            let Some(helper) = self.helpers.get(registry).or(self.store.as_ref()) else {
+                continue;
+            };
+            let server = match registry {
+                "docker.io" => DOCKER_HUB,
+                other => other,
+            };
+            if let Some(kept) = keychain::get(helper, server, environment).await? {
+                self.known
+                    .insert(registry.to_owned(), kept_header(server, &kept));
+            }
+        }
+        Ok(())
     }
 
     /// The value of `X-Registry-Auth` for the registry of `image`.
     pub(super) fn of_image(&self, image: &str) -> Option<&str> {
         self.known.get(registry(image)).map(String::as_str)
     }
+}
 
-    /// The program that keeps credentials this one does not read.
-    pub(super) fn helper(&self) -> Option<&str> {
-        self.helper.as_deref()
-    }
+/// What the daemon is told of what a program keeps.
+fn kept_header(server: &str, kept: &Kept) -> String {
+    let (user, password) = kept.login().unwrap_or_default();
+    let config = json!({
+        "username": user,
+        "password": password,
+        "identitytoken": kept.token().unwrap_or_default(),
+        "serveraddress": server,
+    });
+    BASE64_URL_SAFE.encode(config.to_string())
 }
 
 /// What the daemon is told of one entry; `None` when it has nothing.
@@ -122,6 +159,8 @@ fn registry(image: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn decoded(header: &str) -> Value {
@@ -137,7 +176,6 @@ mod tests {
                 "http://reg.example:5000/v2/": {"identitytoken": "t"},
                 "empty.example": {},
             },
-            "credsStore": "desktop",
         }));
         let hub = decoded(logins.of_image("me/app:1").unwrap());
         assert_eq!(
@@ -152,7 +190,49 @@ mod tests {
         assert_eq!(other["identitytoken"], "t");
         assert_eq!(logins.of_image("empty.example/a"), None);
         assert_eq!(logins.of_image("localhost/a"), None);
-        assert_eq!(logins.helper(), Some("desktop"));
+    }
+
+    #[tokio::test]
+    async fn programs_are_asked_for_the_registries_they_keep() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = |name: &str, answer: &str| {
+            let path = dir.path().join(format!("docker-credential-{name}"));
+            let text = format!("#!/bin/sh\n{answer}\n");
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        script(
+            "all",
+            r#"echo "{\"Username\":\"me\",\"Secret\":\"$(cat)\"}""#,
+        );
+        script("one", r#"echo '{"Username":"<token>","Secret":"t"}'"#);
+        script(
+            "none",
+            "echo 'credentials not found in native keychain'; exit 1",
+        );
+        let path = format!("{}:/usr/bin:/bin", dir.path().display());
+        let environment: Environment = [("PATH".to_owned(), path)].into();
+        let mut logins = Logins::of(&json!({
+            "auths": {
+                "none.example": {"username": "file", "password": "p"},
+                "reg.example": {},
+            },
+            "credsStore": "all",
+            "credHelpers": {"reg.example:5000": "one", "none.example": "none"},
+        }));
+        let images = ["me/app:1", "reg.example:5000/a", "none.example/a", "nginx"];
+        logins.ask(images.into_iter(), &environment).await.unwrap();
+        let of = |image| decoded(logins.of_image(image).unwrap());
+        assert_eq!(of("nginx")["password"], DOCKER_HUB);
+        assert_eq!(of("reg.example:5000/a")["identitytoken"], "t");
+        assert_eq!(of("none.example/a")["username"], "file");
+        let mut missing = Logins::of(&json!({ "credsStore": "missing" }));
+        let error = missing.ask(["nginx"].into_iter(), &environment).await;
+        let error = format!("{:#}", error.unwrap_err());
+        assert!(
+            error.ends_with("`docker-credential-missing` is not on PATH"),
+            "{error}"
+        );
     }
 
     #[test]
