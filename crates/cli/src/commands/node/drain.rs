@@ -1,25 +1,25 @@
 //! `skep node drain`
 
 use std::{
-    collections::BTreeMap,
     io::Write,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
-use serde_json::{Value, json};
 use skep_docker_api::client::{Client, Error};
 
+use self::kept::{Kept, Surroundings};
 use crate::{cluster_spec::is_stale, duration, url::escape};
+
+mod kept;
 
 /// Between two looks at the node's tasks.
 const POLL: Duration = Duration::from_millis(250);
 /// Attempts against others who change the node at the same time.
 const ATTEMPT_COUNT_MAX: u32 = 10;
-/// States in which a task has ended, or never began.
-const ENDED: [&str; 6] = [
-    "complete", "shutdown", "failed", "rejected", "remove", "orphaned",
-];
+/// The count of tasks may stay the same this long before people are told why; a task that moves to
+/// a node with its image takes less.
+const STALL: Duration = Duration::from_secs(3);
 
 /// Which node.
 #[derive(Debug, Clone, clap::Args)]
@@ -63,45 +63,70 @@ async fn drain(client: &Client, name: &str) -> anyhow::Result<String> {
     bail!("others change node `{name}` all the time")
 }
 
-/// Waits until all tasks of the node have ended; says how many are left whenever that changes.
+/// Waits until all tasks of the node have ended; says how many are left whenever that changes, and
+/// what keeps them when it does not.
 async fn wait(client: &Client, id: &str, args: &Args, out: &mut dyn Write) -> anyhow::Result<()> {
     let start = Instant::now();
-    let mut shown = None;
+    let (mut shown, mut since, mut told) = (None, start, Vec::new());
     loop {
-        let left = match left(client, id).await {
-            Ok(left) => Some(left),
-            // A change of leader may come in between: the next look finds the new one.
-            Err(error) if error.status().is_some_and(|status| status.as_u16() == 503) => None,
-            Err(error) => return Err(error.into()),
-        };
-        if let Some(left) = &left {
-            let count: usize = left.values().sum();
+        // A change of leader may come in between: the next look finds the new one.
+        let kept = while_there_is_a_leader(Kept::of(client, id).await)?;
+        if let Some(kept) = &kept {
+            let count = kept.count();
             if shown != Some(count) {
-                show(&args.node, left, out)?;
-                shown = Some(count);
+                show(&args.node, kept, out)?;
+                (shown, since) = (Some(count), Instant::now());
             }
             if count == 0 {
                 return Ok(());
             }
+            if since.elapsed() >= args.patience() {
+                let around = while_there_is_a_leader(Surroundings::of(client, kept).await)?;
+                let reasons = around.map_or(told.clone(), |around| kept.reasons(&around));
+                for reason in reasons.iter().filter(|reason| !told.contains(*reason)) {
+                    writeln!(out, "{}: {reason}", args.node)?;
+                }
+                out.flush()?;
+                (told, since) = (reasons, Instant::now());
+            }
         }
         if start.elapsed() > args.timeout {
-            let count = shown.map_or("unknown".to_owned(), |count| count.to_string());
+            let count = match shown {
+                None => "an unknown number of tasks is".to_owned(),
+                Some(1) => "1 task is".to_owned(),
+                Some(count) => format!("{count} tasks are"),
+            };
             let node = client.get(&format!("/nodes/{id}")).await?;
             let state = node["Status"]["State"].as_str().unwrap_or("unknown");
             let limit = args.timeout;
-            bail!("{count} tasks are left after {limit:?}; the node is {state}");
+            let reasons = match told.as_slice() {
+                [] => String::new(),
+                told => format!(" ({})", told.join("; ")),
+            };
+            bail!("{count} left after {limit:?}; the node is {state}{reasons}");
         }
         tokio::time::sleep(POLL).await;
     }
 }
 
-fn show(node: &str, left: &BTreeMap<String, usize>, out: &mut dyn Write) -> anyhow::Result<()> {
-    let states: Vec<String> = left
+/// Nothing while the cluster has no leader.
+fn while_there_is_a_leader<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.status().is_some_and(|status| status.as_u16() == 503) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn show(node: &str, kept: &Kept, out: &mut dyn Write) -> anyhow::Result<()> {
+    let states: Vec<String> = kept
+        .states()
         .iter()
         .map(|(state, count)| format!("{count} {state}"))
         .collect();
-    match left.values().sum::<usize>() {
+    match kept.count() {
         0 => writeln!(out, "{node}: no task is left")?,
+        1 => writeln!(out, "{node}: 1 task is left ({})", states.join(", "))?,
         count => writeln!(
             out,
             "{node}: {count} tasks are left ({})",
@@ -112,26 +137,19 @@ fn show(node: &str, left: &BTreeMap<String, usize>, out: &mut dyn Write) -> anyh
     Ok(())
 }
 
-/// The node's tasks that have not ended: how many in which state.
-async fn left(client: &Client, id: &str) -> Result<BTreeMap<String, usize>, Error> {
-    let filters = escape(&json!({ "node": { id: true } }).to_string());
-    let tasks = client.get(&format!("/tasks?filters={filters}")).await?;
-    let mut left = BTreeMap::new();
-    for task in tasks.as_array().map(Vec::as_slice).unwrap_or_default() {
-        let state = state(task);
-        if !ENDED.contains(&state) {
-            *left.entry(state.to_owned()).or_default() += 1;
-        }
-    }
-    Ok(left)
-}
+// === impl Args ===
 
-fn state(task: &Value) -> &str {
-    task["Status"]["State"].as_str().unwrap_or_default()
+impl Args {
+    /// How long the count may stay as it is before tasks are named. Shorter than the time to wait.
+    fn patience(&self) -> Duration {
+        STALL.min(self.timeout / 2)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
     use crate::fake_daemon::FakeDaemon;
 
@@ -147,7 +165,7 @@ mod tests {
     }
 
     fn tasks(states: &[&str]) -> String {
-        let one = |state: &&str| json!({"Status": {"State": state}});
+        let one = |state: &&str| json!({"Slot": 1, "ServiceID": "web", "Status": {"State": state}});
         Value::Array(states.iter().map(one).collect()).to_string()
     }
 
@@ -188,12 +206,19 @@ mod tests {
         let daemon = FakeDaemon::new(vec![
             ("GET /nodes/node%20one ", 200, drained.clone()),
             ("GET /tasks?filters=", 200, tasks(&["running"])),
+            ("GET /tasks?filters=", 200, tasks(&["running"])),
+            ("GET /services ", 200, "[]".to_owned()),
+            ("GET /nodes ", 200, "[]".to_owned()),
             ("GET /nodes/n1 ", 200, drained),
         ]);
         let args = args(Duration::from_nanos(1));
         let error = run(&daemon.client(), &args, &mut Vec::new()).await;
         let text = error.expect_err("a task is left").to_string();
-        assert_eq!(text, "1 tasks are left after 1ns; the node is down");
+        assert_eq!(
+            text,
+            "1 task is left after 1ns; the node is down \
+             (web.1: it waits until other tasks of its service have moved)"
+        );
         daemon.requests().await;
     }
 }
