@@ -268,7 +268,7 @@ impl ConsoleReader {
             return Ok(Some(match kind {
                 console::STDOUT => TaskOutput::Stdout(data),
                 console::STDERR => TaskOutput::Stderr(data),
-                console::FAILURE => TaskOutput::Failed(String::from_utf8_lossy(&data).into_owned()),
+                console::FAILURE => TaskOutput::Failed(plain(&String::from_utf8_lossy(&data))),
                 console::EXIT => match data.as_ref().try_into() {
                     Ok(code) => TaskOutput::Exit(i32::from_be_bytes(code)),
                     Err(_) => return Err(transport("the exit code is malformed")),
@@ -317,7 +317,7 @@ async fn successful(response: Response<Incoming>) -> Result<Incoming, Error> {
     let message = value["message"].as_str().unwrap_or("no reason given");
     Err(Error::Refused {
         status,
-        message: plain(message).to_owned(),
+        message: plain(message),
     })
 }
 

@@ -61,18 +61,26 @@ pub struct ApiError {
     pub source: Option<Box<dyn Error + Send + Sync>>,
 }
 
-/// A text without what Docker's clients expect before the words of the control plane (`rpc error: code = X desc = …`).
-pub(crate) fn plain(text: &str) -> &str {
-    let rest = text.strip_prefix("rpc error: code = ");
-    let words = rest.and_then(|rest| rest.split_once(" desc = "));
-    words.map_or(text, |(_, words)| words)
+/// A text without what gRPC puts before words (`rpc error: code = X desc = …`): Docker's clients look for it, people do not.
+pub(crate) fn plain(message: &str) -> String {
+    let mut words = String::with_capacity(message.len());
+    let mut rest = message;
+    while let Some((before, after)) = rest.split_once("rpc error: code = ") {
+        words.push_str(before);
+        rest = match after.split_once(" desc = ") {
+            Some((code, described)) if !code.contains(' ') => described,
+            _ => after,
+        };
+    }
+    words.push_str(rest);
+    words
 }
 
 impl ApiError {
     /// The same in plain words, for routes that no client of Docker's asks.
     #[must_use]
     pub(crate) fn in_plain_words(mut self) -> Self {
-        self.message = plain(&self.message).to_owned();
+        self.message = plain(&self.message);
         self
     }
 
@@ -166,5 +174,20 @@ impl fmt::Display for ErrorChain<'_> {
             source = error.source();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_grpc_are_left_out() {
+        let stale = "rpc error: code = Unknown desc = update out of sequence";
+        assert_eq!(plain(stale), "update out of sequence");
+        let nested = "Could not attach: rpc error: code = Internal desc = rpc error: code = NotFound desc = gone";
+        assert_eq!(plain(nested), "Could not attach: gone");
+        assert_eq!(plain("rpc error: code = 7"), "7");
+        assert_eq!(plain("no such service"), "no such service");
     }
 }

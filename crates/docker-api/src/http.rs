@@ -5,6 +5,7 @@ pub(crate) mod cache;
 pub(crate) mod console;
 pub(crate) mod filter;
 pub(crate) mod hijack;
+mod leftover;
 pub(crate) mod query;
 pub(crate) mod request;
 pub(crate) mod response;

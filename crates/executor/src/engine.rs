@@ -182,8 +182,9 @@ impl Engine {
         if let Some(exact) = exact {
             return vec![Arc::clone(exact)];
         }
-        let has_prefix =
-            |container: &&Arc<Container>| container.record().id.as_str().starts_with(text);
+        let has_prefix = |container: &&Arc<Container>| {
+            !text.is_empty() && container.record().id.as_str().starts_with(text)
+        };
         containers
             .by_id
             .values()

@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use http_body_util::{BodyDataStream, BodyExt};
 use hyper::{
     Method,
-    body::{Body, Incoming},
+    body::Body,
     header::{CONTENT_TYPE, HeaderName, UPGRADE},
 };
 use serde::de::DeserializeOwned;
@@ -16,6 +16,7 @@ use crate::{
     backend::ByteStream,
     error::{ApiError, ErrorKind, Result},
     http::{
+        leftover::RequestBody,
         query::{Query, percent_decode},
         version::{ApiVersion, VERSION_MAX},
     },
@@ -23,7 +24,7 @@ use crate::{
 
 /// Bytes of a JSON body. The largest useful one is a stack with its configs; a service is below 1.5 MiB.
 pub(crate) const JSON_BODY_BYTES_MAX: usize = 4 << 20;
-/// Bytes of a body beyond its limit that are still read, for a readable refusal.
+/// Bytes of a body beyond its limit that are still read, to tell how large it is.
 const JSON_BODY_BYTES_DROPPED_MAX: usize = 16 << 20;
 /// Time a client may take to send a JSON body; longer holds a connection for nothing.
 const JSON_BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -40,7 +41,7 @@ pub(crate) struct Request {
     /// Decoded query.
     pub(crate) query: Query,
     /// The request itself, for headers, body and upgrade.
-    pub(crate) http: hyper::Request<Incoming>,
+    pub(crate) http: hyper::Request<RequestBody>,
 }
 
 /// The path of a request: version taken off, decoded, in segments.
@@ -68,7 +69,7 @@ impl Path {
 
 impl Request {
     /// Pairs a request with the version from its path.
-    pub(crate) fn new(http: hyper::Request<Incoming>, version: Option<ApiVersion>) -> Self {
+    pub(crate) fn new(http: hyper::Request<RequestBody>, version: Option<ApiVersion>) -> Self {
         let query = http.uri().query().map(Query::parse).unwrap_or_default();
         Self {
             version: version.unwrap_or(VERSION_MAX),
@@ -119,9 +120,8 @@ impl Request {
     }
 }
 
-/// Reads a body up to its limit. What exceeds it a little is read and dropped, because a client that
-/// is still sending does not see the refusal.
-async fn read_body(body: &mut Incoming) -> Result<Bytes> {
+/// Reads a body up to its limit. Of what exceeds it a little the length is told.
+async fn read_body(body: &mut RequestBody) -> Result<Bytes> {
     let mut bytes = BytesMut::new();
     let mut length = 0;
     while let Some(frame) = body.frame().await {

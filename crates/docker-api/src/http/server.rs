@@ -22,6 +22,7 @@ use crate::{
     error::{ApiError, ErrorKind},
     http::{
         cache::Cache,
+        leftover::{Leftover, RequestBody},
         request::{Path, Request},
         response::{self, Response},
         version::{ApiVersion, VERSION_MAX},
@@ -195,16 +196,27 @@ async fn answer(
     let method = request.method().clone();
     let path = Path::parse(request.uri().path());
     let version = path.as_ref().and_then(|path| path.version);
+    let leftover = Leftover::default();
+    let request = request.map(|body| RequestBody::new(body, leftover.clone()));
     let result = match path {
         Some(path) => match version.unwrap_or(VERSION_MAX).check() {
             Ok(()) => {
                 let request = Request::new(request, version);
                 routes::dispatch(&context, path, request).await
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                drop(request);
+                Err(error)
+            }
         },
-        None => Err(routes::page_not_found()),
+        None => {
+            drop(request);
+            Err(routes::page_not_found())
+        }
     };
+    if result.is_err() {
+        leftover.read().await;
+    }
     let mut response = result.unwrap_or_else(|error| refuse(&error, version));
     let headers = response.headers_mut();
     headers.insert("Api-Version", context.version_header.clone());

@@ -112,7 +112,7 @@ async fn list(context: &Context, request: &Request) -> Result<Response> {
         let name = filters.values(key).next()?;
         let found = containers
             .iter()
-            .find(|it| it.id.starts_with(name) || it.name == name);
+            .find(|it| !name.is_empty() && it.id.starts_with(name) || it.name == name);
         Some(
             found
                 .map(|it| it.created_at)

@@ -50,7 +50,8 @@ pub(crate) async fn view(context: &Context) -> Result<Arc<dyn ClusterView>> {
     context.backends.cluster.view().await
 }
 
-/// Picks by whole id, then by name, then by the start of the id; Docker's order and texts.
+/// Picks by whole id, then by name, then by the start of the id; Docker's order and texts. Nothing
+/// names nothing.
 fn find<T, Id: FromStr + Copy>(
     noun: &str,
     wanted: &str,
@@ -58,6 +59,7 @@ fn find<T, Id: FromStr + Copy>(
     by_name: impl FnOnce() -> Vec<Arc<T>>,
     by_prefix: impl FnOnce() -> Vec<Arc<T>>,
 ) -> Result<Arc<T>> {
+    check_named(noun, wanted)?;
     if let Some(found) = wanted.parse().ok().and_then(by_id) {
         return Ok(found);
     }
@@ -73,6 +75,15 @@ fn find<T, Id: FromStr + Copy>(
             Err(ApiError::invalid(message))
         }
     }
+}
+
+/// Refuses an empty name: every id starts with nothing.
+pub(crate) fn check_named(noun: &str, wanted: &str) -> Result<()> {
+    if !wanted.is_empty() {
+        return Ok(());
+    }
+    let message = format!("no {noun} was named: a name or an id is needed");
+    Err(ApiError::invalid(message))
 }
 
 fn starting<T>(all: Vec<Arc<T>>, wanted: &str, id: impl Fn(&T) -> &str) -> Vec<Arc<T>> {
@@ -159,7 +170,9 @@ async fn own_network(
     wanted: &str,
 ) -> Result<Option<Arc<Network>>> {
     let own = context.backends.system.networks().await?;
-    let is_meant = |id: &str, name: &str| id == wanted || name == wanted || id.starts_with(wanted);
+    let is_meant = |id: &str, name: &str| {
+        id == wanted || name == wanted || !wanted.is_empty() && id.starts_with(wanted)
+    };
     let Some(own) = own
         .into_iter()
         .find(|network| is_meant(&network.id, &network.name))

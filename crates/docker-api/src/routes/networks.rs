@@ -96,6 +96,7 @@ async fn inspect(context: &Context, term: &str, request: &Request) -> Result<Res
     let scope = request.query.text("scope");
     let catalog = Catalog::of(context).await?;
     let network = match catalog.of_cluster(term) {
+        // Found by name or id: `term` is not empty.
         Some(network) if scope == SWARM_SCOPE || network.id.starts_with(term) => network,
         _ => catalog.find(term, |network| scope.is_empty() || network.scope == scope)?,
     };

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use skep_model::{NodeId, Service, ServiceId, Task, TaskState};
+use skep_model::{
+    NodeId, NodeState, Service, ServiceId, Task, TaskState, reserved::service::stopping_text,
+};
 
 use crate::{
     backend::ClusterView,
@@ -55,11 +57,7 @@ pub(crate) async fn list(context: &Context, request: &Request) -> Result<Respons
             && filters.equals("runtime", "container")
             && (!up_to_date || is_up_to_date(&*view, task))
     });
-    response::json(
-        &wanted
-            .map(|task| dto::Task::from(&**task))
-            .collect::<Vec<_>>(),
-    )
+    response::json(&wanted.map(|task| shown(&*view, task)).collect::<Vec<_>>())
 }
 
 /// The fewest tasks an index gives that hold all wanted ones, in id order.
@@ -117,5 +115,22 @@ fn is_up_to_date(view: &dyn ClusterView, task: &Task) -> bool {
 /// `GET /tasks/{id}`
 pub(crate) async fn inspect(context: &Context, id: &str) -> Result<Response> {
     let view = lookup::view(context).await?;
-    response::json(&dto::Task::from(&*lookup::task(&*view, id)?))
+    let task = lookup::task(&*view, id)?;
+    response::json(&shown(&*view, &task))
+}
+
+/// A task that goes on after it was told to stop says why; of a node that is not there nobody knows.
+fn shown(view: &dyn ClusterView, task: &Task) -> dto::Task {
+    let mut shown = dto::Task::from(task);
+    let is_there = |id| {
+        view.node(id)
+            .is_some_and(|n| n.status.state == NodeState::Ready)
+    };
+    if shown.status.err.is_empty()
+        && let Some(text) = stopping_text(task)
+        && task.node_id.is_some_and(is_there)
+    {
+        shown.status.err = text;
+    }
+    shown
 }

@@ -144,8 +144,19 @@ async fn objects_are_found_by_id_name_or_start_of_the_id() {
     served
         .post("/services/create", &WEB.replace("web", "db"))
         .await;
-    let answer = served.get("/services/").await;
-    check(&answer, 400, "service  is ambiguous (2 matches found)");
+    // Every id starts with nothing.
+    for (path, noun) in [
+        ("/services/", "service"),
+        ("/tasks/", "task"),
+        ("/nodes/", "node"),
+        ("/secrets/", "secret"),
+        ("/configs/", "config"),
+        ("/networks/", "network"),
+        ("/tasks?filters={\"service\":{\"\":true}}", "service"),
+    ] {
+        let text = format!("no {noun} was named: a name or an id is needed");
+        check(&served.get(path).await, 400, &text);
+    }
 }
 
 #[tokio::test]
@@ -413,4 +424,49 @@ async fn log_streams_are_framed() {
     );
     let neither = served.get("/containers/web.1.abc/logs").await;
     assert_eq!(neither.status, 400);
+}
+
+#[tokio::test]
+async fn a_refusal_reaches_who_still_sends_the_body() {
+    let served = Served::start();
+    let body = "x".repeat(3 << 20);
+    for path in [
+        "/containers/create",
+        "/v9.99/containers/create",
+        "/nothing",
+        "/swarm/update",
+    ] {
+        let answer = served.post(path, &body).await;
+        assert!(
+            answer.status.is_client_error() || answer.status.is_server_error(),
+            "{path}"
+        );
+        assert!(!answer.message().is_empty(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_command_beside_no_running_task_is_told_what_there_is() {
+    let served = Served::with_swarm().await;
+    served.post("/services/create", WEB).await;
+    let exec = async |task: &str| {
+        let path = format!("/skep/v1/exec?task={task}&detach=1");
+        served.post(&path, r#"{"Cmd":["true"]}"#).await
+    };
+    let text = "no task was named: a name or an id is needed";
+    check(&exec("").await, 400, text);
+    let text = "service web has no task 7: it has web.1 (running)";
+    check(&exec("web.7").await, 404, text);
+    {
+        let mut state = served.fake.0.lock().unwrap();
+        for task in state.tasks.values_mut() {
+            let task = std::sync::Arc::make_mut(task);
+            task.status.state = skep_model::TaskState::Failed;
+            task.status.err = "task: non-zero exit (3)".to_owned();
+        }
+    }
+    let text =
+        "task web.1 is not running: it is failed (exit 3); no task of the service is running";
+    check(&exec("web.1").await, 409, text);
+    check(&exec("web").await, 409, text);
 }

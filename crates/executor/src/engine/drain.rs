@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use skep_model::{PublishMode, Task, TaskState, Timestamp, reserved::service::ServicePolicy};
+use skep_model::{PublishMode, Task, Timestamp, reserved::service::drain_limit};
 use tracing::{debug, warn};
 
 use super::{Container, Engine, HealthStatus, places::NodeMode, record::replace_file};
@@ -139,21 +139,16 @@ impl Drain {
     /// Whether and how `task` is drained: when it has been told to stop and is reached through
     /// published ports or virtual addresses.
     ///
-    /// The leader sets the limit of tasks whose service is removed to nothing. With ports of its own
-    /// node alone there is no news that other nodes must hear.
+    /// With ports of its own node alone there is no news that other nodes must hear.
     pub(super) fn of(task: &Task) -> Option<Self> {
-        let limit = ServicePolicy::of(&task.service_annotations).drain;
-        if limit.is_zero() || task.desired_state < TaskState::Shutdown {
-            return None;
-        }
+        let limit = drain_limit(task)?;
         let endpoint = task.endpoint.as_ref()?;
         let mut ports = endpoint.ports.iter();
         let is_led_to = !endpoint.virtual_ips.is_empty()
             || ports.any(|port| port.publish_mode == PublishMode::Ingress);
-        let settle = match (is_led_to, endpoint.ports.is_empty()) {
-            (true, _) => SETTLE.min(limit),
-            (false, false) => Duration::ZERO,
-            (false, true) => return None,
+        let settle = match is_led_to {
+            true => SETTLE.min(limit),
+            false => Duration::ZERO,
         };
         Some(Self { settle, limit })
     }

@@ -10,7 +10,7 @@ pub mod schedule;
 use std::{net::IpAddr, time::Duration};
 
 use super::{Labels, text};
-use crate::spec::Annotations;
+use crate::{object::Task, spec::Annotations, state::TaskState};
 
 /// `true`: a published port leads to tasks of the node asked as long as it has ready ones.
 pub const PUBLISH_LOCAL_FIRST: &str = "skep.publish.local-first";
@@ -155,6 +155,35 @@ impl ServicePolicy {
         }
         (policy, problems)
     }
+}
+
+/// How long a task that was told to stop goes on serving the connections it has, at most; `None`: it
+/// stops at once, as nobody reaches it through published ports or virtual addresses.
+///
+/// The leader sets the time of tasks whose service is removed to nothing.
+pub fn drain_limit(task: &Task) -> Option<Duration> {
+    let limit = ServicePolicy::of(&task.service_annotations).drain;
+    if limit.is_zero() || task.desired_state < TaskState::Shutdown {
+        return None;
+    }
+    let endpoint = task.endpoint.as_ref()?;
+    let is_reached = !endpoint.virtual_ips.is_empty() || !endpoint.ports.is_empty();
+    is_reached.then_some(limit)
+}
+
+/// Why a task that was told to stop still runs on a node that is there; `None` for all others.
+pub fn stopping_text(task: &Task) -> Option<String> {
+    if task.desired_state < TaskState::Shutdown || task.status.state != TaskState::Running {
+        return None;
+    }
+    let grace = text::shown(task.spec.container.stop_grace_period());
+    Some(match drain_limit(task) {
+        Some(limit) => format!(
+            "draining: at most {} for open connections, then {grace} to stop",
+            text::shown(limit)
+        ),
+        None => format!("stopping: at most {grace}"),
+    })
 }
 
 #[cfg(test)]

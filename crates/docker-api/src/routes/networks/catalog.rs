@@ -94,12 +94,13 @@ impl Catalog {
 
     /// By whole id, then by name, then by the start of the id.
     pub(super) fn find(&self, term: &str, is_wanted: impl Fn(&Network) -> bool) -> Result<Network> {
+        lookup::check_named("network", term)?;
         let networks: Vec<&Network> = self.networks.iter().filter(|n| is_wanted(n)).collect();
         if let Some(found) = networks.iter().find(|network| network.id == term) {
             return Ok(Network::clone(found));
         }
         let named = |network: &&&Network| network.name == term;
-        let starting = |network: &&&Network| !term.is_empty() && network.id.starts_with(term);
+        let starting = |network: &&&Network| network.id.starts_with(term);
         let found: [(&str, Vec<&&Network>); 2] = [
             ("name", networks.iter().filter(named).collect()),
             ("ID prefix", networks.iter().filter(starting).collect()),

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use skep_model::{
-    Annotations, Endpoint, Meta, PortConfig, Rng, TaskId, TaskSpec, TaskStatus, VirtualIp,
+    Annotations, Endpoint, Meta, PortConfig, Rng, TaskId, TaskSpec, TaskState, TaskStatus,
+    VirtualIp,
 };
 
 use super::*;
