@@ -49,8 +49,12 @@ pub(crate) fn reconcile(
             vacant.iter().filter(|p| !slots.contains(&p.slot)),
             &mut plan,
         );
-        if missing > CREATIONS_PER_PLAN_MAX {
+        if missing > CREATIONS_PER_PLAN_MAX || update::is_active(service) {
             plan.follow_up.push(Key::Service(service.id));
+        }
+        if update::is_active(service) {
+            // Slots that a rollback fills again are work of its own: it counts them before it goes on.
+            return plan;
         }
     } else {
         forget(vacant.iter(), &mut plan);

@@ -14,8 +14,8 @@ mod deadline;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use skep_model::{
-    DEFAULT_UPDATE_MONITOR, FailureAction, Rng, Service, Slot, Task, TaskState, Timestamp,
-    UpdateConfig, UpdateOrder, UpdateState, UpdateStatus,
+    DEFAULT_UPDATE_MONITOR, FailureAction, Rng, Service, ServiceId, Slot, Task, TaskState,
+    Timestamp, UpdateConfig, UpdateOrder, UpdateState, UpdateStatus, validate,
 };
 use skep_store::Store;
 
@@ -108,9 +108,12 @@ fn carried_over<'a>(service: &Service, place: &Place<'a>) -> Vec<&'a Arc<Task>> 
     let is_clean = |task: &Task| !is_dirty(place.view, service, task);
     let (mut clean, dirty): (Vec<_>, Vec<_>) =
         place.tasks.iter().copied().partition(|task| is_clean(task));
-    let has_run = clean
-        .iter()
-        .any(|task| task.status.state >= TaskState::Running);
+    // Beside a task that was to go, those that ended say nothing: the slot has yet to change over.
+    let has_old = dirty.iter().any(|task| is_live(task));
+    let has_run = clean.iter().any(|task| match has_old {
+        true => is_live(task) && task.status.state == TaskState::Running,
+        false => task.status.state >= TaskState::Running,
+    });
     if has_run || dirty.is_empty() {
         return Vec::new();
     }
@@ -329,10 +332,14 @@ impl<'a> Update<'a> {
             FailureAction::Rollback if is_rollback => {
                 Some(self.pause(format!("rollback paused {because}")))
             }
-            FailureAction::Rollback => Some(
-                self.roll_back(format!("{ROLLED_BACK} {because}"))
+            FailureAction::Rollback => Some(match self.port_taken() {
+                Some(taken) => self.pause(format!(
+                    "update paused {because}; not rolled back, as {taken}"
+                )),
+                None => self
+                    .roll_back(format!("{ROLLED_BACK} {because}"))
                     .unwrap_or_else(|| self.pause(format!("update paused {because}"))),
-            ),
+            }),
         }
     }
 
@@ -346,6 +353,22 @@ impl<'a> Update<'a> {
         };
         status.message = message;
         with_status(self.service, status)
+    }
+
+    /// Who has got a port meanwhile that the previous spec publishes.
+    fn port_taken(&self) -> Option<String> {
+        let spec = self.service.previous_spec.as_ref()?;
+        let tables = self.view.networks();
+        let ports = spec.endpoint.iter().flat_map(|endpoint| &endpoint.ports);
+        let ports = ports.filter(|port| port.published_port != 0);
+        let holders: BTreeSet<ServiceId> = ports
+            .flat_map(|port| tables.services_with_port(port.protocol, port.published_port))
+            .map(|(_, id)| id)
+            .collect();
+        let holders = holders.into_iter().filter_map(|id| self.view.service(id));
+        let own = Some(self.service.id);
+        let problems = validate::port_conflicts(spec, own, holders.map(|holder| &**holder));
+        problems.first().map(ToString::to_string)
     }
 
     /// Returns to the previous spec; `None` when there is none.
@@ -365,20 +388,29 @@ impl<'a> Update<'a> {
         })))
     }
 
-    /// Stops old tasks beside new ones: at once, or when the new one runs (start-first), or has ended
-    /// and is not to be replaced. The last is how the slot shall be by the new spec, when the update
-    /// goes on in spite of it.
+    /// Stops old tasks beside new ones: when the new one runs, or has ended and is not to be replaced.
+    /// The last is how the slot shall be by the new spec, when the update goes on in spite of it. In a
+    /// slot that a start-first update before this one has left with both, the old one may stop first if
+    /// that is the order now, as far as workers are free.
     fn finish_touched(&self, plan: &mut Plan) {
+        let is_down =
+            |touched: &&Touched<'_>| self.released_at(touched).is_none() && !touched.place.serves();
+        let down = self.touched.iter().filter(is_down);
+        let mut occupied = self.moving.clone();
+        occupied.extend(down.map(|touched| touched.place.slot));
+        let mut free = workers_of(&self.config).saturating_sub(occupied.len());
         for touched in &self.touched {
             let (old, new) = self.live_of(touched);
             let is_up = new
                 .iter()
                 .any(|task| task.status.state == TaskState::Running);
+            let takes_away = !(old.is_empty() || new.is_empty() || is_up) && touched.place.serves();
             let may_stop = match self.config.order {
-                UpdateOrder::StopFirst => true,
+                UpdateOrder::StopFirst => !takes_away || free > 0,
                 UpdateOrder::StartFirst => is_up || new.is_empty(),
             };
             if may_stop {
+                free = free.saturating_sub(usize::from(takes_away));
                 let stops = old.iter().map(|task| desire(task, TaskState::Shutdown));
                 plan.changes.extend(stops);
             }
@@ -538,9 +570,10 @@ impl<'a> Touched<'a> {
     }
 }
 
-/// Whether the task runs, has run, or has ended by itself.
+/// Whether the task runs, has run, or has ended by itself. One that was told to stop may say late that
+/// it ran.
 fn has_come_up(task: &Task) -> bool {
-    task.status.state == TaskState::Running
+    is_live(task) && task.status.state == TaskState::Running
         || has_ended_by_itself(task)
         || running_since(task).is_some()
 }

@@ -61,6 +61,11 @@ impl Transaction {
         self.now
     }
 
+    /// The version of what it writes. What is committed has an older one.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
     /// What was written so far.
     pub fn actions(&self) -> &[Action] {
         &self.actions

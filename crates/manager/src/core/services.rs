@@ -9,7 +9,7 @@ use skep_model::{
     DEFAULT_DATA_PATH_PORT, NetworkId, PortConfig, Protocol, Rng, Service, ServiceId, ServiceSpec,
     UpdateState, UpdateStatus, Version, validate,
 };
-use skep_store::Transaction;
+use skep_store::{Error, Transaction};
 
 use super::{refuse_problems, refuse_store_error, revisions, secrets};
 use crate::{
@@ -67,6 +67,11 @@ pub(super) fn update(
         return Err(not_found(id));
     };
     let stored = Arc::clone(stored);
+    if stored.meta.version == tx.version() {
+        // Written in this entry: nobody can have read that yet, and a version guessed right would be
+        // that of two specs.
+        return Err(refuse_store_error(&Error::OutOfSequence));
+    }
     let mut service = Service::clone(&stored);
     service.meta.version = version;
     match change {
@@ -85,6 +90,8 @@ pub(super) fn update(
         }
         ServiceChange::Rollback => {
             roll_back(&mut service, tx.now())?;
+            check_networks(tx, &service.spec)?;
+            check_ports(tx, Some(id), &service.spec)?;
             secrets::check_references(tx, &service.spec)?;
         }
         ServiceChange::RollbackTo(number) => {

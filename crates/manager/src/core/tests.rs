@@ -16,7 +16,12 @@ use skep_model::{
 use skep_store::Action;
 
 use super::*;
-use crate::{bootstrap, command::Answer, event::ToAgent, vault::tests::FakeVault};
+use crate::{
+    bootstrap,
+    command::{Answer, ServiceChange},
+    event::ToAgent,
+    vault::tests::FakeVault,
+};
 
 const START: Timestamp = Timestamp(1_000_000_000_000);
 const AGENT: ConnectionId = ConnectionId(1);
@@ -298,6 +303,25 @@ fn an_update_of_an_older_version_is_out_of_sequence() {
     harness.settle();
     assert_eq!(harness.reply(first), Some(&Ok(Answer::Done)));
     let refused = harness.reply(second).unwrap().as_ref().unwrap_err();
+    assert_eq!(refused.message, "update out of sequence");
+}
+
+#[test]
+fn a_version_that_nobody_can_have_read_is_out_of_sequence() {
+    let mut harness = Harness::leading();
+    harness.command(create("web", 0));
+    harness.settle();
+    let service = Arc::clone(harness.core.store().service_by_name("web").unwrap());
+    let update = |version| Command::UpdateService {
+        id: service.id,
+        version,
+        change: ServiceChange::Spec(Box::new(ServiceSpec::clone(&service.spec))),
+    };
+    let first = harness.command(update(service.meta.version));
+    let guessed = harness.command(update(skep_model::Version(harness.core.index())));
+    harness.settle();
+    assert_eq!(harness.reply(first), Some(&Ok(Answer::Done)));
+    let refused = harness.reply(guessed).unwrap().as_ref().unwrap_err();
     assert_eq!(refused.message, "update out of sequence");
 }
 
