@@ -187,6 +187,67 @@ fn check_change(node: &Engine) {
     );
 }
 
+/// Contents that fill several entries go before the rest of the deploy. The leader dies right after its answer, and
+/// what was answered is there, on every manager and for the tasks; the same deploy again finds nothing to do.
+fn check_split(cluster: &Cluster) {
+    let leader = cluster.leader_as_seen_by(1);
+    let asked = (1..=3).find(|number| *number != leader);
+    let node = cluster.node(asked.expect("three managers"));
+    // "AAA", "BBB", … in base64: 400 kB each of secrets, 900 kB each of configs.
+    let secrets = ["QUFB", "QkJC"].map(|text| text.repeat(400_000 / 3));
+    let configs = ["Q0ND", "RERE"].map(|text| text.repeat(900_000 / 3));
+    let mut large = document("aHVudGVyMg==", 1);
+    for (index, data) in secrets.iter().enumerate() {
+        let secret = json!({"Name": format!("app_s{index}"), "Labels": {}, "Data": data});
+        large["Secrets"]
+            .as_array_mut()
+            .expect("secrets")
+            .push(secret);
+    }
+    let config = |(index, data): (usize, &String)| json!({"Name": format!("app_c{index}"), "Labels": {}, "Data": data});
+    large["Configs"] = configs.iter().enumerate().map(config).collect();
+    let file = json!({"Name": "/large", "UID": "0", "GID": "0", "Mode": 292});
+    large["Services"][0]["TaskTemplate"]["ContainerSpec"]["Configs"] =
+        json!([{"ConfigName": "app_c1", "File": file}]);
+
+    let answer = send(node, "PUT", "?prune=1", Some(&large));
+    cluster.skep_ok(&format!("local stop --kill node{leader}"));
+    cluster.skep_ok(&format!("local start node{leader}"));
+    let revision = &answer["Revision"];
+    for number in cluster.numbers() {
+        let manager = cluster.node(number);
+        until("the deploy is there", PATIENCE, || {
+            let stack = manager.http("GET", STACK, None);
+            let is_there = stack.status == 200 && stack.json()["Revision"] == *revision;
+            if is_there { Ok(()) } else { Err(stack.body) }
+        });
+        for (index, data) in configs.iter().enumerate() {
+            let config = manager.json(&format!("/configs/app_c{index}"));
+            assert!(
+                config["Spec"]["Data"] == **data,
+                "config {index} of node{number}"
+            );
+        }
+        for index in 0..secrets.len() {
+            manager.json(&format!("/secrets/app_s{index}"));
+        }
+    }
+    is_running(node);
+    let read = cluster.skep_ok(&format!(
+        "exec --host unix://{} app_web.1 wc -c /large",
+        node.socket().display()
+    ));
+    assert_eq!(read.split_whitespace().next(), Some("900000"), "{read}");
+    let answer = send(node, "PUT", "?prune=1", Some(&large));
+    let unchanged = actions(&answer);
+    let mut unchanged = unchanged.iter();
+    assert!(
+        unchanged.all(|(_, action)| action == "unchanged"),
+        "{answer}"
+    );
+    assert_eq!(answer["Revision"], *revision);
+}
+
 fn check_removal(node: &Engine) {
     let answer = send(node, "DELETE", "", None);
     assert!(
@@ -202,7 +263,7 @@ fn check_removal(node: &Engine) {
         }
     });
     let label = "-f label=com.docker.stack.namespace=app";
-    for noun in ["service", "network", "secret"] {
+    for noun in ["service", "network", "secret", "config"] {
         assert_eq!(
             node.docker_ok(&format!("{noun} ls -q {label}")),
             "",
@@ -252,5 +313,6 @@ fn stacks_are_planned_deployed_taken_back_and_removed() {
     check_refusals(node);
 
     check_change(node);
+    check_split(&cluster);
     check_removal(node);
 }
