@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use skep_model::{
     Availability, Node, NodeState, Protocol, PublishMode, RestartCondition, Role, Service,
     ServiceMode, Slot, Task, TaskState, UpdateState, constraint,
+    reserved::service::depends::dependencies,
 };
 use skep_store::Store;
 
@@ -320,6 +321,12 @@ fn slot_state(store: &Store, is_paused: bool, tasks: &[&Task]) -> SlotState {
             SlotState::Wrong(format!("task {id} waits for addresses: {err}"))
         };
     }
+    if let Some(task) = waiting
+        && let Some(service) = task.service_id.and_then(|id| store.service(id))
+        && waits_for_missing(store, service.name())
+    {
+        return SlotState::Homeless;
+    }
     if let Some(task) = waiting {
         let found = store.nodes().find(|node| fits(store, node, task));
         return match found {
@@ -342,6 +349,16 @@ fn slot_state(store: &Store, is_paused: bool, tasks: &[&Task]) -> SlotState {
             first.id
         ))
     }
+}
+
+/// Whether the service waits for one that is gone, or for one that does. There are no circles.
+fn waits_for_missing(store: &Store, name: &str) -> bool {
+    let Some(service) = store.service_by_name(name) else {
+        return true;
+    };
+    let labels = &service.spec.annotations.labels;
+    let mut wanted = dependencies(labels).into_iter();
+    wanted.any(|(name, _)| waits_for_missing(store, &name))
 }
 
 fn may_stay_ended(task: &Task) -> bool {
