@@ -59,6 +59,8 @@ pub(crate) struct Clients {
     has_stacks: bool,
     /// The stack and the variant deployed last.
     last_stack: Option<(u64, u64)>,
+    /// A client takes a stack apart, object by object.
+    is_emptying: bool,
     /// The variant of each stack deployed last.
     variants: BTreeMap<u64, u64>,
     /// How many commands succeeded and how many were refused.
@@ -79,6 +81,7 @@ impl Clients {
             of_stacks,
             has_stacks,
             last_stack: None,
+            is_emptying: false,
             variants: BTreeMap::new(),
             next_request: 0,
             next_name: 0,
@@ -114,8 +117,11 @@ impl Clients {
         if self.rng.percent(self.membership) {
             return self.membership_command(store);
         }
+        if let Some(removal) = self.outside_removal(store) {
+            return Some(removal);
+        }
         if self.has_stacks && self.of_stacks.percent(12) {
-            return Some(self.stack_command(store));
+            return Some(self.stack_command());
         }
         let services = store.services();
         let services: Vec<&Arc<Service>> = services

@@ -26,12 +26,12 @@ const VARIANTS: u64 = 6;
 
 impl Clients {
     /// A deploy, mostly; often the last one again, as people do who do not know what became of it.
-    pub(super) fn stack_command(&mut self, store: &Store) -> Command {
+    pub(super) fn stack_command(&mut self) -> Command {
         let rng = &mut self.of_stacks;
         if rng.percent(25) {
-            let removal = removal(store).filter(|_| rng.percent(70));
             let variant = rng.below(VARIANTS);
-            return removal.unwrap_or_else(|| self.deploy_variant(OUTSIDE_NUMBER, variant));
+            self.is_emptying = true;
+            return self.deploy_variant(OUTSIDE_NUMBER, variant);
         }
         let stack = rng.below(STACKS);
         let name = format!("stack-{stack}");
@@ -46,6 +46,15 @@ impl Clients {
         }
         let (stack, variant) = self.last_stack.unwrap_or((stack, 0));
         self.deploy_variant(stack, variant)
+    }
+
+    /// The next removal, when the stack [`OUTSIDE`] is there and is taken apart: one after the other, as
+    /// single ones among all the rest would hardly ever come to the last.
+    pub(super) fn outside_removal(&mut self, store: &Store) -> Option<Command> {
+        let removal = removal(store).filter(|_| self.is_emptying)?;
+        // What others use is refused again and again: sooner or later the client gives up.
+        self.is_emptying = self.of_stacks.percent(95);
+        Some(removal)
     }
 
     fn deploy_variant(&mut self, stack: u64, variant: u64) -> Command {
@@ -83,8 +92,10 @@ fn removal(store: &Store) -> Option<Command> {
         let of = annotations.labels.get(NAMESPACE_LABEL);
         of.is_some_and(|stack| stack == OUTSIDE)
     };
-    let mut services = store.services();
-    let service = services.find(|service| is_of(&service.spec.annotations));
+    // Who waits for another first: left alone it would wait for ever, as it is meant to.
+    let services = store.services();
+    let services = services.filter(|service| is_of(&service.spec.annotations));
+    let service = services.max_by(|a, b| a.name().cmp(b.name()));
     let mut secrets = store.secrets().all();
     let secret = secrets.find(|secret| is_of(&secret.spec.annotations));
     let mut networks = store.networks().all();
