@@ -54,6 +54,9 @@ pub const NO_LEADER: &str = "The swarm does not have a leader. It's possible tha
 
 /// Problems told of one object or document; who has more mends these first.
 const PROBLEMS_MAX: usize = 100;
+/// A log of large entries is cut before it has the cluster's number of them: a secret, a config or a label may have
+/// a megabyte, and all are kept in memory, too, and read when a manager starts.
+const SNAPSHOT_LOG_BYTES_MAX: usize = 64 << 20;
 /// The shell calls at least every tick of raft. A longer pause is a stalled process, or a clock that
 /// was set forward.
 const STALL: Duration = Duration::from_millis(1500);
@@ -83,6 +86,8 @@ pub struct Core {
     index: u64,
     /// Index covered by the last snapshot asked for.
     snapshot_index: u64,
+    /// Bytes of the entries since then, or since this core began.
+    logged_bytes: usize,
     rng: Rng,
     vault: Box<dyn Vault>,
     group: Arc<Group>,
@@ -109,6 +114,7 @@ impl Core {
             store,
             index,
             snapshot_index,
+            logged_bytes: 0,
             rng,
             vault,
             group: Arc::default(),
@@ -321,6 +327,7 @@ impl Core {
         assert!(index > self.index, "entries are committed in order");
         self.index = index;
         let Some(entry) = entry else { return };
+        self.logged_bytes = self.logged_bytes.saturating_add(entry.bytes);
         let own = self.lead.as_mut().and_then(|lead| {
             lead.in_flight
                 .take_if(|batch| batch.request_id == entry.request_id)
@@ -394,6 +401,7 @@ impl Core {
         assert!(self.lead.is_none(), "a leader never restores a snapshot");
         self.index = index;
         self.snapshot_index = index;
+        self.logged_bytes = 0;
         self.store = store.clone();
         out.push(Effect::Publish {
             index,
@@ -422,10 +430,13 @@ impl Core {
             .store
             .cluster()
             .map_or(0, |cluster| cluster.spec.raft.snapshot_interval);
-        if interval == 0 || self.index - self.snapshot_index < interval {
+        let is_due = self.index - self.snapshot_index >= interval
+            || self.logged_bytes >= SNAPSHOT_LOG_BYTES_MAX;
+        if interval == 0 || !is_due {
             return;
         }
         self.snapshot_index = self.index;
+        self.logged_bytes = 0;
         out.push(Effect::Snapshot {
             index: self.index,
             store: self.store.clone(),

@@ -88,6 +88,8 @@ pub struct CommittedEntry {
     pub request_id: RequestId,
     /// What it does. Not read when this core proposed it and still leads.
     pub actions: Vec<Action>,
+    /// Its size in the log.
+    pub bytes: usize,
 }
 
 /// What an agent says to the dispatcher.

@@ -70,9 +70,9 @@ fn prune(tx: &mut Transaction, service: &Service) {
         key.spec_version == service.spec_version
             || Some(key.spec_version) == service.previous_spec_version
     };
-    if let [.., (old, id), (_, next), _] = keys(tx.view(), service.id).as_slice()
+    if let [.., (_, before), (old, id), _, _] = keys(tx.view(), service.id).as_slice()
         && !is_needed(old)
-        && is_forced_again(tx.view(), *id, *next)
+        && is_forced_again(tx.view(), *before, *id)
     {
         tx.remove_resource(*id);
     }
@@ -88,7 +88,7 @@ fn prune(tx: &mut Transaction, service: &Service) {
 }
 
 /// Whether a revision is the one before it, only forced to start again: runs of a job by hand are such. Of those in a row
-/// the last two stay, so that they do not push out what can be returned to.
+/// the first and the last two stay, so that they do not push out what can be returned to.
 fn is_forced_again(view: &Store, old: ResourceId, next: ResourceId) -> bool {
     let spec = |id| {
         revision::revision(view.resource(id)?)

@@ -166,10 +166,15 @@ impl Harness {
     }
 
     fn commit(&mut self, request_id: RequestId, actions: Vec<Action>) {
+        self.commit_sized(request_id, actions, 0);
+    }
+
+    fn commit_sized(&mut self, request_id: RequestId, actions: Vec<Action>, bytes: usize) {
         self.index += 1;
         let entry = Some(CommittedEntry {
             request_id,
             actions,
+            bytes,
         });
         let index = self.index;
         self.handle(Event::Committed { index, entry });
@@ -592,6 +597,18 @@ fn a_snapshot_is_due_after_its_interval() {
         .collect();
     assert!(snapshots.len() >= 2, "{snapshots:?}");
     assert!(snapshots.windows(2).all(|pair| pair[1] - pair[0] >= 5));
+}
+
+#[test]
+fn large_entries_are_put_into_a_snapshot_sooner() {
+    let mut harness = Harness::leading();
+    harness.out.clear();
+    for _ in 0..10 {
+        harness.commit_sized(RequestId(u64::MAX), Vec::new(), 20 << 20);
+    }
+    let snapshots = harness.out.iter();
+    let snapshots = snapshots.filter(|effect| matches!(effect, Effect::Snapshot { .. }));
+    assert_eq!(snapshots.count(), 2);
 }
 
 #[test]

@@ -84,6 +84,7 @@ impl Replica {
             CommittedEntry {
                 request_id,
                 actions,
+                bytes: raft_entry.data.len(),
             }
         });
         let event = Event::Committed {

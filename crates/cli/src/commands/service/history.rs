@@ -68,7 +68,22 @@ fn changed_from(revision: &Value, kept: &[Value]) -> String {
             let names = changed(&kept["Spec"], &revision["Spec"]);
             format!("{before}: {names}").trim_end().to_owned()
         }
-        None => format!("{before}: no longer kept"),
+        None => not_kept(before, revision, kept),
+    }
+}
+
+/// What is changed to make tasks anew and nothing else.
+const FORCED: &str = "ForceUpdate";
+
+/// What differs from a revision that is gone, as far as that can be told. Of revisions that were only forced again the first
+/// stands for all.
+fn not_kept(before: u64, revision: &Value, kept: &[Value]) -> String {
+    let number = |revision: &Value| revision["Number"].as_u64();
+    let earlier = kept.iter().filter(|kept| number(kept) < Some(before));
+    let nearest = earlier.max_by_key(|kept| number(kept));
+    match nearest.map(|kept| changed(&kept["Spec"], &revision["Spec"])) {
+        Some(names) if names == FORCED => format!("{before}: {names}"),
+        _ => format!("{before}: no longer kept"),
     }
 }
 

@@ -34,28 +34,35 @@ fn row(revision: &Value) -> [String; 5] {
     let stored = stored.get(..TIME_LENGTH).unwrap_or(stored);
     let changed = revision["Changed"].as_array().into_iter().flatten();
     let changed: Vec<&str> = changed.filter_map(Value::as_str).collect();
-    let back = revision["RolledBack"].as_object().into_iter().flatten();
-    let back = back.map(|(name, cause)| {
-        let cause = cause.as_str().unwrap_or_default();
-        format!("{name}: {cause}").replace(['\n', '\r'], " ")
-    });
-    let back: Vec<String> = back.collect();
-    let state = if !back.is_empty() {
-        format!("rolled back: {}", back.join("; "))
-    } else if revision["IsCurrent"] == true {
-        "current".to_owned()
-    } else if revision["IsPrevious"] == true {
-        "previous".to_owned()
-    } else {
-        String::new()
+    let is_in_force = match (
+        revision["IsCurrent"] == true,
+        revision["IsPrevious"] == true,
+    ) {
+        (true, _) => "current",
+        (false, true) => "previous",
+        (false, false) => "",
     };
+    let told = [is_in_force.to_owned()]
+        .into_iter()
+        .chain(troubles(&revision["RolledBack"], "rolled back: "))
+        .chain(troubles(&revision["Paused"], ""));
+    let told: Vec<String> = told.filter(|text| !text.is_empty()).collect();
     [
         revision["Number"].to_string(),
         stored.replace('T', " "),
         revision["Services"].to_string(),
         changed.join(", "),
-        state,
+        told.join("; "),
     ]
+}
+
+/// What became of services, by their names.
+fn troubles<'a>(services: &'a Value, verb: &'a str) -> impl Iterator<Item = String> + 'a {
+    let services = services.as_object().into_iter().flatten();
+    services.map(move |(name, cause)| {
+        let cause = cause.as_str().unwrap_or_default();
+        format!("{verb}{name}: {cause}").replace(['\n', '\r'], " ")
+    })
 }
 
 #[cfg(test)]
@@ -69,7 +76,7 @@ mod tests {
             {"Number":4,"CreatedAt":"2026-01-02T03:04:06Z","IsCurrent":false,"IsPrevious":true,"Services":3,
              "Changed":["service app_web","config app_x"]},
             {"Number":5,"CreatedAt":"2026-01-02T03:04:07Z","IsCurrent":true,"Services":3,
-             "Changed":["service app_web"],"RolledBack":{"app_web":"early termination of task t: exit 3"}}]"#;
+             "Changed":["service app_web"],"RolledBack":{"app_web":"early termination of task t: exit 3"},"Paused":{"app_db":"update paused"}}]"#;
         let turn = ("GET /skep/v1/stacks/app/revisions ", 200, kept.to_owned());
         let daemon = FakeDaemon::new(vec![turn]);
         let mut out = Vec::new();
@@ -83,8 +90,8 @@ mod tests {
             "REVISION   STORED                SERVICES   CHANGED                         STATE\n\
              3          2026-01-02 03:04:05   2                                          current\n\
              4          2026-01-02 03:04:06   3          service app_web, config app_x   previous\n\
-             5          2026-01-02 03:04:07   3          service app_web                 rolled back: app_web: early termination of task \
-             t: exit 3\n"
+             5          2026-01-02 03:04:07   3          service app_web                 current; rolled back: app_web: early termination of task \
+             t: exit 3; app_db: update paused\n"
         );
     }
 }

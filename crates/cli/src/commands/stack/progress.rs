@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context, bail};
 use serde_json::Value;
 use skep_docker_api::client::{Client, Error};
+use skep_model::reserved::service::depends::DEPENDS_ON;
 
 use super::{filters, path};
 
@@ -88,7 +89,8 @@ pub(super) async fn wait(
             }
         };
         blind = None;
-        let mut failed = Vec::new();
+        let mut failed = BTreeMap::new();
+        let mut moving = BTreeMap::new();
         let mut is_settled = true;
         for (name, look) in state.looks(changed) {
             let standing = look.standing();
@@ -98,11 +100,11 @@ pub(super) async fn wait(
                 shown.insert(name.clone(), text);
             }
             match standing {
-                Standing::Failed(reason) => failed.push(format!("{name}: {reason}")),
+                Standing::Failed(reason) => drop(failed.insert(name, reason)),
                 Standing::Ended(reason) => {
                     let since = ended.entry(name.clone()).or_insert_with(Instant::now);
                     match since.elapsed() >= SUCCESSION {
-                        true => failed.push(format!("{name}: {reason}")),
+                        true => drop(failed.insert(name, reason)),
                         false => is_settled = false,
                     }
                 }
@@ -113,12 +115,13 @@ pub(super) async fn wait(
                 Standing::Moving => {
                     there.remove(&name);
                     ended.remove(&name);
-                    is_settled = false;
+                    moving.insert(name, look.awaited());
                 }
             }
         }
         out.flush()?;
-        if is_settled {
+        hold_back(&mut moving, &mut failed);
+        if is_settled && moving.is_empty() {
             return finish(stack, failed, out);
         }
         if limit.is_some_and(|limit| start.elapsed() > limit) {
@@ -131,12 +134,35 @@ pub(super) async fn wait(
     }
 }
 
-fn finish(stack: &str, failed: Vec<String>, out: &mut dyn Write) -> anyhow::Result<()> {
+fn finish(
+    stack: &str,
+    failed: BTreeMap<String, String>,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
     if failed.is_empty() {
         writeln!(out, "{stack}: converged")?;
         return Ok(());
     }
-    bail!("{}", failed.join("; "))
+    let failed = failed
+        .iter()
+        .map(|(name, reason)| format!("{name}: {reason}"));
+    bail!("{}", failed.collect::<Vec<_>>().join("; "))
+}
+
+/// Who waits for a service that failed does not get there either, nor who waits for that one.
+fn hold_back(moving: &mut BTreeMap<String, Vec<String>>, failed: &mut BTreeMap<String, String>) {
+    let mut has_changed = true;
+    while has_changed {
+        let culprit =
+            |awaited: &[String]| awaited.iter().find(|on| failed.contains_key(*on)).cloned();
+        let held = moving.extract_if(.., |_, awaited| culprit(awaited).is_some());
+        let held: Vec<_> = held
+            .filter_map(|(name, awaited)| Some((name, culprit(&awaited)?)))
+            .collect();
+        has_changed = !held.is_empty();
+        let held = held.into_iter();
+        failed.extend(held.map(|(name, on)| (name, format!("it waits for {on}"))));
+    }
 }
 
 /// One look at the whole stack.
@@ -198,6 +224,15 @@ impl Look<'_> {
         monitor
             .filter(|nanos| *nanos > 0)
             .map_or(MONITOR, Duration::from_nanos)
+    }
+
+    /// Services it waits for before its first task, if none of its tasks runs.
+    fn awaited(&self) -> Vec<String> {
+        let label = &self.service["Spec"]["Labels"][DEPENDS_ON];
+        let waits = label.as_str().filter(|_| self.counts().0 == 0);
+        let pairs = waits.into_iter().flat_map(|text| text.split(','));
+        let names = pairs.map(|pair| pair.split('=').next().unwrap_or_default().trim());
+        names.map(str::to_owned).collect()
     }
 
     fn is_job(&self) -> bool {

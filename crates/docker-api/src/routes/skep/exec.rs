@@ -33,7 +33,7 @@ pub(super) async fn start(context: &Arc<Context>, mut request: Request) -> Resul
     let view = lookup::view(context).await?;
     let task = find(&*view, request.query.text("task"))?;
     let node = task.node_id.ok_or_else(|| not_running(&*view, &task))?;
-    if task.status.state != TaskState::Running {
+    if !is_up(task.status.state) {
         return Err(not_running(&*view, &task));
     }
     let start = ExecStart {
@@ -111,7 +111,13 @@ fn no_such_place(view: &dyn ClusterView, name: &str, place: &str, tasks: &[Arc<T
 }
 
 fn is_running(task: &Arc<Task>) -> bool {
-    task.status.state == TaskState::Running && task.desired_state <= TaskState::Running
+    is_up(task.status.state) && task.desired_state <= TaskState::Running
+}
+
+/// Whether there may be a container to run something in: before a task runs it may be up, but not healthy or ready yet, and its
+/// node knows.
+fn is_up(state: TaskState) -> bool {
+    matches!(state, TaskState::Starting | TaskState::Running)
 }
 
 /// What the task is instead, why, and which tasks of its service do run.

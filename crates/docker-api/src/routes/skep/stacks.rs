@@ -37,6 +37,9 @@ struct Revision {
     /// Services that went back by themselves from this revision, the current one, and why.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     rolled_back: BTreeMap<String, String>,
+    /// Services whose update to it, the current one, or back from it paused, and why.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    paused: BTreeMap<String, String>,
     services: usize,
     /// Against the revision kept before it.
     changed: Vec<String>,
@@ -164,15 +167,17 @@ fn shown(view: &dyn ClusterView, (name, kept): (&str, &[StackRevision]), index: 
     let stack = state::stored(view, name).unwrap_or_default();
     let is_current = revision.number == stack.revision;
     let goal = stack.rolls_back_to(kept);
+    let (rolled_back, paused) = match is_current {
+        true => (state::rolled_back(view, name), state::paused(view, name)),
+        false => Default::default(),
+    };
     Revision {
         number: revision.number,
         created_at: rfc3339_nano(revision.created_at),
         is_current,
         is_previous: goal.is_some_and(|goal| goal.number == revision.number),
-        rolled_back: match is_current {
-            true => state::rolled_back(view, name),
-            false => BTreeMap::new(),
-        },
+        rolled_back,
+        paused,
         services: revision.spec.services.len(),
         changed: match before {
             Some(before) => answer::changed(before, revision),

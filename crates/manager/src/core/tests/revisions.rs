@@ -112,9 +112,15 @@ fn runs_by_hand_push_nothing_out() {
         let change = ServiceChange::Spec(Box::new(spec));
         harness.change(id, change).unwrap();
     }
-    harness.check(id, &[(1, "app:1"), (21, "app:2"), (22, "app:2")]);
+    harness.check(
+        id,
+        &[(1, "app:1"), (2, "app:2"), (21, "app:2"), (22, "app:2")],
+    );
     harness.set_image(id, "app:3");
-    harness.check(id, &[(1, "app:1"), (22, "app:2"), (23, "app:3")]);
+    harness.check(
+        id,
+        &[(1, "app:1"), (2, "app:2"), (22, "app:2"), (23, "app:3")],
+    );
 }
 
 #[test]

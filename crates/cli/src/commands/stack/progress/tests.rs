@@ -209,3 +209,31 @@ async fn waiting_ends_with_what_failed_or_with_its_limit() {
     );
     daemon.requests().await;
 }
+
+#[test]
+fn who_waits_for_a_service_that_failed_has_failed_and_who_waits_for_that_one() {
+    let map = |pairs: &[(&str, &[&str])]| -> BTreeMap<String, Vec<String>> {
+        let names = |on: &[&str]| on.iter().map(|on| (*on).to_owned()).collect();
+        let pairs = pairs.iter();
+        pairs
+            .map(|(name, on)| ((*name).to_owned(), names(on)))
+            .collect()
+    };
+    let mut moving = map(&[
+        ("a", &["b", "x"]),
+        ("b", &["job"]),
+        ("c", &["x"]),
+        ("x", &[]),
+    ]);
+    let mut failed = BTreeMap::from([("job".to_owned(), "exit 1".to_owned())]);
+    hold_back(&mut moving, &mut failed);
+    assert_eq!(moving, map(&[("c", &["x"]), ("x", &[])]));
+    let failed: Vec<_> = failed
+        .iter()
+        .map(|(n, why)| format!("{n}: {why}"))
+        .collect();
+    assert_eq!(
+        failed,
+        ["a: it waits for b", "b: it waits for job", "job: exit 1"]
+    );
+}

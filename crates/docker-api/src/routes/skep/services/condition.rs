@@ -187,6 +187,14 @@ impl Subject<'_> {
             let text = " runs but is not ready";
             return Some(finding("not ready".to_owned(), text.to_owned()));
         }
+        let has_failed = matches!(state, TaskState::Failed | TaskState::Rejected);
+        if has_failed && newest.desired_state == TaskState::Ready {
+            let cause = self.failure(newest, earlier);
+            let when = self.next_try_in(newest).map(go_duration_text);
+            let when = when.map_or(String::new(), |left| format!(" in {left}"));
+            let text = format!(" is restarted{when}: {cause}");
+            return Some(finding(format!("restarted {cause}"), text));
+        }
         if state >= TaskState::Running {
             return None;
         }

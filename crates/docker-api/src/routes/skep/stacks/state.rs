@@ -115,6 +115,21 @@ pub(super) fn rolled_back(view: &dyn ClusterView, name: &str) -> BTreeMap<String
     found
 }
 
+/// Services whose update or rollback paused, and why.
+pub(super) fn paused(view: &dyn ClusterView, name: &str) -> BTreeMap<String, String> {
+    let services = view.services();
+    let own = services.iter().filter(|service| of(service) == Some(name));
+    let paused = own.filter_map(|service| {
+        let status = service.update_status.as_ref()?;
+        let is_paused = matches!(
+            status.state,
+            UpdateState::Paused | UpdateState::RollbackPaused
+        );
+        is_paused.then(|| (service.name().to_owned(), status.message.clone()))
+    });
+    paused.collect()
+}
+
 /// Why an update failed after which the service returned to its spec before, or is on its way. One that
 /// was asked to return could be asked again: its other spec is kept.
 fn went_back(service: &Service) -> Option<String> {

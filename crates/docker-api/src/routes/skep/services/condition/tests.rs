@@ -239,3 +239,13 @@ fn a_rollback_nobody_asked_for_is_told_after_its_end() {
     subject.update_status = Some(status(UpdateState::Paused, "update paused"));
     assert_eq!(read(&subject, vec![running()]).stuck, ["update paused"]);
 }
+
+#[test]
+fn a_task_that_was_rejected_before_its_delay_was_over_says_why_all_the_while() {
+    let gone = "No such image: gone:latest";
+    let old = task(1, 60, [Shutdown, Rejected], gone);
+    let wait = "slot 1 is restarted in 3s: No such image: gone:latest on node2";
+    check(vec![task(1, 2, [Ready, Rejected], gone), old], &[], &[wait]);
+    let now = "slot 1 is restarted: No such image: gone:latest on node2";
+    check(vec![task(1, 20, [Ready, Rejected], gone)], &[], &[now]);
+}
