@@ -16,6 +16,9 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 pub use self::text::{duration as go_duration, shown as go_duration_text};
 use crate::{spec::Role, time::Timestamp};
 
+/// How all our labels begin.
+pub(crate) const FAMILY: &str = "skep.";
+
 /// How long a worker may be down before it is removed, as a Go duration (`24h`).
 pub const NODE_TTL: &str = "skep.node.ttl";
 /// When the worker token stops to admit, as RFC 3339.

@@ -131,8 +131,14 @@ pub fn node_spec(spec: &NodeSpec) -> Vec<Problem> {
     if !spec.annotations.name.is_empty() {
         check_name(&spec.annotations, &mut found);
     }
+    let labels = &spec.annotations.labels;
+    for key in labels.keys() {
+        if key.starts_with(reserved::FAMILY) && key != ALLOW {
+            found.push(format!("unknown label `{key}`: known of nodes is {ALLOW}"));
+        }
+    }
     let powers = Power::ALL.map(Power::name).join(", ");
-    for name in Power::unknown(&spec.annotations.labels) {
+    for name in Power::unknown(labels) {
         found.push(format!("label `{ALLOW}`: `{name}` is none of {powers}"));
     }
     found.0

@@ -255,6 +255,12 @@ impl Life {
         nap
     }
 
+    /// Whether our own manager has not stored the cluster yet that it makes: it knows of no node then.
+    fn is_founding(&self) -> bool {
+        let manager = self.member().manager();
+        manager.is_some_and(|active| active.handle.view().store.cluster().is_none())
+    }
+
     /// Takes up what the agent heard.
     fn on_report(&mut self) {
         let report = self.worker.report.borrow_and_update().clone();
@@ -267,6 +273,7 @@ impl Life {
                 error,
                 DispatchError::NodeNotFound | DispatchError::PermissionDenied(_)
             )
+            && !self.is_founding()
         {
             let text = format!("{REMOVED} ({error})");
             self.member().change_state(|state| state.error = Some(text));

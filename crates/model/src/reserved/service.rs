@@ -9,7 +9,7 @@ pub mod schedule;
 
 use std::{net::IpAddr, time::Duration};
 
-use super::{Labels, text};
+use super::{FAMILY, Labels, text};
 use crate::{object::Task, spec::Annotations, state::TaskState};
 
 /// `true`: a published port leads to tasks of the node asked as long as it has ready ones.
@@ -25,7 +25,6 @@ pub const DRAIN_DEFAULT: Duration = Duration::from_secs(10);
 pub const DRAIN_MAX: Duration = Duration::from_secs(3600);
 
 const KNOWN: [&str; 3] = [PUBLISH_LOCAL_FIRST, PUBLISH_ADDRESS, DRAIN];
-const FAMILY: &str = "skep.";
 
 /// All labels of services that mean something; a topic with a file of its own adds its own.
 fn known() -> Vec<&'static str> {

@@ -409,6 +409,17 @@ fn clusters_keep_their_name_and_certificates_live_an_hour() {
 }
 
 #[test]
+fn labels_of_nodes_that_nobody_reads_are_refused() {
+    let mut spec = NodeSpec::default();
+    let labels = &mut spec.annotations.labels;
+    for (key, value) in [("zone", "a"), ("skep.alow", "x"), ("skep.allow", "devices")] {
+        labels.insert(key.to_owned(), value.to_owned());
+    }
+    let problem = "unknown label `skep.alow`: known of nodes is skep.allow";
+    assert_eq!(texts(node_spec(&spec)), [problem]);
+}
+
+#[test]
 fn node_names_are_optional() {
     assert!(node_spec(&NodeSpec::default()).is_empty());
     let mut spec = NodeSpec::default();

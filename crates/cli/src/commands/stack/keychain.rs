@@ -69,7 +69,11 @@ pub(super) async fn get(
         });
     }
     let words = String::from_utf8_lossy(&text);
-    let words: String = words.trim().chars().take(WORDS_MAX).collect();
+    // What it says is shown on a terminal.
+    let words = words.trim().chars().take(WORDS_MAX);
+    let words: String = words
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
     match words.as_str() {
         NOT_FOUND => Ok(None),
         "" => bail!("{}: it failed without a word", asked()),

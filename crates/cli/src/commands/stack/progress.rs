@@ -103,9 +103,9 @@ pub(super) async fn wait(
                 Standing::Failed(reason) => drop(failed.insert(name, reason)),
                 Standing::Ended(reason) => {
                     let since = ended.entry(name.clone()).or_insert_with(Instant::now);
-                    match since.elapsed() >= SUCCESSION {
-                        true => drop(failed.insert(name, reason)),
-                        false => is_settled = false,
+                    is_settled &= since.elapsed() >= SUCCESSION;
+                    if since.elapsed() >= SUCCESSION {
+                        failed.insert(name, reason);
                     }
                 }
                 Standing::There => {
@@ -125,10 +125,8 @@ pub(super) async fn wait(
             return finish(stack, failed, out);
         }
         if limit.is_some_and(|limit| start.elapsed() > limit) {
-            let limit = limit.unwrap_or_default();
-            bail!(
-                "stack {stack} is not as it shall be after {limit:?}; it goes on in the background"
-            );
+            let time = limit.unwrap_or_default();
+            bail!("stack {stack} is not as it shall be after {time:?}; it goes on by itself");
         }
         tokio::time::sleep(POLL).await;
     }
