@@ -11,6 +11,7 @@ mod duration;
 #[cfg(test)]
 mod fake_daemon;
 mod local;
+mod names;
 mod table;
 mod url;
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use skep_docker_api::client::Client;
 
 use super::{filters, words};
-use crate::table;
+use crate::{names::names, table};
 
 /// Characters of an error in a table.
 const ERROR_LENGTH: usize = 30;
@@ -77,16 +77,6 @@ pub(super) async fn run(client: &Client, args: &Args, out: &mut dyn Write) -> an
     }
     table::write(&rows, out)?;
     Ok(())
-}
-
-/// Names of objects by their ids.
-fn names(objects: &Value, pointer: &str) -> BTreeMap<String, String> {
-    let objects = objects.as_array().into_iter().flatten();
-    let pairs = objects.filter_map(|object| {
-        let name = object.pointer(pointer)?.as_str()?;
-        Some((object["ID"].as_str()?.to_owned(), name.to_owned()))
-    });
-    pairs.collect()
 }
 
 /// By service and slot, the newest of a slot first.

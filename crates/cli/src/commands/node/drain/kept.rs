@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use skep_docker_api::client::{Client, Error};
 
-use crate::url::escape;
+use crate::{names::names, url::escape};
 
 /// States in which a task has ended, or never began.
 const ENDED: [&str; 6] = [
@@ -144,16 +144,6 @@ impl Surroundings {
         });
         of_slot.max_by_key(|task| created(task))
     }
-}
-
-/// Names of objects by their ids.
-fn names(objects: &Value, pointer: &str) -> BTreeMap<String, String> {
-    let objects = objects.as_array().into_iter().flatten();
-    let pairs = objects.filter_map(|object| {
-        let name = object.pointer(pointer)?.as_str()?;
-        Some((object["ID"].as_str()?.to_owned(), name.to_owned()))
-    });
-    pairs.collect()
 }
 
 #[cfg(test)]
